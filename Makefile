@@ -1,0 +1,74 @@
+# Vedette. `make help` lists what there is; everything a target needs is set up
+# by the target itself, inside the checkout (build/, node_modules/) and the
+# usual caches of Go and npm.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GO       ?= go
+BIN      := build/bin
+RUNTIME  := build/onnxruntime/libonnxruntime.so.1
+PAGES    := controlplane/dashboard
+ASSETS   := $(PAGES)/assets/vendor/.stamp
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+LINT     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+PURE     := $$($(GO) list ./... | grep -v -e /agent/onnx$$ -e /cmd/vedette-agent$$ -e /cmd/e2e$$)
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
+
+.PHONY: demo
+demo: build ## run the whole story with eight devices and stay up until Ctrl-C
+	$(BIN)/vedette demo run
+
+.PHONY: demo-check
+demo-check: build ## run the story, assert every step, print the numbers as JSON
+	$(BIN)/vedette demo check
+
+.PHONY: test
+test: build ## all tests: race and shuffle, the pure half without cgo, the end-to-end run
+	$(GO) test -race -shuffle=on -timeout 10m $$($(GO) list ./... | grep -v /cmd/e2e$$)
+	CGO_ENABLED=0 $(GO) test -shuffle=on -timeout 10m $(PURE)
+	$(GO) test -shuffle=on -timeout 10m ./cmd/e2e
+
+.PHONY: test-full
+test-full: build ## what takes longer: fuzzing, long schedules, deep model checks
+	VEDETTE_FULL=1 $(GO) test -race -shuffle=on -timeout 60m ./...
+	deploy/fuzz.sh 30s
+
+.PHONY: lint
+lint: tools ## style, import rules, freshness of generated code
+	$(LINT) run ./...
+	cd protocol && $(GO) generate ./...
+	git diff --exit-code -- protocol || { echo "protocol: generated code was not fresh: run 'make generate' and commit it" >&2; exit 1; }
+
+.PHONY: generate
+generate: tools ## write the generated code again
+	cd protocol && $(GO) generate ./...
+
+.PHONY: build
+build: setup ## the four programs, in build/bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/vedette ./cmd/vedette-control
+	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/vedette-agent
+
+.PHONY: setup
+setup: tools $(RUNTIME) $(ASSETS) ## fetch ONNX Runtime and the pages' assets (pinned)
+
+$(RUNTIME): deploy/onnxruntime/fetch.sh | tools
+	deploy/onnxruntime/fetch.sh $(@D)
+	@touch $@
+
+$(ASSETS): $(PAGES)/package.json $(PAGES)/package-lock.json | tools
+	cd $(PAGES) && npm ci --silent --ignore-scripts --no-audit --no-fund && npm run --silent assets
+	@touch $@
+
+.PHONY: tools
+tools: # say at once what is missing and how to get it
+	@.ci/tools
+
+.PHONY: clean
+clean: ## remove what was built and fetched
+	rm -rf build $(PAGES)/node_modules $(PAGES)/assets/vendor
