@@ -1,0 +1,49 @@
+package infer
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Reasons why a call is not answered.
+var (
+	// ErrUnknownModel says that no release of the model, or not the version
+	// asked for, serves on this device.
+	ErrUnknownModel = errors.New("model is not served here")
+	// ErrBusy says that too many calls wait already; the caller may try again.
+	ErrBusy = errors.New("too many calls are waiting")
+	// ErrHung says that the run did not end before its deadline. It goes on
+	// occupying its place until it ends.
+	ErrHung = errors.New("the run did not end before its deadline")
+	// ErrClosed says that the engine was closed.
+	ErrClosed = errors.New("the inference engine is closed")
+)
+
+// InputError says what of a request does not fit the schema. Row is −1 when the
+// whole tensor is meant; Feature is empty when no single number is.
+type InputError struct {
+	Input   string
+	Row     int
+	Feature string
+	Reason  string
+}
+
+// Error names input, row and feature before the reason.
+func (e *InputError) Error() string {
+	var b strings.Builder
+	if e.Input != "" {
+		fmt.Fprintf(&b, "input %q", e.Input)
+	}
+	if e.Row >= 0 {
+		fmt.Fprintf(&b, " row %d", e.Row)
+	}
+	if e.Feature != "" {
+		fmt.Fprintf(&b, " feature %q", e.Feature)
+	}
+	if b.Len() > 0 {
+		b.WriteString(": ")
+	}
+	b.WriteString(e.Reason)
+	return strings.TrimPrefix(b.String(), " ")
+}

@@ -1,0 +1,157 @@
+// Package infer serves the active models of a device. It owns the small
+// Runtime interface that hides the library computing the graphs, checks every
+// request against the release's schema, bounds what runs and waits at once, and
+// swaps a model between two calls, so that no request fails because of an
+// update. It knows nothing of HTTP and nothing of the network.
+package infer
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/vedette-edge/vedette/protocol/release"
+)
+
+// Roles a release can have for its model.
+const (
+	RolePrimary = "primary" // its answers are the ones given out
+	RoleShadow  = "shadow"  // computes the same calls, answers nobody
+	RoleShare   = "share"   // answers a share of the calls
+)
+
+// Tensor is an array in row-major order. Datatype is a name of the Open
+// Inference Protocol and fixes the type of Data:
+//
+//	BOOL []bool   UINT8 []uint8   UINT16 []uint16   UINT32 []uint32   UINT64 []uint64
+//	INT8 []int8   INT16 []int16   INT32 []int32     INT64 []int64
+//	FP32 []float32   FP64 []float64   BYTES []string
+type Tensor struct {
+	Name     string
+	Datatype string
+	Shape    []int64
+	Data     any
+}
+
+// Release is a verified release on this device's disk.
+type Release struct {
+	Digest   release.Digest
+	Manifest *release.Manifest
+	// Variant names the variant to run; empty means the first one.
+	Variant string
+	// Dir holds the release's files, each named by its digest in hex.
+	Dir string
+	// P95 is the warm latency at batch 1 that the trial measured; zero means
+	// not known. The deadline of a call follows from it.
+	P95 time.Duration
+}
+
+// Path is where a file of the release lies.
+func (r Release) Path(f release.File) string {
+	return filepath.Join(r.Dir, fmt.Sprintf("%x", f.Digest[:]))
+}
+
+// Graph is the variant to run.
+func (r Release) Graph() (release.Variant, error) {
+	if r.Manifest == nil || len(r.Manifest.Variants) == 0 {
+		return release.Variant{}, fmt.Errorf("release %x has no variants", r.Digest[:4])
+	}
+	if r.Variant == "" {
+		return r.Manifest.Variants[0], nil
+	}
+	for _, v := range r.Manifest.Variants {
+		if v.Name == r.Variant {
+			return v, nil
+		}
+	}
+	return release.Variant{}, fmt.Errorf("release %x has no variant %q", r.Digest[:4], r.Variant)
+}
+
+// RuntimeInfo says what computes the graphs.
+type RuntimeInfo struct {
+	Name      string   // for example "onnxruntime"
+	Version   string   // for example "1.30.0"
+	Library   string   // path of the shared library, empty for none
+	Providers []string // execution providers that it offers
+}
+
+// Runtime loads releases.
+type Runtime interface {
+	// Load makes a session of the release's variant. It reads only files of
+	// r.Dir, which are verified already.
+	Load(ctx context.Context, r Release) (Session, error)
+	Info() RuntimeInfo
+}
+
+// Session is one loaded graph. Run may be called from many goroutines.
+type Session interface {
+	// Run computes rows rows. in holds the inputs in the order of the schema,
+	// with the schema's datatypes and shapes whose free first dimension is rows.
+	// out has one element per output of the schema, in its order; Run fills
+	// them, writing into the Data it finds there when type and length fit, so
+	// that a caller that passes the same out again allocates nothing. in is not
+	// kept after the return. A run that has started may not be cancellable: ctx
+	// is looked at before the run.
+	Run(ctx context.Context, rows int, in, out []Tensor) error
+	// Provider is the execution provider in use, for example "CPU".
+	Provider() string
+	// Close frees the session; no Run may be in progress.
+	Close() error
+}
+
+// Request asks for predictions.
+type Request struct {
+	Model string
+	// Version, when set, must be the version that serves.
+	Version string
+	// ID names the prediction for later labels; empty asks for a generated one.
+	ID string
+	// Inputs in any order.
+	Inputs []Tensor
+	// Outputs names those wanted, nil for all.
+	Outputs []string
+}
+
+// Response holds the answer. Its slices belong to the receiver.
+type Response struct {
+	Model   string
+	Version string
+	Release release.Digest
+	ID      string
+	Rows    int
+	Outputs []Tensor
+	Latency time.Duration // of the run itself, without waiting
+}
+
+// Call is one request as the engine saw it, answered or not.
+type Call struct {
+	Model   string
+	Release release.Digest
+	Role    string
+	ID      string // RowID gives the id of one row
+	Rows    int
+	// Inputs and Outputs are in the order of the schema and valid only during
+	// the callback. Inputs is nil when they did not fit the schema, Outputs when
+	// the call failed.
+	Inputs, Outputs []Tensor
+	At              time.Time     // when the call arrived
+	Latency         time.Duration // of the run, zero when it did not run
+	Err             error         // nil when answered
+}
+
+// Observer is told of every call to a known model, on the call's own path: it
+// must be quick and must not keep the call or its slices.
+type Observer interface {
+	Served(c *Call)
+}
+
+// RowID is the prediction id of one row: the call's id itself when the call has
+// one row, else the id, a slash and the row counted from zero.
+func RowID(id string, row, rows int) string {
+	if rows == 1 {
+		return id
+	}
+	return id + "/" + strconv.Itoa(row)
+}
