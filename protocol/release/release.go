@@ -114,11 +114,14 @@ type Golden struct {
 // Values are the elements of one tensor in row-major order. Integers and
 // booleans are exact in a float64 up to 2^53; strings have their own list.
 type Values struct {
-	Name    string    `json:"name"`
-	Shape   []int64   `json:"shape"`
-	Data    []float64 `json:"data,omitempty"`
-	Strings []string  `json:"strings,omitempty"`
+	Name    string   `json:"name"`
+	Shape   []int64  `json:"shape"`
+	Data    Floats   `json:"data,omitempty"`
+	Strings []string `json:"strings,omitempty"`
 }
+
+// Floats are numbers that may be missing: NaN, written as null.
+type Floats []float64
 
 // Expected is a golden output: |got − want| ≤ Abs + Rel·|want| for every
 // element. Integers, booleans and strings must be equal.
