@@ -1,0 +1,223 @@
+package kvstore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// errBroken says that the broker ended a watch, for example by stopping.
+var errBroken = errors.New("the broker ended the watch")
+
+// stream is a Bucket in JetStream.
+type stream struct {
+	kv jetstream.KeyValue
+}
+
+var _ Bucket = (*stream)(nil)
+
+// Open returns the bucket of that name (letters, digits, '-' and '_'), which is
+// made if it is not there. How durable a write is when it returns is the
+// broker's setting; the control plane's broker syncs every write.
+func Open(ctx context.Context, nc *nats.Conn, name string) (Bucket, error) {
+	ctx, cancel := within(ctx)
+	defer cancel()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", name, err)
+	}
+	kv, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket:  name,
+		History: 1,
+		Storage: jetstream.FileStorage,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", name, err)
+	}
+	return &stream{kv: kv}, nil
+}
+
+// Get implements Reader.
+func (s *stream) Get(ctx context.Context, key string) (Entry, error) {
+	if err := checkKey(key); err != nil {
+		return Entry{}, err
+	}
+	ctx, cancel := within(ctx)
+	defer cancel()
+	e, err := s.kv.Get(ctx, key)
+	if err != nil {
+		return Entry{}, fmt.Errorf("get %s: %w", key, translate(err))
+	}
+	return entryOf(e), nil
+}
+
+// List implements Reader.
+func (s *stream) List(ctx context.Context, prefix string) ([]Entry, error) {
+	ctx, cancel := within(ctx)
+	defer cancel()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	changes, err := s.Watch(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]Entry{}
+	for c := range changes {
+		switch {
+		case c.Synced:
+			stop()
+			drain(changes)
+			return sorted(found), nil
+		case c.Deleted:
+			delete(found, c.Key)
+		default:
+			found[c.Key] = c.Entry
+		}
+	}
+	return nil, fmt.Errorf("list %q: broken off: %w", prefix, cmp.Or(ctx.Err(), errBroken))
+}
+
+func sorted(found map[string]Entry) []Entry {
+	out := make([]Entry, 0, len(found))
+	for _, key := range slices.Sorted(maps.Keys(found)) {
+		out = append(out, found[key])
+	}
+	return out
+}
+
+func drain(changes <-chan Change) {
+	for range changes { //nolint:revive // the watch ends by itself, its goroutine must not be left behind
+	}
+}
+
+// Watch implements Reader.
+func (s *stream) Watch(ctx context.Context, prefix string) (<-chan Change, error) {
+	if err := checkPrefix(prefix); err != nil {
+		return nil, err
+	}
+	filter := ">"
+	if prefix != "" {
+		filter = prefix + ".>"
+	}
+	w, err := s.kv.Watch(ctx, filter)
+	if err != nil {
+		return nil, fmt.Errorf("watch %q: %w", prefix, translate(err))
+	}
+	out := make(chan Change)
+	go pump(ctx, w, out)
+	return out, nil
+}
+
+// pump moves changes until ctx ends or the watcher breaks off. The library
+// blocks while nobody takes an update, so what is left is taken at the end.
+func pump(ctx context.Context, w jetstream.KeyWatcher, out chan<- Change) {
+	defer close(out)
+	defer stopWatcher(w)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-w.Updates():
+			if !ok || !send(ctx, out, changeOf(e)) {
+				return
+			}
+		}
+	}
+}
+
+func stopWatcher(w jetstream.KeyWatcher) {
+	if err := w.Stop(); err != nil {
+		return // closed already: by its context or with the connection
+	}
+	for range w.Updates() { //nolint:revive // the library closes it after Stop
+	}
+}
+
+func changeOf(e jetstream.KeyValueEntry) Change {
+	if e == nil {
+		return Change{Synced: true}
+	}
+	deleted := e.Operation() != jetstream.KeyValuePut
+	c := Change{Entry: entryOf(e), Deleted: deleted}
+	if deleted {
+		c.Value = nil
+	}
+	return c
+}
+
+func entryOf(e jetstream.KeyValueEntry) Entry {
+	return Entry{Key: e.Key(), Value: e.Value(), Revision: e.Revision(), At: e.Created().UTC()}
+}
+
+// Put implements Writer.
+func (s *stream) Put(ctx context.Context, key string, value []byte) (uint64, error) {
+	return s.write(ctx, key, value, s.kv.Put)
+}
+
+// Create implements Writer.
+func (s *stream) Create(ctx context.Context, key string, value []byte) (uint64, error) {
+	return s.write(ctx, key, value, func(ctx context.Context, key string, value []byte) (uint64, error) {
+		return s.kv.Create(ctx, key, value)
+	})
+}
+
+// CompareAndSet implements Writer.
+func (s *stream) CompareAndSet(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	if revision == 0 {
+		return s.Create(ctx, key, value)
+	}
+	return s.write(ctx, key, value, func(ctx context.Context, key string, value []byte) (uint64, error) {
+		return s.kv.Update(ctx, key, value, revision)
+	})
+}
+
+type writeFunc func(ctx context.Context, key string, value []byte) (uint64, error)
+
+func (s *stream) write(ctx context.Context, key string, value []byte, do writeFunc) (uint64, error) {
+	if err := checkWrite(key, value); err != nil {
+		return 0, err
+	}
+	ctx, cancel := within(ctx)
+	defer cancel()
+	revision, err := do(ctx, key, value)
+	if err != nil {
+		return 0, fmt.Errorf("set %s: %w", key, translate(err))
+	}
+	return revision, nil
+}
+
+// Delete implements Writer.
+func (s *stream) Delete(ctx context.Context, key string) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	ctx, cancel := within(ctx)
+	defer cancel()
+	if err := s.kv.Delete(ctx, key); err != nil {
+		return fmt.Errorf("delete %s: %w", key, translate(err))
+	}
+	return nil
+}
+
+// translate names what a caller can act on. A conflict has two codes: one of
+// single and one of replicated streams.
+func translate(err error) error {
+	var api *jetstream.APIError
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound), errors.Is(err, jetstream.ErrKeyDeleted):
+		return ErrNotFound
+	case errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
+		api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
+		return ErrConflict
+	case errors.Is(err, jetstream.ErrKeyExists):
+		return ErrConflict
+	default:
+		return err
+	}
+}
