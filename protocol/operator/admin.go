@@ -1,0 +1,176 @@
+package operator
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/vedette-edge/vedette/protocol/release"
+)
+
+// LedgerRecord is one entry of the ledger.
+type LedgerRecord struct {
+	Seq    uint64          `json:"seq"`   // in the whole ledger
+	Chain  string          `json:"chain"` // for example "rollout.<id>", "global"
+	Index  uint64          `json:"index"` // in its chain, 1 is the first
+	Kind   string          `json:"kind"`
+	Actor  string          `json:"actor"`
+	At     time.Time       `json:"at"`
+	Body   json.RawMessage `json:"body,omitempty"`
+	Prev   string          `json:"prev,omitempty"` // digest of the record before it in the chain, hex
+	Digest string          `json:"digest"`         // hex
+}
+
+// LedgerQuery selects ledger records, newest first.
+type LedgerQuery struct {
+	Paging
+
+	Chain string `json:"chain,omitempty" query:"chain"`
+	Kind  string `json:"kind,omitempty" query:"kind"`
+}
+
+// EnrolTokenCreate asks for a token that lets devices enrol.
+type EnrolTokenCreate struct {
+	Device    string            `json:"device,omitempty"` // fixes the id; otherwise the device proposes one
+	Labels    map[string]string `json:"labels,omitempty"`
+	TTL       release.Duration  `json:"ttl,omitempty"`        // 0: 24 h
+	Uses      int               `json:"uses,omitempty"`       // 0: 1
+	Replace   bool              `json:"replace,omitempty"`    // may take over the id of an existing device
+	DeviceAPI string            `json:"device_api,omitempty"` // URL put into the token instead of the server's
+	MQTT      []string          `json:"mqtt,omitempty"`       // URLs put into the token instead of the server's
+	Reason    string            `json:"reason,omitempty"`
+}
+
+// EnrolToken is one enrolment token without its secret.
+type EnrolToken struct {
+	ID        string            `json:"id"`
+	Device    string            `json:"device,omitempty"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	Uses      int               `json:"uses"` // left
+	Used      []string          `json:"used,omitempty"`
+	Replace   bool              `json:"replace,omitempty"`
+	Created   time.Time         `json:"created,omitzero"`
+	CreatedBy string            `json:"created_by,omitempty"`
+	Expires   time.Time         `json:"expires,omitzero"`
+	Revoked   bool              `json:"revoked,omitempty"`
+	DeviceAPI string            `json:"device_api,omitempty"`
+	MQTT      []string          `json:"mqtt,omitempty"`
+}
+
+// EnrolSecret is what the token's text is assembled from, given once. The
+// client adds the SHA-256 of its own root.json: the root of trust must not
+// come from the server.
+type EnrolSecret struct {
+	EnrolToken
+
+	Secret   string `json:"secret"`    //
+	CASHA256 string `json:"ca_sha256"` // of the device CA's certificate, hex
+}
+
+// TokenCreate asks for an operator token.
+type TokenCreate struct {
+	Name string           `json:"name"`
+	Role Role             `json:"role"`
+	TTL  release.Duration `json:"ttl,omitempty"` // 0: does not expire
+}
+
+// Token is an operator token without its secret.
+type Token struct {
+	ID       string    `json:"id"`
+	Name     string    `json:"name"`
+	Role     Role      `json:"role"`
+	Created  time.Time `json:"created,omitzero"`
+	Expires  time.Time `json:"expires,omitzero"`
+	LastUsed time.Time `json:"last_used,omitzero"`
+	Revoked  bool      `json:"revoked,omitempty"`
+}
+
+// TokenSecret is a new operator token, given once.
+type TokenSecret struct {
+	Token
+
+	Secret string `json:"secret"`
+}
+
+// Settings are what the control plane asks of all devices. They can only
+// tighten what signed manifests state. Zero fields are the defaults.
+type Settings struct {
+	Window   release.Duration `json:"window,omitempty"`   // length of a window
+	Report   release.Duration `json:"report,omitempty"`   // longest time between two reports
+	Snapshot release.Duration `json:"snapshot,omitempty"` // how often the open window is written down
+	CohortBy []string         `json:"cohort_by,omitempty"`
+	Revision string           `json:"revision,omitempty"` // give it back as If-Match
+	Reason   string           `json:"reason,omitempty"`   // of the change, in requests
+}
+
+// ServerInfo is what the control plane is.
+type ServerInfo struct {
+	Version   string    `json:"version"`
+	Protocol  uint32    `json:"protocol"`
+	Started   time.Time `json:"started"`
+	Now       time.Time `json:"now"`
+	API       string    `json:"api"`        // URL of this API
+	DeviceAPI string    `json:"device_api"` // URL devices enrol at
+	MQTT      []string  `json:"mqtt"`       // URLs devices connect to
+	CASHA256  string    `json:"ca_sha256"`  // of the device CA's certificate, hex
+	Principal Principal `json:"principal"`  // who asks
+	Trust     Trust     `json:"trust"`
+	Storage   Storage   `json:"storage"`
+}
+
+// Storage is how full the server is.
+type Storage struct {
+	UplinkBytes   uint64  `json:"uplink_bytes"` // of the stream of accepted records
+	UplinkLimit   uint64  `json:"uplink_limit"`
+	Records       uint64  `json:"records"`               // in the stream
+	Lag           uint64  `json:"lag"`                   // records the slowest fold is behind
+	BlobBytes     uint64  `json:"blob_bytes"`            //
+	DiskFreeBytes uint64  `json:"disk_free_bytes"`       //
+	DaysLeft      float64 `json:"days_left,omitempty"`   // at the present rate; 0 is not known
+	DeviceRate    float64 `json:"device_rate,omitempty"` // accepted messages a second, last minute
+}
+
+// Overview is the fleet at a glance.
+type Overview struct {
+	Devices  int              `json:"devices"`
+	Online   int              `json:"online"`
+	Offline  int              `json:"offline"`
+	Unknown  int              `json:"unknown"` // presence not known
+	Marked   int              `json:"marked"`  // with at least one mark
+	Sites    []SiteOverview   `json:"sites"`
+	Models   []Model          `json:"models"`
+	Rollouts []RolloutSummary `json:"rollouts"` // that have not ended
+	Alarms   []Alarm          `json:"alarms"`   // open
+	Rows     uint64           `json:"rows"`     // predictions counted, all time
+	Labels   uint64           `json:"labels"`   //
+	LostRows uint64           `json:"lost_rows"`
+	AsOf     time.Time        `json:"as_of"`
+}
+
+// SiteOverview is one site of the fleet.
+type SiteOverview struct {
+	Site     string         `json:"site"`
+	Devices  int            `json:"devices"`
+	Online   int            `json:"online"`
+	Versions map[string]int `json:"versions"` // devices by "model version" served
+	Verdict  Verdict        `json:"verdict"`  // the worst of its models
+	Accuracy *float64       `json:"accuracy,omitempty"`
+}
+
+// Event says that something changed; whoever cares reads it again. Changes of
+// one subject are coalesced, so a slow reader gets fewer events, not older ones.
+type Event struct {
+	ID      uint64    `json:"id"`      // rises; the Last-Event-ID to continue from
+	Kind    string    `json:"kind"`    // an Event… constant
+	Subject string    `json:"subject"` // device id, rollout id, model name, alarm id; empty for all
+	At      time.Time `json:"at"`
+}
+
+// Kinds of events.
+const (
+	EventDevice  = "device"
+	EventRollout = "rollout"
+	EventDrift   = "drift"
+	EventModel   = "model"
+	EventAlarm   = "alarm"
+	EventRetrain = "retrain"
+)

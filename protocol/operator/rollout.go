@@ -1,0 +1,244 @@
+package operator
+
+import (
+	"time"
+
+	"github.com/vedette-edge/vedette/protocol/release"
+)
+
+// RolloutSpec is what an operator asks for. Zero fields take the defaults that
+// Plan shows.
+type RolloutSpec struct {
+	Model     string           `json:"model"`
+	Version   string           `json:"version"`              // by name; the digest is fixed when the rollout is created
+	Selector  string           `json:"selector,omitempty"`   // label selector; empty selects all devices
+	Waves     []WaveSpec       `json:"waves,omitempty"`      //
+	Gates     []GateSpec       `json:"gates,omitempty"`      //
+	Control   float64          `json:"control,omitempty"`    // share of devices held out until the final wave
+	Budget    int              `json:"budget,omitempty"`     // devices that may be in change at one time; 0 is no limit
+	OnFailure string           `json:"on_failure,omitempty"` // pause, revert
+	Approval  bool             `json:"approval,omitempty"`   // needs an approval before it starts
+	Deadline  release.Duration `json:"deadline,omitempty"`   // for the whole rollout
+}
+
+// WaveSpec is one step of a rollout. Exactly one of Count and Percent is set;
+// Percent is of all selected devices and counts those of the waves before.
+type WaveSpec struct {
+	Name     string           `json:"name,omitempty"`
+	Count    int              `json:"count,omitempty"`
+	Percent  float64          `json:"percent,omitempty"`
+	Soak     release.Duration `json:"soak,omitempty"`     // devices must be healthy this long
+	Quorum   float64          `json:"quorum,omitempty"`   // share of the wave's devices that must be healthy to close it
+	Lateness release.Duration `json:"lateness,omitempty"` // the wave closes without the rest after this
+	Approval bool             `json:"approval,omitempty"` // waits for an operator's "next" before it opens
+}
+
+// GateSpec is a condition that a wave must keep.
+type GateSpec struct {
+	Kind         string           `json:"kind"`                   // install, crash, golden, errors, latency, drift, accuracy
+	Limit        float64          `json:"limit"`                  // unit by kind, said by Plan
+	Min          int              `json:"min,omitempty"`          // devices or rows needed before it may judge
+	Window       release.Duration `json:"window,omitempty"`       // evidence is taken from
+	Inconclusive string           `json:"inconclusive,omitempty"` // hold, pass (after soak, recorded as unproven)
+}
+
+// RolloutState is the state of a rollout by name.
+type RolloutState string
+
+// States of a rollout.
+const (
+	RolloutDraft     RolloutState = "draft"
+	RolloutAwaiting  RolloutState = "awaiting_approval"
+	RolloutRunning   RolloutState = "running"
+	RolloutPaused    RolloutState = "paused"
+	RolloutHalted    RolloutState = "halted"
+	RolloutReverting RolloutState = "reverting"
+	RolloutReverted  RolloutState = "reverted"
+	RolloutCompleted RolloutState = "completed"
+	RolloutAborted   RolloutState = "aborted"
+)
+
+// Ended says whether nothing more happens in the rollout.
+func (s RolloutState) Ended() bool {
+	switch s {
+	case RolloutReverted, RolloutCompleted, RolloutAborted:
+		return true
+	case RolloutDraft, RolloutAwaiting, RolloutRunning, RolloutPaused, RolloutHalted, RolloutReverting:
+	}
+	return false
+}
+
+// RolloutSummary is one row of the list of rollouts.
+type RolloutSummary struct {
+	ID        string         `json:"id"`
+	Model     string         `json:"model"`
+	Version   string         `json:"version"`
+	Release   release.Digest `json:"release"`
+	State     RolloutState   `json:"state"`
+	Cause     string         `json:"cause,omitempty"`  // why it is in this state, for people
+	Wave      int            `json:"wave"`             // open or last; 1 is the first, 0 before it
+	Waves     int            `json:"waves"`            //
+	Devices   int            `json:"devices"`          // selected
+	Counts    map[string]int `json:"counts"`           // devices by state
+	Created   time.Time      `json:"created,omitzero"` //
+	Started   time.Time      `json:"started,omitzero"` //
+	Ended     time.Time      `json:"ended,omitzero"`   //
+	Since     time.Time      `json:"since,omitzero"`   // in this state
+	CreatedBy string         `json:"created_by,omitempty"`
+}
+
+// Rollout is everything about one rollout.
+type Rollout struct {
+	RolloutSummary
+
+	Spec     RolloutSpec `json:"spec"` // with defaults filled in
+	WaveList []Wave      `json:"wave_list"`
+	Control  []string    `json:"control,omitempty"`  // devices held out
+	Waiting  []string    `json:"waiting,omitempty"`  // selected, in no wave yet
+	Timeline []Decision  `json:"timeline"`           // newest first
+	Actions  []string    `json:"actions"`            // that are possible now
+	Deadline time.Time   `json:"deadline,omitzero"`  //
+	Revision uint64      `json:"revision"`           // number of its ledger records
+	Previous *ReleaseRef `json:"previous,omitempty"` // what a rollback returns most devices to
+}
+
+// Wave is one wave of a rollout.
+type Wave struct {
+	Number   int            `json:"number"` // 1 is the first
+	Name     string         `json:"name,omitempty"`
+	State    string         `json:"state"`   // pending, open, soaking, passed, failed
+	Planned  int            `json:"planned"` // devices it was to have
+	Counts   map[string]int `json:"counts"`  // devices by state
+	Devices  []WaveDevice   `json:"devices"`
+	Gates    []Gate         `json:"gates"`
+	Opened   time.Time      `json:"opened,omitzero"`
+	Soaking  time.Time      `json:"soaking,omitzero"` // since
+	SoakEnds time.Time      `json:"soak_ends,omitzero"`
+	Closed   time.Time      `json:"closed,omitzero"`
+	Deadline time.Time      `json:"deadline,omitzero"` // closes late at this time
+	Soak     string         `json:"soak,omitempty"`
+	Quorum   float64        `json:"quorum,omitempty"`
+}
+
+// WaveDevice is a device in a wave.
+type WaveDevice struct {
+	Device   string    `json:"device"`
+	State    string    `json:"state"` // waiting, offered, downloading, verifying, trialing, active, healthy; failed, reverted, refused, superseded
+	Since    time.Time `json:"since,omitzero"`
+	Code     string    `json:"code,omitempty"` // why it failed
+	Message  string    `json:"message,omitempty"`
+	Site     string    `json:"site,omitempty"`
+	Profile  string    `json:"profile,omitempty"`
+	Presence Presence  `json:"presence,omitempty"`
+}
+
+// Gate is what one gate says now.
+type Gate struct {
+	Kind        string    `json:"kind"`
+	Result      string    `json:"result"` // pass, fail, inconclusive, unproven
+	Numerator   float64   `json:"numerator"`
+	Denominator float64   `json:"denominator"`
+	Value       float64   `json:"value"`
+	Limit       float64   `json:"limit"`
+	Unit        string    `json:"unit,omitempty"`
+	From        time.Time `json:"from,omitzero"` // window of the evidence
+	To          time.Time `json:"to,omitzero"`
+	Text        string    `json:"text"` // for people: what was counted, and what it means
+}
+
+// Decision is one entry of a rollout's timeline: one ledger record.
+type Decision struct {
+	Seq     uint64            `json:"seq"`
+	At      time.Time         `json:"at"`
+	Actor   string            `json:"actor"` // an operator, or "engine"
+	Kind    string            `json:"kind"`
+	Wave    int               `json:"wave,omitempty"`
+	Text    string            `json:"text"`
+	Reason  string            `json:"reason,omitempty"`
+	Devices []string          `json:"devices,omitempty"` // it was about
+	Gates   []Gate            `json:"gates,omitempty"`   // it rested on
+	Detail  map[string]string `json:"detail,omitempty"`
+	Digest  string            `json:"digest,omitempty"` // of the record in the hash chain
+}
+
+// Explanation says why a rollout is where it is and what it waits for.
+type Explanation struct {
+	ID        string       `json:"id"`
+	State     RolloutState `json:"state"`
+	Summary   string       `json:"summary"` // one sentence
+	Waiting   []string     `json:"waiting"` // what must happen before it moves, one sentence each
+	Gates     []Gate       `json:"gates"`
+	Decisions []Decision   `json:"decisions"` // oldest first
+}
+
+// Plan is what a rollout would do, told before it starts.
+type Plan struct {
+	Spec     RolloutSpec    `json:"spec"` // with defaults filled in
+	Release  release.Digest `json:"release"`
+	Devices  int            `json:"devices"`
+	Bytes    int64          `json:"bytes"`             // to be downloaded by all devices together
+	Expected string         `json:"expected"`          // shortest possible time, as a duration
+	Control  int            `json:"control,omitempty"` // devices held out
+	Waves    []PlanWave     `json:"waves"`
+	Warnings []string       `json:"warnings,omitempty"`
+}
+
+// PlanWave is one wave of a plan.
+type PlanWave struct {
+	Number     int            `json:"number"`
+	Name       string         `json:"name,omitempty"`
+	Devices    int            `json:"devices"`
+	Profiles   map[string]int `json:"profiles"` // devices by firmware profile
+	List       []string       `json:"list"`
+	Bytes      int64          `json:"bytes"`
+	Soak       string         `json:"soak,omitempty"`
+	Detectable []Detectable   `json:"detectable,omitempty"`
+}
+
+// Detectable is the smallest regression that one gate can see in one wave.
+type Detectable struct {
+	Kind  string  `json:"kind"`
+	Limit float64 `json:"limit"`
+	Least float64 `json:"least"`
+	Text  string  `json:"text"`
+}
+
+// RolloutQuery selects rollouts, newest first.
+type RolloutQuery struct {
+	Paging
+
+	Model  string       `json:"model,omitempty" query:"model"`
+	State  RolloutState `json:"state,omitempty" query:"state"`
+	Active bool         `json:"active,omitempty" query:"active"` // only those that have not ended
+}
+
+// RolloutCreate makes a rollout. Start also starts it.
+type RolloutCreate struct {
+	Spec   RolloutSpec `json:"spec"`
+	Reason string      `json:"reason"`
+	Start  bool        `json:"start,omitempty"`
+}
+
+// RolloutAction is what an operator does to a rollout.
+type RolloutAction struct {
+	Action string `json:"action"` // an Act… constant
+	Reason string `json:"reason"`
+}
+
+// Actions on a rollout.
+const (
+	ActStart    = "start"
+	ActApprove  = "approve"
+	ActDeny     = "deny"
+	ActPause    = "pause"
+	ActResume   = "resume"
+	ActNext     = "next"     // opens the next wave now
+	ActAbort    = "abort"    // stops; devices keep what they have
+	ActRollback = "rollback" // devices go back, in waves, observed
+	ActRetry    = "retry"    // failed devices are asked again
+)
+
+// Actions lists all actions.
+func Actions() []string {
+	return []string{ActStart, ActApprove, ActDeny, ActPause, ActResume, ActNext, ActAbort, ActRollback, ActRetry}
+}
