@@ -3,7 +3,6 @@ package operator
 import (
 	"errors"
 	"fmt"
-	"net/http"
 )
 
 // Code is the stable name of an error. Messages and hints may change; codes do
@@ -33,23 +32,25 @@ const (
 	Unreachable     Code = "unreachable"      // no answer at all
 )
 
+// statusOf gives HTTP statuses as numbers: this package is shared with programs
+// that have no HTTP in them.
 var statusOf = map[Code]int{
-	Invalid:        http.StatusBadRequest,
-	ReasonRequired: http.StatusBadRequest,
-	Unauthorized:   http.StatusUnauthorized,
-	Forbidden:      http.StatusForbidden,
-	NotFound:       http.StatusNotFound,
-	Conflict:       http.StatusConflict,
-	OffsetMismatch: http.StatusConflict,
-	NoRoot:         http.StatusConflict,
-	Stale:          http.StatusPreconditionFailed,
-	TooLarge:       http.StatusRequestEntityTooLarge,
-	DigestMismatch: http.StatusUnprocessableEntity,
-	BlobMissing:    http.StatusUnprocessableEntity,
-	TrustRefused:   http.StatusUnprocessableEntity,
-	TooMany:        http.StatusTooManyRequests,
-	Unavailable:    http.StatusServiceUnavailable,
-	StorageFull:    http.StatusInsufficientStorage,
+	Invalid:        400,
+	ReasonRequired: 400,
+	Unauthorized:   401,
+	Forbidden:      403,
+	NotFound:       404,
+	Conflict:       409,
+	OffsetMismatch: 409,
+	NoRoot:         409,
+	Stale:          412,
+	TooLarge:       413,
+	DigestMismatch: 422,
+	BlobMissing:    422,
+	TrustRefused:   422,
+	TooMany:        429,
+	Unavailable:    503,
+	StorageFull:    507,
 }
 
 // Status is the HTTP status that goes with the code.
@@ -57,7 +58,7 @@ func (c Code) Status() int {
 	if s, ok := statusOf[c]; ok {
 		return s
 	}
-	return http.StatusInternalServerError
+	return 500
 }
 
 // Error is the body of every answer that is not a success.
