@@ -1,0 +1,108 @@
+package ledger
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+)
+
+const (
+	// AnchorEvery is how often Run anchors: the end of a chain that is younger
+	// could be cut off unseen by whoever can write the store.
+	AnchorEvery = time.Hour
+	// maxHeads keeps an anchor far below MaxBody; what is over goes into the next one.
+	maxHeads = 500
+
+	kindAnchor  = "anchor"
+	actorLedger = "ledger"
+)
+
+// Anchor is the body of a record in the anchor chain: the newest record of each
+// chain that grew since the anchor before it.
+type Anchor struct {
+	Through uint64 `json:"through"` // all records up to this sequence are covered
+	Heads   []Head `json:"heads"`   // by chain name
+}
+
+// Head names the newest record of a chain.
+type Head struct {
+	Chain string `json:"chain"`
+	Index uint64 `json:"index"`
+	Seq   uint64 `json:"seq"`
+	Hash  string `json:"hash"`
+}
+
+// Run anchors every interval until ctx ends; 0 means AnchorEvery. It always
+// returns nil, after ctx has ended.
+func (l *Ledger) Run(ctx context.Context, every time.Duration) error {
+	tick := time.NewTicker(cmp.Or(every, AnchorEvery))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := l.Anchor(ctx); err != nil && ctx.Err() == nil {
+				l.opts.Logger.Error("ledger not anchored", slog.Any("error", err))
+			}
+		}
+	}
+}
+
+// Anchor records the newest hash of every chain that grew since the last anchor.
+// Without news it adds nothing.
+func (l *Ledger) Anchor(ctx context.Context) error {
+	prev, expect, err := l.lastAnchor(ctx)
+	if err != nil {
+		return err
+	}
+	next := Anchor{Through: prev.Through}
+	heads := map[string]Head{}
+	flush := func() error {
+		if len(heads) == 0 {
+			return nil
+		}
+		next.Heads = sortedHeads(heads)
+		rec, err := l.Append(ctx, ChainAnchor, expect, kindAnchor, actorLedger, next)
+		expect = rec.Seq
+		clear(heads)
+		return err
+	}
+	_, err = l.Replay(ctx, prev.Through+1, func(r Record) error {
+		if _, known := heads[r.Chain]; !known && len(heads) == maxHeads {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		next.Through = r.Seq
+		if r.Chain != ChainAnchor {
+			heads[r.Chain] = Head{Chain: r.Chain, Index: r.Index, Seq: r.Seq, Hash: r.Hash}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return flush()
+}
+
+// lastAnchor returns the newest anchor and its sequence; zeros when there is none.
+func (l *Ledger) lastAnchor(ctx context.Context) (Anchor, uint64, error) {
+	rec, err := l.Head(ctx, ChainAnchor)
+	if errors.Is(err, ErrNotFound) {
+		return Anchor{}, 0, nil
+	}
+	if err != nil {
+		return Anchor{}, 0, err
+	}
+	var a Anchor
+	return a, rec.Seq, rec.Decode(&a)
+}
+
+func sortedHeads(heads map[string]Head) []Head {
+	return slices.SortedFunc(maps.Values(heads), func(a, b Head) int { return cmp.Compare(a.Chain, b.Chain) })
+}

@@ -1,0 +1,228 @@
+package ledger
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Read returns the records of a chain, oldest first, or ErrNotFound.
+func (l *Ledger) Read(ctx context.Context, chain string) ([]Record, error) {
+	ctx, cancel := within(ctx)
+	defer cancel()
+	head, err := l.Head(ctx, chain)
+	if err != nil {
+		return nil, err
+	}
+	var out []Record
+	err = l.scan(ctx, span{filter: subjectPrefix + chain, from: 1, to: head.Seq}, func(r Record) error {
+		out = append(out, r)
+		return l.fillBody(ctx, &out[len(out)-1])
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read ledger chain %s: %w", chain, err)
+	}
+	return out, nil
+}
+
+// Head returns the newest record of a chain, or ErrNotFound.
+func (l *Ledger) Head(ctx context.Context, chain string) (Record, error) {
+	ctx, cancel := within(ctx)
+	defer cancel()
+	if err := checkChain(chain); err != nil {
+		return Record{}, err
+	}
+	rec, err := l.fetchHead(ctx, chain)
+	if err != nil {
+		return Record{}, err
+	}
+	if rec.Seq == 0 {
+		return Record{}, fmt.Errorf("%w: %s", ErrNotFound, chain)
+	}
+	return rec, l.fillBody(ctx, &rec)
+}
+
+// Chains returns the names of all chains at or below a prefix of whole tokens,
+// sorted; "" is all.
+func (l *Ledger) Chains(ctx context.Context, prefix string) ([]string, error) {
+	ctx, cancel := within(ctx)
+	defer cancel()
+	info, err := l.stream.Info(ctx, jetstream.WithSubjectFilter(subjectPrefix+">"))
+	if err != nil {
+		return nil, fmt.Errorf("list ledger chains: %w", err)
+	}
+	var out []string
+	for subject := range info.State.Subjects {
+		chain := strings.TrimPrefix(subject, subjectPrefix)
+		if prefix == "" || chain == prefix || strings.HasPrefix(chain, prefix+".") {
+			out = append(out, chain)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// Last returns the sequence of the newest record of the whole ledger, 0 for none.
+func (l *Ledger) Last(ctx context.Context) (uint64, error) {
+	ctx, cancel := within(ctx)
+	defer cancel()
+	info, err := l.stream.Info(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("read state of the ledger: %w", err)
+	}
+	return info.State.LastSeq, nil
+}
+
+// Replay calls fn for every record from a sequence (0 and 1 are the first) to
+// the newest one at the time of the call, and returns the sequence to go on
+// from. It ends early with fn's error.
+func (l *Ledger) Replay(ctx context.Context, from uint64, fn func(Record) error) (next uint64, err error) {
+	from = max(from, 1)
+	last, err := l.reach(ctx, from)
+	if err != nil || last < from {
+		return from, err
+	}
+	err = l.scan(ctx, span{from: from, to: last, whole: true}, func(r Record) error {
+		return l.deliver(ctx, r, fn)
+	})
+	if err != nil {
+		return from, fmt.Errorf("replay ledger: %w", err)
+	}
+	return last + 1, nil
+}
+
+// Follow calls fn for every record from a sequence (0 and 1 are the first) and
+// for every new one, in order and none twice, until ctx ends (nil), fn returns
+// an error (that error) or the broker fails.
+func (l *Ledger) Follow(ctx context.Context, from uint64, fn func(Record) error) error {
+	from = max(from, 1)
+	if _, err := l.reach(ctx, from); err != nil {
+		return err
+	}
+	err := l.scan(ctx, span{from: from, whole: true}, func(r Record) error {
+		return l.deliver(ctx, r, fn)
+	})
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // the caller ended it
+	}
+	if err != nil {
+		return fmt.Errorf("follow ledger: %w", err)
+	}
+	return nil
+}
+
+func (l *Ledger) deliver(ctx context.Context, r Record, fn func(Record) error) error {
+	if err := l.fillBody(ctx, &r); err != nil {
+		return err
+	}
+	return fn(r)
+}
+
+// Export writes the whole ledger as JSON lines, the form that Verify reads.
+func (l *Ledger) Export(ctx context.Context, w io.Writer) error {
+	last, err := l.reach(ctx, 1)
+	if err != nil || last == 0 {
+		return err
+	}
+	enc := json.NewEncoder(w)
+	err = l.scan(ctx, span{from: 1, to: last, whole: true}, func(r Record) error { return enc.Encode(&r) })
+	if err != nil {
+		return fmt.Errorf("export ledger: %w", err)
+	}
+	return nil
+}
+
+// fillBody fetches a body that is kept as a blob.
+func (l *Ledger) fillBody(ctx context.Context, r *Record) error {
+	if r.Blob == "" {
+		return nil
+	}
+	if l.opts.Blobs == nil {
+		return fmt.Errorf("ledger record %d keeps its body as blob %s: no blob store", r.Seq, r.Blob)
+	}
+	body, err := l.opts.Blobs.GetBytes(ctx, r.Blob)
+	if err != nil {
+		return fmt.Errorf("fetch body of ledger record %d: %w", r.Seq, err)
+	}
+	if sum(body) != r.Blob {
+		return fmt.Errorf("body of ledger record %d is not what was recorded: blob %s", r.Seq, r.Blob)
+	}
+	r.Body = body
+	return nil
+}
+
+// reach returns the newest sequence, and ErrGap if from is outside of what the
+// stream holds: a consumer asked for such a start would begin elsewhere without
+// an error.
+func (l *Ledger) reach(ctx context.Context, from uint64) (last uint64, err error) {
+	ctx, cancel := within(ctx)
+	defer cancel()
+	info, err := l.stream.Info(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("read state of the ledger: %w", err)
+	}
+	s := info.State
+	if s.Msgs > 0 && from < s.FirstSeq || from > s.LastSeq+1 {
+		return 0, fmt.Errorf("%w: asked for %d, the ledger has %d to %d", ErrGap, from, s.FirstSeq, s.LastSeq)
+	}
+	return s.LastSeq, nil
+}
+
+// span says which records a scan covers.
+type span struct {
+	filter string // subject; "" is all
+	from   uint64
+	to     uint64 // 0: go on with new ones
+	whole  bool   // no sequence may be missing
+}
+
+func (l *Ledger) scan(ctx context.Context, s span, fn func(Record) error) error {
+	cfg := jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:   s.from,
+	}
+	if s.filter != "" {
+		cfg.FilterSubjects = []string{s.filter}
+	}
+	consumer, err := l.stream.OrderedConsumer(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("open consumer: %w", err)
+	}
+	it, err := consumer.Messages()
+	if err != nil {
+		return fmt.Errorf("open consumer: %w", err)
+	}
+	defer it.Stop()
+	for next := s.from; s.to == 0 || next <= s.to; {
+		rec, err := nextRecord(ctx, it)
+		if err != nil {
+			return err
+		}
+		if s.whole && rec.Seq != next {
+			return fmt.Errorf("%w: %d follows %d", ErrGap, rec.Seq, next-1)
+		}
+		if err := fn(rec); err != nil {
+			return err
+		}
+		next = rec.Seq + 1
+	}
+	return nil
+}
+
+func nextRecord(ctx context.Context, it jetstream.MessagesContext) (Record, error) {
+	msg, err := it.Next(jetstream.NextContext(ctx))
+	if err != nil {
+		return Record{}, errors.Join(ctx.Err(), err)
+	}
+	meta, err := msg.Metadata()
+	if err != nil {
+		return Record{}, fmt.Errorf("read metadata of a ledger message: %w", err)
+	}
+	return decode(msg.Data(), meta.Sequence.Stream)
+}
