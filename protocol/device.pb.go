@@ -316,6 +316,7 @@ type Epoch struct {
 	Acked         uint64                 `protobuf:"varint,3,opt,name=acked,proto3" json:"acked,omitempty"`     // highest sequence the device has seen acknowledged
 	Chain         []byte                 `protobuf:"bytes,4,opt,name=chain,proto3" json:"chain,omitempty"`      // chain value at sent
 	Current       bool                   `protobuf:"varint,5,opt,name=current,proto3" json:"current,omitempty"` // new records are numbered in this epoch
+	Closing       bool                   `protobuf:"varint,6,opt,name=closing,proto3" json:"closing,omitempty"` // the device asks for the final cursor: no body may be taken here any more [P-4.9]
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -381,6 +382,13 @@ func (x *Epoch) GetChain() []byte {
 func (x *Epoch) GetCurrent() bool {
 	if x != nil {
 		return x.Current
+	}
+	return false
+}
+
+func (x *Epoch) GetClosing() bool {
+	if x != nil {
+		return x.Closing
 	}
 	return false
 }
@@ -2068,8 +2076,12 @@ type Ack struct {
 	Epoch         []byte                 `protobuf:"bytes,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"` // highest sequence held, 0 for none
 	ServerMs      int64                  `protobuf:"varint,3,opt,name=server_ms,json=serverMs,proto3" json:"server_ms,omitempty"`
-	Cloned        bool                   `protobuf:"varint,4,opt,name=cloned,proto3" json:"cloned,omitempty"`  // this identity was used twice: nothing more is taken
-	Refused       string                 `protobuf:"bytes,5,opt,name=refused,proto3" json:"refused,omitempty"` // why the record after seq cannot be taken, when resending will not help
+	Cloned        bool                   `protobuf:"varint,4,opt,name=cloned,proto3" json:"cloned,omitempty"`         // this identity was used twice: nothing more is taken
+	Refused       string                 `protobuf:"bytes,5,opt,name=refused,proto3" json:"refused,omitempty"`        // why the record at seq was counted as lost: its content broke a rule
+	Chain         []byte                 `protobuf:"bytes,6,opt,name=chain,proto3" json:"chain,omitempty"`            // chain value at seq
+	Total         *Tally                 `protobuf:"bytes,7,opt,name=total,proto3" json:"total,omitempty"`            // counted in the epoch up to and including seq
+	Closed        bool                   `protobuf:"varint,8,opt,name=closed,proto3" json:"closed,omitempty"`         // answers Epoch.closing: this cursor is final for bodies
+	Superseded    bool                   `protobuf:"varint,9,opt,name=superseded,proto3" json:"superseded,omitempty"` // with closed: the successor of this epoch is known too [P-4.9]
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2137,6 +2149,34 @@ func (x *Ack) GetRefused() string {
 		return x.Refused
 	}
 	return ""
+}
+
+func (x *Ack) GetChain() []byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *Ack) GetTotal() *Tally {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *Ack) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
+func (x *Ack) GetSuperseded() bool {
+	if x != nil {
+		return x.Superseded
+	}
+	return false
 }
 
 // Down wraps what a device receives, so that one subscription serves.
@@ -2237,6 +2277,9 @@ type Accepted struct {
 	LostRecords   uint64          `protobuf:"varint,20,opt,name=lost_records,json=lostRecords,proto3" json:"lost_records,omitempty"` // skip: records the server never had
 	Lost          *Tally          `protobuf:"bytes,21,opt,name=lost,proto3" json:"lost,omitempty"`                                   // skip: what they counted
 	Cloned        bool            `protobuf:"varint,22,opt,name=cloned,proto3" json:"cloned,omitempty"`                              // instead of a body: the identity was seen used twice
+	Abandoned     [][]byte        `protobuf:"bytes,23,rep,name=abandoned,proto3" json:"abandoned,omitempty"`                         // hello: epochs the device no longer knows and never closed; their end is uncertain
+	Refused       string          `protobuf:"bytes,24,opt,name=refused,proto3" json:"refused,omitempty"`                             // record: its content broke this rule; it counts as lost, its body must not be read
+	Cursor        *Cursor         `protobuf:"bytes,25,opt,name=cursor,proto3" json:"cursor,omitempty"`                               // of the device after this message
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2347,6 +2390,27 @@ func (x *Accepted) GetCloned() bool {
 	return false
 }
 
+func (x *Accepted) GetAbandoned() [][]byte {
+	if x != nil {
+		return x.Abandoned
+	}
+	return nil
+}
+
+func (x *Accepted) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *Accepted) GetCursor() *Cursor {
+	if x != nil {
+		return x.Cursor
+	}
+	return nil
+}
+
 type isAccepted_Body interface {
 	isAccepted_Body()
 }
@@ -2368,6 +2432,154 @@ func (*Accepted_Hello) isAccepted_Body() {}
 func (*Accepted_Report) isAccepted_Body() {}
 
 func (*Accepted_Record) isAccepted_Body() {}
+
+// Cursor is how far the server holds a device's records [P-4.5]. Every message
+// of the uplink stream carries it, so the newest one of a device is enough to
+// go on from.
+type Cursor struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epochs        []*EpochCursor         `protobuf:"bytes,1,rep,name=epochs,proto3" json:"epochs,omitempty"`  // oldest first
+	Cloned        bool                   `protobuf:"varint,2,opt,name=cloned,proto3" json:"cloned,omitempty"` // the identity was used twice
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cursor) Reset() {
+	*x = Cursor{}
+	mi := &file_device_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cursor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cursor) ProtoMessage() {}
+
+func (x *Cursor) ProtoReflect() protoreflect.Message {
+	mi := &file_device_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
+func (*Cursor) Descriptor() ([]byte, []int) {
+	return file_device_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Cursor) GetEpochs() []*EpochCursor {
+	if x != nil {
+		return x.Epochs
+	}
+	return nil
+}
+
+func (x *Cursor) GetCloned() bool {
+	if x != nil {
+		return x.Cloned
+	}
+	return false
+}
+
+// EpochCursor is a cursor within one epoch.
+type EpochCursor struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Last          uint64                 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`           // highest sequence held
+	Chain         []byte                 `protobuf:"bytes,3,opt,name=chain,proto3" json:"chain,omitempty"`          // chain value at last
+	Total         *Tally                 `protobuf:"bytes,4,opt,name=total,proto3" json:"total,omitempty"`          // counted up to and including last
+	History       []byte                 `protobuf:"bytes,5,opt,name=history,proto3" json:"history,omitempty"`      // chain values of the newest sequences, 8 bytes each, ending at last; zero where unknown
+	Closed        bool                   `protobuf:"varint,6,opt,name=closed,proto3" json:"closed,omitempty"`       // takes no bodies any more
+	Abandoned     bool                   `protobuf:"varint,7,opt,name=abandoned,proto3" json:"abandoned,omitempty"` // the device came back without it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EpochCursor) Reset() {
+	*x = EpochCursor{}
+	mi := &file_device_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EpochCursor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EpochCursor) ProtoMessage() {}
+
+func (x *EpochCursor) ProtoReflect() protoreflect.Message {
+	mi := &file_device_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EpochCursor.ProtoReflect.Descriptor instead.
+func (*EpochCursor) Descriptor() ([]byte, []int) {
+	return file_device_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *EpochCursor) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *EpochCursor) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *EpochCursor) GetChain() []byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *EpochCursor) GetTotal() *Tally {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *EpochCursor) GetHistory() []byte {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+func (x *EpochCursor) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
+func (x *EpochCursor) GetAbandoned() bool {
+	if x != nil {
+		return x.Abandoned
+	}
+	return false
+}
 
 var File_device_proto protoreflect.FileDescriptor
 
@@ -2401,13 +2613,14 @@ const file_device_proto_rawDesc = "" +
 	"\x06epochs\x18\x06 \x03(\v2\x11.vedette.v1.EpochR\x06epochs\x12'\n" +
 	"\x05facts\x18\a \x01(\v2\x11.vedette.v1.FactsR\x05facts\x12\x1f\n" +
 	"\vroot_digest\x18\b \x01(\fR\n" +
-	"rootDigest\"q\n" +
+	"rootDigest\"\x8b\x01\n" +
 	"\x05Epoch\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04sent\x18\x02 \x01(\x04R\x04sent\x12\x14\n" +
 	"\x05acked\x18\x03 \x01(\x04R\x05acked\x12\x14\n" +
 	"\x05chain\x18\x04 \x01(\fR\x05chain\x12\x18\n" +
-	"\acurrent\x18\x05 \x01(\bR\acurrent\"\xe0\x02\n" +
+	"\acurrent\x18\x05 \x01(\bR\acurrent\x12\x18\n" +
+	"\aclosing\x18\x06 \x01(\bR\aclosing\"\xe0\x02\n" +
 	"\x05Facts\x12\x18\n" +
 	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x0e\n" +
 	"\x02os\x18\x02 \x01(\tR\x02os\x12\x12\n" +
@@ -2581,17 +2794,23 @@ const file_device_proto_rawDesc = "" +
 	"\x06labels\x18\x04 \x03(\v2 .vedette.v1.Settings.LabelsEntryR\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"|\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf3\x01\n" +
 	"\x03Ack\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\fR\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1b\n" +
 	"\tserver_ms\x18\x03 \x01(\x03R\bserverMs\x12\x16\n" +
 	"\x06cloned\x18\x04 \x01(\bR\x06cloned\x12\x18\n" +
-	"\arefused\x18\x05 \x01(\tR\arefused\"d\n" +
+	"\arefused\x18\x05 \x01(\tR\arefused\x12\x14\n" +
+	"\x05chain\x18\x06 \x01(\fR\x05chain\x12'\n" +
+	"\x05total\x18\a \x01(\v2\x11.vedette.v1.TallyR\x05total\x12\x16\n" +
+	"\x06closed\x18\b \x01(\bR\x06closed\x12\x1e\n" +
+	"\n" +
+	"superseded\x18\t \x01(\bR\n" +
+	"superseded\"d\n" +
 	"\x04Down\x12/\n" +
 	"\adesired\x18\x01 \x01(\v2\x13.vedette.v1.DesiredH\x00R\adesired\x12#\n" +
 	"\x03ack\x18\x02 \x01(\v2\x0f.vedette.v1.AckH\x00R\x03ackB\x06\n" +
-	"\x04body\"\xdb\x02\n" +
+	"\x04body\"\xbf\x03\n" +
 	"\bAccepted\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x1f\n" +
 	"\vreceived_ms\x18\x02 \x01(\x03R\n" +
@@ -2603,8 +2822,22 @@ const file_device_proto_rawDesc = "" +
 	"\x06record\x18\f \x01(\v2\x12.vedette.v1.RecordH\x00R\x06record\x12!\n" +
 	"\flost_records\x18\x14 \x01(\x04R\vlostRecords\x12%\n" +
 	"\x04lost\x18\x15 \x01(\v2\x11.vedette.v1.TallyR\x04lost\x12\x16\n" +
-	"\x06cloned\x18\x16 \x01(\bR\x06clonedB\x06\n" +
-	"\x04bodyB3Z1github.com/vedette-edge/vedette/protocol;protocolb\x06proto3"
+	"\x06cloned\x18\x16 \x01(\bR\x06cloned\x12\x1c\n" +
+	"\tabandoned\x18\x17 \x03(\fR\tabandoned\x12\x18\n" +
+	"\arefused\x18\x18 \x01(\tR\arefused\x12*\n" +
+	"\x06cursor\x18\x19 \x01(\v2\x12.vedette.v1.CursorR\x06cursorB\x06\n" +
+	"\x04body\"Q\n" +
+	"\x06Cursor\x12/\n" +
+	"\x06epochs\x18\x01 \x03(\v2\x17.vedette.v1.EpochCursorR\x06epochs\x12\x16\n" +
+	"\x06cloned\x18\x02 \x01(\bR\x06cloned\"\xc0\x01\n" +
+	"\vEpochCursor\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\x04R\x04last\x12\x14\n" +
+	"\x05chain\x18\x03 \x01(\fR\x05chain\x12'\n" +
+	"\x05total\x18\x04 \x01(\v2\x11.vedette.v1.TallyR\x05total\x12\x18\n" +
+	"\ahistory\x18\x05 \x01(\fR\ahistory\x12\x16\n" +
+	"\x06closed\x18\x06 \x01(\bR\x06closed\x12\x1c\n" +
+	"\tabandoned\x18\a \x01(\bR\tabandonedB3Z1github.com/vedette-edge/vedette/protocol;protocolb\x06proto3"
 
 var (
 	file_device_proto_rawDescOnce sync.Once
@@ -2618,7 +2851,7 @@ func file_device_proto_rawDescGZIP() []byte {
 	return file_device_proto_rawDescData
 }
 
-var file_device_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_device_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_device_proto_goTypes = []any{
 	(*Stamp)(nil),          // 0: vedette.v1.Stamp
 	(*Up)(nil),             // 1: vedette.v1.Up
@@ -2645,8 +2878,10 @@ var file_device_proto_goTypes = []any{
 	(*Ack)(nil),            // 22: vedette.v1.Ack
 	(*Down)(nil),           // 23: vedette.v1.Down
 	(*Accepted)(nil),       // 24: vedette.v1.Accepted
-	nil,                    // 25: vedette.v1.Event.AttributesEntry
-	nil,                    // 26: vedette.v1.Settings.LabelsEntry
+	(*Cursor)(nil),         // 25: vedette.v1.Cursor
+	(*EpochCursor)(nil),    // 26: vedette.v1.EpochCursor
+	nil,                    // 27: vedette.v1.Event.AttributesEntry
+	nil,                    // 28: vedette.v1.Settings.LabelsEntry
 }
 var file_device_proto_depIdxs = []int32{
 	0,  // 0: vedette.v1.Up.sent:type_name -> vedette.v1.Stamp
@@ -2669,23 +2904,27 @@ var file_device_proto_depIdxs = []int32{
 	17, // 17: vedette.v1.Body.event:type_name -> vedette.v1.Event
 	13, // 18: vedette.v1.Window.streams:type_name -> vedette.v1.Histogram
 	16, // 19: vedette.v1.Labels.calibration:type_name -> vedette.v1.CalibrationBin
-	25, // 20: vedette.v1.Event.attributes:type_name -> vedette.v1.Event.AttributesEntry
+	27, // 20: vedette.v1.Event.attributes:type_name -> vedette.v1.Event.AttributesEntry
 	10, // 21: vedette.v1.Event.lost:type_name -> vedette.v1.Tally
 	20, // 22: vedette.v1.Desired.assignments:type_name -> vedette.v1.Assignment
 	21, // 23: vedette.v1.Desired.settings:type_name -> vedette.v1.Settings
-	26, // 24: vedette.v1.Settings.labels:type_name -> vedette.v1.Settings.LabelsEntry
-	19, // 25: vedette.v1.Down.desired:type_name -> vedette.v1.Desired
-	22, // 26: vedette.v1.Down.ack:type_name -> vedette.v1.Ack
-	0,  // 27: vedette.v1.Accepted.sent:type_name -> vedette.v1.Stamp
-	2,  // 28: vedette.v1.Accepted.hello:type_name -> vedette.v1.Hello
-	5,  // 29: vedette.v1.Accepted.report:type_name -> vedette.v1.Report
-	9,  // 30: vedette.v1.Accepted.record:type_name -> vedette.v1.Record
-	10, // 31: vedette.v1.Accepted.lost:type_name -> vedette.v1.Tally
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	28, // 24: vedette.v1.Settings.labels:type_name -> vedette.v1.Settings.LabelsEntry
+	10, // 25: vedette.v1.Ack.total:type_name -> vedette.v1.Tally
+	19, // 26: vedette.v1.Down.desired:type_name -> vedette.v1.Desired
+	22, // 27: vedette.v1.Down.ack:type_name -> vedette.v1.Ack
+	0,  // 28: vedette.v1.Accepted.sent:type_name -> vedette.v1.Stamp
+	2,  // 29: vedette.v1.Accepted.hello:type_name -> vedette.v1.Hello
+	5,  // 30: vedette.v1.Accepted.report:type_name -> vedette.v1.Report
+	9,  // 31: vedette.v1.Accepted.record:type_name -> vedette.v1.Record
+	10, // 32: vedette.v1.Accepted.lost:type_name -> vedette.v1.Tally
+	25, // 33: vedette.v1.Accepted.cursor:type_name -> vedette.v1.Cursor
+	26, // 34: vedette.v1.Cursor.epochs:type_name -> vedette.v1.EpochCursor
+	10, // 35: vedette.v1.EpochCursor.total:type_name -> vedette.v1.Tally
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_device_proto_init() }
@@ -2718,7 +2957,7 @@ func file_device_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_device_proto_rawDesc), len(file_device_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

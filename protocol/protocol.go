@@ -125,13 +125,17 @@ func (t *Tally) Sub(o *Tally) (*Tally, error) {
 	return &Tally{Rows: t.GetRows() - o.GetRows(), Labels: t.GetLabels() - o.GetLabels()}, nil
 }
 
-// TallyOf is what one record body adds to the accounting.
+// TallyOf is what one record body adds to the accounting. An event that reports
+// records lost before they got a number adds what they counted: so the total of
+// an epoch says what was generated, and the server books it as lost [P-4.7].
 func TallyOf(b *Body) *Tally {
 	switch k := b.GetKind().(type) {
 	case *Body_Window:
 		return &Tally{Rows: k.Window.GetRows() + k.Window.GetFailedRows()}
 	case *Body_Labels:
 		return &Tally{Labels: k.Labels.GetMatched() + k.Labels.GetUnmatched()}
+	case *Body_Event:
+		return (&Tally{}).Add(k.Event.GetLost())
 	default:
 		return &Tally{}
 	}
