@@ -50,13 +50,13 @@ type Release struct {
 
 // Path is where a file of the release lies.
 func (r Release) Path(f release.File) string {
-	return filepath.Join(r.Dir, fmt.Sprintf("%x", f.Digest[:]))
+	return filepath.Join(r.Dir, f.Digest.String())
 }
 
 // Graph is the variant to run.
 func (r Release) Graph() (release.Variant, error) {
 	if r.Manifest == nil || len(r.Manifest.Variants) == 0 {
-		return release.Variant{}, fmt.Errorf("release %x has no variants", r.Digest[:4])
+		return release.Variant{}, fmt.Errorf("release %s has no variants", r.Digest.Short())
 	}
 	if r.Variant == "" {
 		return r.Manifest.Variants[0], nil
@@ -66,7 +66,7 @@ func (r Release) Graph() (release.Variant, error) {
 			return v, nil
 		}
 	}
-	return release.Variant{}, fmt.Errorf("release %x has no variant %q", r.Digest[:4], r.Variant)
+	return release.Variant{}, fmt.Errorf("release %s has no variant %q", r.Digest.Short(), r.Variant)
 }
 
 // RuntimeInfo says what computes the graphs.

@@ -1,0 +1,324 @@
+package infer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vedette-edge/vedette/protocol/release"
+)
+
+// Defaults of Config.
+const (
+	// DefaultQueue is how many calls of one model may wait for their turn. At
+	// 10 ms a run on one core it is a wait of under a second, more than which a
+	// caller at the edge has given up.
+	DefaultQueue = 64
+	// DefaultMaxRows bounds the rows of one call, and with them the time for
+	// which one call can keep others waiting.
+	DefaultMaxRows = 8192
+	// MaxConcurrency is the highest default of runs at once per model: every
+	// one has its own buffers, and an edge device has other things to do.
+	MaxConcurrency = 4
+	// MinDeadline is the shortest time after which a run counts as hung. It is
+	// long against a device that swaps or throttles, short against a watchdog.
+	MinDeadline = 5 * time.Second
+	// DeadlineFactor times the trial's p95 is the deadline of slow models.
+	DeadlineFactor = 20
+)
+
+// Config holds the optional parts of an engine.
+type Config struct {
+	Observer Observer // told of every call, nil for none
+	// Hung is told once of every run that misses its deadline, on a goroutine
+	// of its own; nil for none. The process should be restarted soon.
+	Hung        func(model string, d release.Digest)
+	Concurrency int // runs at once per model, 0 for the processors, at most MaxConcurrency
+	Queue       int // calls waiting per model, 0 for DefaultQueue
+	MaxRows     int // per call, 0 for DefaultMaxRows
+	Log         *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.Concurrency <= 0 {
+		c.Concurrency = min(runtime.GOMAXPROCS(0), MaxConcurrency)
+	}
+	if c.Queue <= 0 {
+		c.Queue = DefaultQueue
+	}
+	if c.MaxRows <= 0 {
+		c.MaxRows = DefaultMaxRows
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Engine serves models. All methods may be called at once.
+type Engine struct {
+	rt  Runtime
+	cfg Config
+	ids *idSource
+
+	// lanes is copied on write, so that a call reads it without a lock.
+	lanes atomic.Pointer[map[string]*lane]
+	// mu serialises Activate, Remove and Close and guards closed.
+	mu     sync.Mutex
+	closed bool
+	wg     sync.WaitGroup // runners and closing sessions
+}
+
+// New returns an engine that serves nothing yet.
+func New(rt Runtime, cfg Config) *Engine {
+	e := &Engine{rt: rt, cfg: cfg.withDefaults(), ids: newIDSource()}
+	e.lanes.Store(&map[string]*lane{})
+	return e
+}
+
+// Runtime says what computes.
+func (e *Engine) Runtime() RuntimeInfo { return e.rt.Info() }
+
+// Activate loads and warms a release and lets it take over between two calls.
+// Calls in progress end on the release they began with, which is closed after
+// the last of them. On an error the old release goes on serving. Activating
+// what serves already does nothing.
+func (e *Engine) Activate(ctx context.Context, r Release) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return ErrClosed
+	}
+	s, err := newServed(r)
+	if err != nil {
+		return err
+	}
+	if l := e.lane(r.Manifest.Model); l != nil {
+		if old := l.current.Load(); old != nil && old.same(s) {
+			return nil
+		}
+	}
+	if s.session, err = e.rt.Load(ctx, r); err != nil {
+		return fmt.Errorf("load %s %s: %w", r.Manifest.Model, r.Manifest.Version, err)
+	}
+	if err := s.warm(ctx); err != nil {
+		return errors.Join(fmt.Errorf("warm %s %s: %w", r.Manifest.Model, r.Manifest.Version, err), s.session.Close())
+	}
+	e.install(s)
+	return nil
+}
+
+// install makes s the one that serves its model. The caller holds mu.
+func (e *Engine) install(s *served) {
+	l := e.lane(s.manifest.Model)
+	if l == nil {
+		l = newLane(e.cfg.Concurrency, &e.wg)
+		lanes := maps.Clone(*e.lanes.Load())
+		lanes[s.manifest.Model] = l
+		e.lanes.Store(&lanes)
+	}
+	s.onClose = e.closeServed
+	e.wg.Add(1) // until the session is closed
+	if old := l.current.Swap(s); old != nil {
+		old.unref()
+	}
+	e.cfg.Log.Info("model activated", "model", s.manifest.Model, "version", s.manifest.Version,
+		"release", s.digest.String(), "provider", s.session.Provider())
+}
+
+// closeServed frees a release that nobody uses any more, away from the call
+// that happened to be the last one.
+func (e *Engine) closeServed(s *served) {
+	go func() {
+		defer e.wg.Done()
+		if err := s.session.Close(); err != nil {
+			e.cfg.Log.Warn("closing a session", "model", s.manifest.Model, "error", err)
+		}
+		close(s.done)
+	}()
+}
+
+// Remove stops serving a model and waits until its session is closed or ctx
+// ends. Removing what does not serve does nothing.
+func (e *Engine) Remove(ctx context.Context, model string) error {
+	e.mu.Lock()
+	var old *served
+	if l := e.lane(model); l != nil {
+		old = l.current.Swap(nil)
+	}
+	e.mu.Unlock()
+	if old == nil {
+		return nil
+	}
+	old.unref()
+	select {
+	case <-old.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the last calls of %s: %w", model, ctx.Err())
+	}
+}
+
+// Close stops serving everything and waits until all sessions are closed or ctx
+// ends; a hung run can outlast it.
+func (e *Engine) Close(ctx context.Context) error {
+	e.mu.Lock()
+	if !e.closed {
+		e.closed = true
+		for _, l := range *e.lanes.Load() {
+			l.close()
+		}
+	}
+	e.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		e.wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for running calls: %w", ctx.Err())
+	}
+}
+
+// Status is one model as it serves now.
+type Status struct {
+	Model    string         `json:"model"`
+	Version  string         `json:"version"`
+	Release  release.Digest `json:"release"`
+	Role     string         `json:"role"`
+	Variant  string         `json:"variant"`
+	Provider string         `json:"provider"`
+	Since    time.Time      `json:"since"`
+	Calls    uint64         `json:"calls"` // answered by this release
+	Rows     uint64         `json:"rows"`
+	Failed   uint64         `json:"failed"` // calls not answered
+	Running  int            `json:"running"`
+	Waiting  int            `json:"waiting"`
+	Hung     int            `json:"hung"` // runs past their deadline that have not ended yet
+	Deadline time.Duration  `json:"deadline_ns"`
+}
+
+// Status lists the models served, by name.
+func (e *Engine) Status() []Status {
+	var list []Status
+	for _, l := range *e.lanes.Load() {
+		if s := l.acquire(); s != nil {
+			list = append(list, s.status(l))
+			s.unref()
+		}
+	}
+	slices.SortFunc(list, func(a, b Status) int { return strings.Compare(a.Model, b.Model) })
+	return list
+}
+
+// Manifest is that of the release that serves the model.
+func (e *Engine) Manifest(model string) (*release.Manifest, release.Digest, error) {
+	s := e.acquire(model)
+	if s == nil {
+		return nil, release.Digest{}, fmt.Errorf("%w: %s", ErrUnknownModel, model)
+	}
+	defer s.unref()
+	return s.manifest, s.digest, nil
+}
+
+// Infer answers one request. ctx bounds the wait for a turn; a run that has
+// begun is bounded by the release's deadline alone, so that what was computed
+// is also counted.
+func (e *Engine) Infer(ctx context.Context, req *Request) (*Response, error) {
+	l := e.lane(req.Model)
+	var s *served
+	if l != nil {
+		s = l.acquire()
+	}
+	if s == nil || req.Version != "" && req.Version != s.manifest.Version {
+		if s != nil {
+			s.unref()
+		}
+		return nil, unknownModel(req)
+	}
+	c := &Call{Model: req.Model, Release: s.digest, Role: RolePrimary, ID: req.ID, At: time.Now()}
+	if c.ID == "" {
+		c.ID = e.ids.next()
+	}
+	owned := true // the reference is dropped by whoever ends the run
+	c.Outputs, owned, c.Err = e.compute(ctx, l, s, req, c)
+	e.served(s, c)
+	resp, err := s.respond(req, c)
+	if owned {
+		s.unref()
+	}
+	return resp, err
+}
+
+func unknownModel(req *Request) error {
+	if req.Version == "" {
+		return fmt.Errorf("%w: %s", ErrUnknownModel, req.Model)
+	}
+	return fmt.Errorf("%w: %s version %s", ErrUnknownModel, req.Model, req.Version)
+}
+
+// compute checks the request, waits for a turn and runs. owned is false when
+// the run hangs and keeps the reference to s.
+func (e *Engine) compute(ctx context.Context, l *lane, s *served, req *Request, c *Call) (out []Tensor, owned bool, err error) {
+	in, rows, err := s.check.request(req, e.cfg.MaxRows)
+	c.Rows = rows
+	if err != nil {
+		return nil, true, err
+	}
+	c.Inputs = in
+	deadline := s.deadline(rows)
+	r, err := l.turn(ctx, e.cfg.Queue, deadline)
+	if err != nil {
+		return nil, true, err
+	}
+	j := &job{served: s, rows: rows, in: in, out: s.emptyOutputs(), done: make(chan struct{}, 1)}
+	if !r.run(j, deadline) {
+		e.hung(s, c)
+		return nil, false, ErrHung
+	}
+	c.Latency = j.latency
+	if j.err != nil {
+		return nil, true, fmt.Errorf("run %s: %w", c.Model, j.err)
+	}
+	return j.out, true, nil
+}
+
+func (e *Engine) hung(s *served, c *Call) {
+	e.cfg.Log.Error("a run missed its deadline", "model", c.Model, "release", s.digest.String(), "prediction_id", c.ID)
+	if e.cfg.Hung != nil {
+		go e.cfg.Hung(c.Model, s.digest)
+	}
+}
+
+// served counts a call and tells the observer.
+func (e *Engine) served(s *served, c *Call) {
+	if c.Err != nil {
+		s.failed.Add(1)
+	} else {
+		s.calls.Add(1)
+		s.rows.Add(uint64(c.Rows)) //nolint:gosec // not negative
+	}
+	if e.cfg.Observer != nil {
+		e.cfg.Observer.Served(c)
+	}
+}
+
+func (e *Engine) lane(model string) *lane { return (*e.lanes.Load())[model] }
+
+func (e *Engine) acquire(model string) *served {
+	if l := e.lane(model); l != nil {
+		return l.acquire()
+	}
+	return nil
+}

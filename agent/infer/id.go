@@ -1,0 +1,26 @@
+package infer
+
+import (
+	"crypto/rand"
+	"encoding/base32"
+	"strconv"
+	"strings"
+	"sync/atomic"
+)
+
+// idSource makes prediction ids that are unique over restarts and devices:
+// 80 random bits drawn once, then a counter, which costs no randomness a call.
+type idSource struct {
+	prefix string
+	n      atomic.Uint64
+}
+
+func newIDSource() *idSource {
+	var b [10]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program instead
+	return &idSource{prefix: strings.ToLower(base32.StdEncoding.EncodeToString(b[:])) + "-"}
+}
+
+func (s *idSource) next() string {
+	return s.prefix + strconv.FormatUint(s.n.Add(1), 36)
+}

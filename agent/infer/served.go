@@ -1,0 +1,143 @@
+package infer
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/vedette-edge/vedette/protocol/release"
+)
+
+// served is one loaded release. It is closed when nobody refers to it any more:
+// the lane holds one reference, every call another.
+type served struct {
+	digest   release.Digest
+	manifest *release.Manifest
+	release  Release
+	variant  string
+	session  Session
+	check    *checker
+	since    time.Time
+
+	refs    atomic.Int64
+	onClose func(*served)
+	done    chan struct{} // closed with the session
+
+	calls, rows, failed atomic.Uint64
+}
+
+func newServed(r Release) (*served, error) {
+	if r.Manifest == nil {
+		return nil, fmt.Errorf("release %s has no manifest", r.Digest.Short())
+	}
+	v, err := r.Graph()
+	if err != nil {
+		return nil, err
+	}
+	check, err := newChecker(&r.Manifest.Schema)
+	if err != nil {
+		return nil, fmt.Errorf("schema of %s %s: %w", r.Manifest.Model, r.Manifest.Version, err)
+	}
+	s := &served{
+		digest: r.Digest, manifest: r.Manifest, release: r, variant: v.Name,
+		check: check, since: time.Now(), done: make(chan struct{}),
+	}
+	s.refs.Store(1)
+	return s, nil
+}
+
+func (s *served) same(o *served) bool {
+	return s.digest == o.digest && s.variant == o.variant && s.release.Dir == o.release.Dir
+}
+
+// ref takes a reference unless the release is already being closed.
+func (s *served) ref() bool {
+	for {
+		n := s.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if s.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (s *served) unref() {
+	if s.refs.Add(-1) == 0 {
+		s.onClose(s)
+	}
+}
+
+// warm runs the first golden row, or zeros when there is none, so that the
+// first caller does not pay for the library's first run.
+func (s *served) warm(ctx context.Context) error {
+	in, rows, err := s.warmInputs()
+	if err != nil {
+		return err
+	}
+	return s.session.Run(ctx, rows, in, s.emptyOutputs())
+}
+
+func (s *served) warmInputs() ([]Tensor, int, error) {
+	if g, err := s.golden(); err == nil && g.Rows > 0 {
+		if in, err := GoldenInputs(&s.manifest.Schema, g); err == nil {
+			return firstRow(&s.manifest.Schema, in, g.Rows)
+		}
+	}
+	return zeroInputs(&s.manifest.Schema)
+}
+
+func (s *served) golden() (*release.Golden, error) {
+	f, err := os.Open(s.release.Path(s.manifest.Golden))
+	if err != nil {
+		return nil, fmt.Errorf("open golden vectors: %w", err)
+	}
+	defer f.Close()
+	return release.DecodeGolden(f)
+}
+
+// deadline of a run. The trial measures one row; a batch may take that for each.
+func (s *served) deadline(rows int) time.Duration {
+	return max(MinDeadline, DeadlineFactor*s.release.P95*time.Duration(max(rows, 1)))
+}
+
+func (s *served) emptyOutputs() []Tensor {
+	out := make([]Tensor, len(s.manifest.Schema.Outputs))
+	for i, o := range s.manifest.Schema.Outputs {
+		out[i].Name, out[i].Datatype = o.Name, o.Datatype
+	}
+	return out
+}
+
+// respond turns a finished call into the answer with the outputs asked for.
+func (s *served) respond(req *Request, c *Call) (*Response, error) {
+	if c.Err != nil {
+		return nil, c.Err
+	}
+	resp := &Response{
+		Model: c.Model, Version: s.manifest.Version, Release: s.digest,
+		ID: c.ID, Rows: c.Rows, Outputs: c.Outputs, Latency: c.Latency,
+	}
+	if len(req.Outputs) > 0 {
+		resp.Outputs = slices.Clone(c.Outputs[:0:0])
+		for _, name := range req.Outputs {
+			i := s.check.output(name)
+			resp.Outputs = append(resp.Outputs, c.Outputs[i])
+		}
+	}
+	return resp, nil
+}
+
+func (s *served) status(l *lane) Status {
+	return Status{
+		Model: s.manifest.Model, Version: s.manifest.Version, Release: s.digest, Role: RolePrimary,
+		Variant: s.variant, Provider: s.session.Provider(), Since: s.since,
+		Calls: s.calls.Load(), Rows: s.rows.Load(), Failed: s.failed.Load(),
+		Running: l.running(), Waiting: int(l.waiting.Load()), Hung: int(l.hung.Load()),
+		Deadline: s.deadline(1),
+	}
+}
