@@ -1,0 +1,117 @@
+package rollout
+
+import (
+	"time"
+
+	"github.com/vedette-edge/vedette/protocol/release"
+)
+
+// State is one rollout. It is a value: Step never changes the one it is given.
+// Times are UTC in whole milliseconds, so that they survive the ledger.
+type State struct {
+	Format   int          `json:"format"`
+	ID       string       `json:"id"`
+	Spec     Spec         `json:"spec"`
+	Requires Requirements `json:"requires"`
+	Header   Header       `json:"header"`
+	Waves    []Wave       `json:"waves"`
+	// Devices are all that were ever selected while a wave opened.
+	Devices map[string]Device `json:"devices"`
+}
+
+// Header is the part of State that belongs to no wave and no device.
+type Header struct {
+	Status   Status    `json:"status"`
+	Since    time.Time `json:"since"`             // in this status
+	Deadline time.Time `json:"deadline,omitzero"` // of this status; zero when final
+	Cause    string    `json:"cause,omitempty"`   // why it is in this status, for people
+	Creator  string    `json:"creator"`
+	Created  time.Time `json:"created"`
+	Started  time.Time `json:"started,omitzero"`
+	Overall  time.Time `json:"overall,omitzero"`  // deadline of the whole rollout
+	Wave     int       `json:"wave"`              // number of the newest wave opened, 1 is the first, 0 for none
+	Approved int       `json:"approved"`          // waves up to this number may open
+	Recalled time.Time `json:"recalled,omitzero"` // going back since
+	Waived   []Waiver  `json:"waived,omitempty"`
+}
+
+// Waiver is a failing gate that a person resumed over. It is judged again
+// when it gets worse.
+type Waiver struct {
+	Gate  GateKind `json:"gate"`
+	Wave  int      `json:"wave"`
+	Value float64  `json:"value"` // numerator of a counting gate, value of a statistical one
+}
+
+// Wave is one wave.
+type Wave struct {
+	State    WaveState    `json:"state"`
+	Since    time.Time    `json:"since,omitzero"`     // in this state
+	Opened   time.Time    `json:"opened,omitzero"`    //
+	SoakEnds time.Time    `json:"soak_ends,omitzero"` // while soaking
+	Deadline time.Time    `json:"deadline,omitzero"`  // zero when passed or failed
+	Closed   time.Time    `json:"closed,omitzero"`
+	Planned  int          `json:"planned,omitempty"` // members when it opened
+	Forced   bool         `json:"forced,omitempty"`  // closed by a person
+	Cause    string       `json:"cause,omitempty"`   // why it is in this state
+	Gates    []GateResult `json:"gates,omitempty"`   // as they stood when an outcome last changed
+}
+
+// Device is one device of the rollout.
+type Device struct {
+	State    DeviceState    `json:"state"`
+	Wave     int            `json:"wave,omitempty"`    // 1 is the first, 0 for none yet
+	Since    time.Time      `json:"since"`             // in this state
+	Deadline time.Time      `json:"deadline,omitzero"` // zero in a final state
+	Profile  string         `json:"profile,omitempty"`
+	Site     string         `json:"site,omitempty"`
+	Control  bool           `json:"control,omitempty"` // held out until the last wave
+	Already  bool           `json:"already,omitempty"` // was on the release before
+	Late     bool           `json:"late,omitempty"`    // passed a deadline unheard: holds nothing up
+	Old      release.Digest `json:"old,omitzero"`      // what it goes back to, zero for nothing
+	Order    Order          `json:"order"`
+	Offered  time.Time      `json:"offered,omitzero"` // newest offer
+	Tries    int            `json:"tries,omitempty"`  // offers made
+	Code     string         `json:"code,omitempty"`
+	Message  string         `json:"message,omitempty"`
+}
+
+// Order is what the rollout last asked of a device.
+type Order struct {
+	Kind OrderKind `json:"kind,omitempty"`
+	Seq  uint64    `json:"seq,omitempty"` // ledger sequence of the decision, set when it is committed
+}
+
+// OrderKind is a direction.
+type OrderKind string
+
+// Directions.
+const (
+	Forward OrderKind = "forward" // run the rollout's release
+	Back    OrderKind = "back"    // run the old one
+)
+
+// Result is what a gate says.
+type Result string
+
+// What a gate says.
+const (
+	GatePass         Result = "pass"
+	GateFail         Result = "fail"
+	GateInconclusive Result = "inconclusive"
+	GateUnproven     Result = "unproven" // inconclusive at the end of a wave that passed
+	GateWaived       Result = "waived"   // fails no worse than when a person resumed over it
+)
+
+// GateResult is the answer of one gate with what it rests on.
+type GateResult struct {
+	Gate        GateKind  `json:"gate"`
+	Result      Result    `json:"result"`
+	Numerator   float64   `json:"numerator"`
+	Denominator float64   `json:"denominator"`
+	Value       float64   `json:"value"`
+	Limit       float64   `json:"limit"`
+	From        time.Time `json:"from,omitzero"` // window of the evidence
+	To          time.Time `json:"to,omitzero"`
+	Text        string    `json:"text"` // what was counted and what it means
+}
