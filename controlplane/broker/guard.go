@@ -1,0 +1,153 @@
+package broker
+
+import (
+	"crypto/subtle"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nkeys"
+
+	"github.com/vedette-edge/vedette/protocol"
+)
+
+// guard decides who may connect, and as what.
+type guard struct {
+	admission Admission
+	secret    string
+	limits    string
+	log       *slog.Logger
+	server    *server.Server // set before the server starts
+	open      chan struct{}  // closed when devices may come in
+	closed    chan struct{}  // closed when the broker stops
+}
+
+var _ server.Authentication = (*guard)(nil)
+
+func newGuard(cfg Config, secret string) (*guard, error) {
+	if cfg.Admission == nil {
+		return nil, errors.New("configure broker: an admission check is required")
+	}
+	limits, err := deviceLimits()
+	if err != nil {
+		return nil, err
+	}
+	return &guard{
+		admission: cfg.Admission, secret: secret, limits: limits, log: cfg.Logger,
+		open: make(chan struct{}), closed: make(chan struct{}),
+	}, nil
+}
+
+// deviceLimits is a user claim with the limits of a device's connection. The
+// server has no other way to limit some connections more than others; nothing
+// but the limits is taken from it.
+func deviceLimits() (string, error) {
+	account, err := nkeys.CreateAccount()
+	if err != nil {
+		return "", fmt.Errorf("make device limits: %w", err)
+	}
+	user, err := nkeys.CreateUser()
+	if err != nil {
+		return "", fmt.Errorf("make device limits: %w", err)
+	}
+	name, err := user.PublicKey()
+	if err != nil {
+		return "", fmt.Errorf("make device limits: %w", err)
+	}
+	claims := jwt.NewUserClaims(name)
+	claims.Limits.Payload = protocol.MaxPayload
+	claims.Limits.Subs = maxDeviceSubs
+	limits, err := claims.Encode(account)
+	if err != nil {
+		return "", fmt.Errorf("make device limits: %w", err)
+	}
+	return limits, nil
+}
+
+// Check implements server.Authentication.
+func (g *guard) Check(c server.ClientAuthentication) bool {
+	if c.GetTLSConnectionState() == nil {
+		return g.inProcess(c)
+	}
+	// The listener is there before the broker is ready for devices, and after a
+	// restart they are at the door already.
+	select {
+	case <-g.open:
+	case <-g.closed:
+		return false
+	}
+	device, err := g.admit(c)
+	if err != nil {
+		g.log.Warn("device refused", slog.String("device", device),
+			slog.String("remote", remote(c)), slog.Any("error", err))
+		return false
+	}
+	c.GetOpts().JWT = g.limits // read when the account is set
+	c.RegisterUser(&server.User{
+		Username:    device,
+		Account:     g.server.GlobalAccount(),
+		Permissions: permissionsOf(device),
+	})
+	return true
+}
+
+// inProcess accepts the control plane's own connections. A device without TLS
+// does not get here: its listener speaks nothing else.
+func (g *guard) inProcess(c server.ClientAuthentication) bool {
+	token := c.GetOpts().Token
+	return subtle.ConstantTimeCompare([]byte(token), []byte(g.secret)) == 1
+}
+
+// admit proves who connects. The name is for the log even when it is refused.
+func (g *guard) admit(c server.ClientAuthentication) (device string, err error) {
+	cert, err := verified(c)
+	if err != nil {
+		return "", err
+	}
+	device = cert.Subject.CommonName
+	if err := protocol.CheckDeviceID(device); err != nil {
+		return device, err
+	}
+	// Without this, any device could connect under another's client id and
+	// throw it off: a session belongs to whoever came last.
+	if id, err := g.clientID(c.GetID()); err != nil || id != device {
+		return device, fmt.Errorf("client id %q is not the certificate's name: %w", id, errors.Join(err, errClientID))
+	}
+	return device, g.admission.Admit(device, cert)
+}
+
+var errClientID = errors.New("a device must connect under its own name")
+
+func verified(c server.ClientAuthentication) (*x509.Certificate, error) {
+	chains := c.GetTLSConnectionState().VerifiedChains
+	if len(chains) == 0 || len(chains[0]) == 0 {
+		return nil, errors.New("no verified client certificate")
+	}
+	return chains[0][0], nil
+}
+
+// clientID asks the server, because the check is not told.
+func (g *guard) clientID(cid uint64) (string, error) {
+	conns, err := g.server.Connz(&server.ConnzOptions{CID: cid})
+	if err != nil {
+		return "", fmt.Errorf("look up connection %d: %w", cid, err)
+	}
+	if len(conns.Conns) != 1 {
+		return "", fmt.Errorf("look up connection %d: it is gone", cid)
+	}
+	return conns.Conns[0].MQTTClient, nil
+}
+
+func remote(c server.ClientAuthentication) string {
+	if a := c.RemoteAddress(); a != nil {
+		host, _, err := net.SplitHostPort(a.String())
+		if err == nil {
+			return host
+		}
+	}
+	return ""
+}

@@ -1,0 +1,39 @@
+package broker
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// serverLog hands what the server says to a structured logger. The server's
+// notices are its start-up banner: debug for us.
+type serverLog struct {
+	log   *slog.Logger
+	fatal chan string // takes the first fatal message; nobody else stops the start
+}
+
+var _ server.Logger = (*serverLog)(nil)
+
+func newServerLog(log *slog.Logger) *serverLog {
+	return &serverLog{log: log, fatal: make(chan string, 1)}
+}
+
+func text(format string, v []any) slog.Attr {
+	return slog.String("text", fmt.Sprintf(format, v...))
+}
+
+func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug("broker notice", text(format, v)) }
+func (l *serverLog) Warnf(format string, v ...any)   { l.log.Warn("broker warning", text(format, v)) }
+func (l *serverLog) Errorf(format string, v ...any)  { l.log.Error("broker error", text(format, v)) }
+func (l *serverLog) Debugf(format string, v ...any)  { l.log.Debug("broker debug", text(format, v)) }
+func (l *serverLog) Tracef(format string, v ...any)  { l.log.Debug("broker trace", text(format, v)) }
+
+func (l *serverLog) Fatalf(format string, v ...any) {
+	l.log.Error("broker stopped", text(format, v))
+	select {
+	case l.fatal <- fmt.Sprintf(format, v...):
+	default:
+	}
+}
