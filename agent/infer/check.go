@@ -1,7 +1,9 @@
 package infer
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -43,7 +45,7 @@ func newChecker(s *release.Schema) (*checker, error) {
 		c.outputs = append(c.outputs, t.Name)
 	}
 	if len(c.inputs) == 0 || len(c.outputs) == 0 {
-		return nil, fmt.Errorf("no inputs or no outputs")
+		return nil, errors.New("no inputs or no outputs")
 	}
 	return c, nil
 }
@@ -220,7 +222,7 @@ func checkRules[T number](ic *inputCheck, data []T, rows int) error {
 // NaN and is in no range; whether it may pass is a matter of refuse alone.
 func (r *rule) broken(v float64) string {
 	switch {
-	case v != v: //nolint:staticcheck // NaN is the one value that differs from itself
+	case math.IsNaN(v):
 		if r.refuse {
 			return "is missing, which the model refuses"
 		}

@@ -251,7 +251,7 @@ func (e *Engine) Infer(ctx context.Context, req *Request) (*Response, error) {
 	if c.ID == "" {
 		c.ID = e.ids.next()
 	}
-	owned := true // the reference is dropped by whoever ends the run
+	var owned bool // false when the run hangs: it keeps the reference to s
 	c.Outputs, owned, c.Err = e.compute(ctx, l, s, req, c)
 	e.served(s, c)
 	resp, err := s.respond(req, c)

@@ -1,0 +1,251 @@
+package onnx
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+
+	ort "github.com/yalue/onnxruntime_go"
+
+	"github.com/vedette-edge/vedette/agent/infer"
+)
+
+// buckets are the sizes, in rows, to which a worker's buffers grow.
+var buckets = []int{1, 16, 256, maxChunk}
+
+// maxBindings bounds the batch sizes that a worker keeps bound. Callers use few
+// sizes; binding another takes microseconds.
+const maxBindings = 8
+
+// worker runs the graph on buffers of its own, one run at a time. For every
+// batch size it has a binding of exactly that many rows over the same buffers:
+// padding to the bucket would compute up to sixteen times the rows.
+type worker struct {
+	in, out  []buffer
+	rows     int        // capacity of the buffers
+	bindings []*binding // most recently used last
+}
+
+type binding struct {
+	rows   int
+	io     *ort.IoBinding
+	values []ort.Value
+}
+
+// buffer is the pinned memory of one port.
+type buffer interface {
+	grow(rows int)
+	value(rows int) (ort.Value, error)
+	// load copies rows [from, from+rows) of t in; store copies them out to the
+	// same place of a tensor of total rows.
+	load(t *infer.Tensor, from, rows int) error
+	store(t *infer.Tensor, from, rows, total int)
+}
+
+func newWorker(s *session) (*worker, error) {
+	w := &worker{}
+	for _, side := range []struct {
+		ports []port
+		to    *[]buffer
+	}{{s.inputs, &w.in}, {s.outputs, &w.out}} {
+		for i := range side.ports {
+			b, err := newBuffer(&side.ports[i])
+			if err != nil {
+				return nil, err
+			}
+			*side.to = append(*side.to, b)
+		}
+	}
+	return w, nil
+}
+
+// run computes one chunk: rows [from, from+rows) of total.
+func (w *worker) run(s *session, from, rows, total int, in, out []infer.Tensor) error {
+	b, err := w.binding(s, rows)
+	if err != nil {
+		return err
+	}
+	for i, buf := range w.in {
+		if err := buf.load(&in[i], from, rows); err != nil {
+			return err
+		}
+	}
+	if err := s.graph.RunWithBinding(b.io); err != nil {
+		return fmt.Errorf("run graph: %w", err)
+	}
+	for i, buf := range w.out {
+		buf.store(&out[i], from, rows, total)
+	}
+	return nil
+}
+
+// binding finds or makes the binding for a batch size.
+func (w *worker) binding(s *session, rows int) (*binding, error) {
+	last := len(w.bindings) - 1
+	for i := last; i >= 0; i-- {
+		if b := w.bindings[i]; b.rows == rows {
+			copy(w.bindings[i:], w.bindings[i+1:])
+			w.bindings[last] = b
+			return b, nil
+		}
+	}
+	if err := w.reserve(rows); err != nil {
+		return nil, err
+	}
+	b, err := w.bind(s, rows)
+	if err != nil {
+		return nil, err
+	}
+	w.bindings = append(w.bindings, b)
+	return b, nil
+}
+
+// reserve makes room for a binding of rows rows. New buffers invalidate the
+// bindings of the old ones.
+func (w *worker) reserve(rows int) error {
+	drop := max(0, len(w.bindings)-maxBindings+1)
+	if rows > w.rows {
+		drop = len(w.bindings)
+	}
+	if err := w.release(drop); err != nil {
+		return err
+	}
+	if rows > w.rows {
+		w.rows = rows
+		if i := slices.IndexFunc(buckets, func(b int) bool { return b >= rows }); i >= 0 {
+			w.rows = buckets[i]
+		}
+		for _, b := range slices.Concat(w.in, w.out) {
+			b.grow(w.rows)
+		}
+	}
+	return nil
+}
+
+// release frees the n bindings that were not used for longest.
+func (w *worker) release(n int) error {
+	var errs []error
+	for _, b := range w.bindings[:n] {
+		errs = append(errs, b.destroy())
+	}
+	w.bindings = slices.Delete(w.bindings, 0, n)
+	return errors.Join(errs...)
+}
+
+func (w *worker) bind(s *session, rows int) (_ *binding, err error) {
+	b := &binding{rows: rows}
+	if b.io, err = s.graph.CreateIoBinding(); err != nil {
+		return nil, fmt.Errorf("make binding: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.destroy())
+		}
+	}()
+	for i, buf := range w.in {
+		if err := b.add(buf, rows, s.inputs[i].name, b.io.BindInput); err != nil {
+			return nil, fmt.Errorf("bind input %q: %w", s.inputs[i].name, err)
+		}
+	}
+	for i, buf := range w.out {
+		if err := b.add(buf, rows, s.outputs[i].name, b.io.BindOutput); err != nil {
+			return nil, fmt.Errorf("bind output %q: %w", s.outputs[i].name, err)
+		}
+	}
+	return b, nil
+}
+
+func (b *binding) add(buf buffer, rows int, name string, bind func(string, ort.Value) error) error {
+	v, err := buf.value(rows)
+	if err != nil {
+		return err
+	}
+	b.values = append(b.values, v)
+	return bind(name, v)
+}
+
+func (b *binding) destroy() error {
+	errs := []error{b.io.Destroy()}
+	for _, v := range b.values {
+		errs = append(errs, v.Destroy())
+	}
+	return errors.Join(errs...)
+}
+
+func (w *worker) close() error {
+	err := w.release(len(w.bindings))
+	for _, b := range slices.Concat(w.in, w.out) {
+		b.grow(0)
+	}
+	return err
+}
+
+// array is a buffer of one element type. Its memory is pinned while the library
+// holds its address.
+type array[T ort.TensorData] struct {
+	port *port
+	data []T
+	pin  runtime.Pinner
+}
+
+func (a *array[T]) grow(rows int) {
+	a.pin.Unpin()
+	a.data = nil
+	if rows > 0 {
+		a.data = make([]T, rows*a.port.size)
+		a.pin.Pin(&a.data[0])
+	}
+}
+
+func (a *array[T]) value(rows int) (ort.Value, error) {
+	shape := make([]int64, 0, len(a.port.rest)+1)
+	shape = append(append(shape, int64(rows)), a.port.rest...)
+	return ort.NewTensor(shape, a.data)
+}
+
+func (a *array[T]) load(t *infer.Tensor, from, rows int) error {
+	d, ok := t.Data.([]T)
+	size := a.port.size
+	if !ok || len(d) < (from+rows)*size {
+		return fmt.Errorf("input %q has %T, not %d rows of %s", a.port.name, t.Data, from+rows, a.port.datatype)
+	}
+	copy(a.data, d[from*size:(from+rows)*size])
+	return nil
+}
+
+func (a *array[T]) store(t *infer.Tensor, from, rows, total int) {
+	size := a.port.size
+	t.Name, t.Datatype = a.port.name, a.port.datatype
+	t.FitShape(total, a.port.rest...)
+	copy(infer.Fit[T](t, total*size)[from*size:], a.data[:rows*size])
+}
+
+// newBuffer makes an empty buffer of the port's element type.
+func newBuffer(p *port) (buffer, error) {
+	switch p.datatype {
+	case "BOOL":
+		return &array[bool]{port: p}, nil
+	case "UINT8":
+		return &array[uint8]{port: p}, nil
+	case "UINT16":
+		return &array[uint16]{port: p}, nil
+	case "UINT32":
+		return &array[uint32]{port: p}, nil
+	case "UINT64":
+		return &array[uint64]{port: p}, nil
+	case "INT8":
+		return &array[int8]{port: p}, nil
+	case "INT16":
+		return &array[int16]{port: p}, nil
+	case "INT32":
+		return &array[int32]{port: p}, nil
+	case "INT64":
+		return &array[int64]{port: p}, nil
+	case "FP32":
+		return &array[float32]{port: p}, nil
+	case "FP64":
+		return &array[float64]{port: p}, nil
+	}
+	return nil, fmt.Errorf("tensor %q: datatype %q cannot be bound", p.name, p.datatype)
+}
