@@ -41,6 +41,11 @@ const (
 	Reverting   State = "reverting"   // going back to what served before
 )
 
+// States lists all states in the order an update passes them.
+func States() []State {
+	return []State{Idle, Resolving, Downloading, Verifying, Trialing, Activating, Watching, Reverting}
+}
+
 // Results of a finished update, as reported.
 const (
 	ResultActive     = "active"     // it serves and has survived the watch
