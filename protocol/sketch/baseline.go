@@ -16,6 +16,26 @@ type Baseline struct {
 	Format  int      `json:"format"`
 	Rows    uint64   `json:"rows"` // training rows
 	Streams []Stream `json:"streams"`
+	// Conditions split the same rows by the circumstances they were taken
+	// under (day and night, new lens and old one). A device sees one of them at
+	// a time, which is no drift though it looks unlike their mixture. Empty, or
+	// two at least.
+	Conditions []Condition `json:"conditions,omitempty"`
+}
+
+// Condition is the part of the training rows that was taken under one
+// circumstance. Histograms are those of Streams, in their order, over the same bins.
+type Condition struct {
+	Name       string      `json:"name"`
+	Rows       uint64      `json:"rows"`
+	Histograms []BinCounts `json:"histograms"`
+}
+
+// BinCounts counts one stream.
+type BinCounts struct {
+	Counts  []uint64 `json:"counts"`
+	Missing uint64   `json:"missing,omitempty"`
+	Other   uint64   `json:"other,omitempty"`
 }
 
 // Side says where a stream is taken from.
