@@ -12,10 +12,37 @@
 package slots
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
+	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
+
+// Format is the version of slots.json. History:
+//
+//	1  2026-11-23  first
+const Format = 1
+
+// Folder is where the models lie below the root of the file system.
+const Folder = "models"
+
+const (
+	recordName = "slots.json"
+	part       = ".part"  // unverified
+	maxRecord  = 64 << 10 // bytes of slots.json; a real one has under 2,000
+)
+
+// ErrEmpty says that the slot asked for holds no such release.
+var ErrEmpty = errors.New("no such release in the slot")
 
 // Slot is one release in its place. The zero Slot is empty.
 type Slot struct {
@@ -24,6 +51,7 @@ type Slot struct {
 	Variant   string        `json:"variant,omitempty"`
 	P95       time.Duration `json:"p95,omitempty"`
 	PeakBytes uint64        `json:"peak_bytes,omitempty"`
+	Provider  string        `json:"provider,omitempty"`
 }
 
 // Empty reports whether the slot holds no release.
@@ -31,8 +59,125 @@ func (s Slot) Empty() bool { return s.Release.IsZero() }
 
 // Set is the slots of one model.
 type Set struct {
+	Format   int  `json:"format"`
 	Staged   Slot `json:"staged"`   // being fetched, not verified
 	Trial    Slot `json:"trial"`    // verified, not yet serving
 	Active   Slot `json:"active"`   // serves
 	Previous Slot `json:"previous"` // served before; kept to go back to
+}
+
+// verified says whether a slot that only verified releases reach holds d.
+func (s Set) verified(d release.Digest) bool {
+	return !d.IsZero() && (s.Trial.Release == d || s.Active.Release == d || s.Previous.Release == d)
+}
+
+// Slots is the models' folder of one device.
+type Slots struct {
+	fsys FS
+	base string
+
+	mu   sync.Mutex     // guards sets and all changes below Folder, but for what the caller of Stage writes
+	sets map[string]Set // by model
+	lost []string       // models whose record could not be read at open
+}
+
+// Open reads the slots below Folder of fsys and removes what no slot names.
+// base is the path by which the rest of the process knows the root of fsys.
+func Open(fsys FS, base string) (*Slots, error) {
+	s := &Slots{fsys: fsys, base: base, sets: map[string]Set{}}
+	if err := s.mkdir(Folder); err != nil {
+		return nil, fmt.Errorf("make models folder: %w", err)
+	}
+	entries, err := fs.ReadDir(fsys, Folder)
+	if err != nil {
+		return nil, fmt.Errorf("list models: %w", err)
+	}
+	for _, e := range entries {
+		if protocol.CheckName(e.Name()) != nil || !e.IsDir() {
+			continue // not ours, and never written to
+		}
+		if err := s.load(e.Name()); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// load reads one model. A record that cannot be read leaves the model without
+// slots but keeps its folders: Adopt may still find a whole release there.
+func (s *Slots) load(model string) error {
+	var set Set
+	raw, err := ReadRecord(s.fsys, path.Join(Folder, model, recordName), maxRecord)
+	if err == nil {
+		err = decodeSet(raw, &set)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, ErrDamaged):
+		s.lost = append(s.lost, model)
+		s.sets[model] = Set{}
+		return nil
+	case err != nil:
+		return fmt.Errorf("load slots of %s: %w", model, err)
+	}
+	s.sets[model] = set
+	s.sweep(model)
+	return nil
+}
+
+func decodeSet(raw []byte, set *Set) error {
+	if err := json.Unmarshal(raw, set); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if set.Format != Format {
+		return fmt.Errorf("slots.json has format %d, this agent reads %d: use an agent at least as new as the one that wrote it", set.Format, Format)
+	}
+	return nil
+}
+
+// Models lists the models that have slots.
+func (s *Slots) Models() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.sets))
+}
+
+// Lost lists the models whose record was unreadable at open.
+func (s *Slots) Lost() []string { return slices.Clone(s.lost) }
+
+// Get returns the slots of a model, all empty for an unknown one.
+func (s *Slots) Get(model string) Set {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sets[model]
+}
+
+// Dir is where the verified files of a release lie, as the rest of the process
+// names it.
+func (s *Slots) Dir(model string, d release.Digest) string {
+	return filepath.Join(s.base, Folder, model, d.String())
+}
+
+func folder(model string, d release.Digest) string { return path.Join(Folder, model, d.String()) }
+
+// Manifest reads the manifest of a verified release and checks its digest.
+func (s *Slots) Manifest(model string, d release.Digest) (*release.Manifest, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.sets[model].verified(d) {
+		return nil, fmt.Errorf("read manifest of %s %s: %w", model, d.Short(), ErrEmpty)
+	}
+	return readManifest(s.fsys, folder(model, d), d)
+}
+
+// Check reads a verified release back. The error wraps ErrDamaged when the disk
+// no longer holds what was signed.
+func (s *Slots) Check(model string, d release.Digest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.sets[model].verified(d) {
+		return fmt.Errorf("check %s %s: %w", model, d.Short(), ErrEmpty)
+	}
+	_, err := check(s.fsys, folder(model, d), d)
+	return err
 }

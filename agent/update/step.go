@@ -145,12 +145,14 @@ func (s *step) begin(w Want) {
 }
 
 // barred says whether w must wait: for a new decision, or for its rest to end.
+// Any other decision is a new one, also a lower one: the ledger that numbers
+// them may have been restored from a backup.
 func (s *step) barred(w Want) bool {
-	if slices.ContainsFunc(s.Refused, func(o Outcome) bool { return o.Release == w.Release && o.Decision >= w.Decision }) {
+	if slices.ContainsFunc(s.Refused, func(o Outcome) bool { return o.Release == w.Release && o.Decision == w.Decision }) {
 		return true
 	}
 	r := s.Resting
-	return r != nil && r.Release == w.Release && r.Decision >= w.Decision && s.Ran < r.Until
+	return r != nil && r.Release == w.Release && r.Decision == w.Decision && s.Ran < r.Until
 }
 
 // conclude ends the update of the target and looks at what is wanted now.
