@@ -6,7 +6,7 @@
 // connections inside the process. There is no other way in: no NATS port is
 // open. A device may publish its own `up` and `status` and subscribe to its own
 // `down`, under a client id equal to its certificate's name; all else is
-// refused. Whether a certificate is still good is asked of Admission at every
+// refused. Whether a certificate is still good is asked of an Admission at every
 // connect, and Disconnect cuts off a device that is connected already.
 //
 // Everything JetStream stores is synced before it is acknowledged, because an
@@ -68,7 +68,7 @@ type Admission interface {
 	Admit(device string, cert *x509.Certificate) error
 }
 
-// Config of a broker. All but Logger are required.
+// Config of a broker. All but Logger is required.
 type Config struct {
 	// Dir is where the streams live. It belongs to the broker alone.
 	Dir string
@@ -76,8 +76,6 @@ type Config struct {
 	MQTT string
 	// TLS has the server's certificate and, in ClientCAs, the device CA.
 	TLS *tls.Config
-	// Admission is asked at every connect of a device.
-	Admission Admission
 	// Logger takes what the server says; nil is none.
 	Logger *slog.Logger
 }
@@ -94,7 +92,8 @@ type Broker struct {
 	lock   *os.File
 }
 
-// Start runs a broker. It is ready when Start returns.
+// Start runs a broker. The control plane can use it when Start returns; devices
+// have to wait for Open, so that nothing they say finds nobody listening.
 func Start(cfg Config) (*Broker, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -123,7 +122,7 @@ func (b *Broker) start(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	guard, err := newGuard(cfg, b.secret)
+	guard, err := newGuard(b.secret, cfg.Logger)
 	if err != nil {
 		return err
 	}
@@ -145,11 +144,14 @@ func (b *Broker) start(cfg Config) error {
 	if b.conn, err = b.Connect("control plane"); err != nil {
 		return err
 	}
-	if err := prepareMQTT(b.conn); err != nil {
-		return err
-	}
-	close(guard.open)
-	return nil
+	return prepareMQTT(b.conn)
+}
+
+// Open lets devices in, each after asking a. It is called once, when those are
+// ready who take what devices send.
+func (b *Broker) Open(a Admission) {
+	b.guard.admission = a
+	close(b.guard.open)
 }
 
 func awaitReady(srv *server.Server, fatal <-chan string) error {

@@ -17,27 +17,24 @@ import (
 
 // guard decides who may connect, and as what.
 type guard struct {
-	admission Admission
+	admission Admission // set before open is closed
 	secret    string
 	limits    string
 	log       *slog.Logger
 	server    *server.Server // set before the server starts
-	open      chan struct{}  // closed when devices may come in
+	open      chan struct{}  // closed by Open
 	closed    chan struct{}  // closed when the broker stops
 }
 
 var _ server.Authentication = (*guard)(nil)
 
-func newGuard(cfg Config, secret string) (*guard, error) {
-	if cfg.Admission == nil {
-		return nil, errors.New("configure broker: an admission check is required")
-	}
+func newGuard(secret string, log *slog.Logger) (*guard, error) {
 	limits, err := deviceLimits()
 	if err != nil {
 		return nil, err
 	}
 	return &guard{
-		admission: cfg.Admission, secret: secret, limits: limits, log: cfg.Logger,
+		secret: secret, limits: limits, log: log,
 		open: make(chan struct{}), closed: make(chan struct{}),
 	}, nil
 }
@@ -73,7 +70,7 @@ func (g *guard) Check(c server.ClientAuthentication) bool {
 	if c.GetTLSConnectionState() == nil {
 		return g.inProcess(c)
 	}
-	// The listener is there before the broker is ready for devices, and after a
+	// The listener is there before anybody takes what devices send, and after a
 	// restart they are at the door already.
 	select {
 	case <-g.open:

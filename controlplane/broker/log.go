@@ -25,10 +25,14 @@ func text(format string, v []any) slog.Attr {
 }
 
 func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug("broker notice", text(format, v)) }
-func (l *serverLog) Warnf(format string, v ...any)   { l.log.Warn("broker warning", text(format, v)) }
-func (l *serverLog) Errorf(format string, v ...any)  { l.log.Error("broker error", text(format, v)) }
-func (l *serverLog) Debugf(format string, v ...any)  { l.log.Debug("broker debug", text(format, v)) }
-func (l *serverLog) Tracef(format string, v ...any)  { l.log.Debug("broker trace", text(format, v)) }
+
+func (l *serverLog) Warnf(format string, v ...any) { l.log.Warn("broker warning", text(format, v)) }
+
+func (l *serverLog) Errorf(format string, v ...any) { l.log.Error("broker error", text(format, v)) }
+
+func (l *serverLog) Debugf(format string, v ...any) { l.log.Debug("broker debug", text(format, v)) }
+
+func (l *serverLog) Tracef(format string, v ...any) { l.log.Debug("broker trace", text(format, v)) }
 
 func (l *serverLog) Fatalf(format string, v ...any) {
 	l.log.Error("broker stopped", text(format, v))

@@ -1,0 +1,61 @@
+package protocol
+
+import "encoding/json"
+
+// Routes of the device HTTP API [P-6]. All but EnrolPath ask for the device's
+// certificate.
+const (
+	EnrolPath = "/device/v1/enrol"  // POST EnrolRequest → EnrolResponse
+	RenewPath = "/device/v1/renew"  // POST RenewRequest → EnrolResponse; the certificate may have expired
+	TrustPath = "/device/v1/trust/" // GET TrustPath + name + ".json"
+	BlobPath  = "/device/v1/blobs/" // GET BlobPath + SHA-256 in hex; Range
+)
+
+// EnrolRequest asks for a device's first certificate.
+type EnrolRequest struct {
+	Token  string          `json:"token"`            // EnrolmentToken.Secret
+	Device string          `json:"device,omitempty"` // id proposed; the token may fix another
+	CSR    string          `json:"csr"`              // PEM; ECDSA P-256
+	Facts  json.RawMessage `json:"facts,omitempty"`  // what the device is, for the operator to see
+}
+
+// EnrolResponse is the answer to both an enrolment and a renewal.
+type EnrolResponse struct {
+	Device      string   `json:"device"`
+	Certificate string   `json:"certificate"`    // PEM, the device's
+	CA          string   `json:"ca"`             // PEM
+	MQTT        []string `json:"mqtt,omitempty"` // brokers; none: as before
+	ServerMS    int64    `json:"server_ms"`
+}
+
+// RenewRequest asks for the next certificate.
+type RenewRequest struct {
+	CSR string `json:"csr"` // PEM; ECDSA P-256
+}
+
+// APIError is the body of every answer of the device API that is no success.
+type APIError struct {
+	Code    string `json:"code"`    // one of Code…; it does not change, messages do
+	Message string `json:"message"` // for people
+}
+
+// Error returns message and code.
+func (e *APIError) Error() string { return e.Message + " (" + e.Code + ")" }
+
+// Codes of the device API.
+const (
+	CodeInvalid      = "invalid"       // the request is malformed
+	CodeTokenUnknown = "token_unknown" // no such token, or a wrong secret
+	CodeTokenExpired = "token_expired" //
+	CodeTokenUsed    = "token_used"    // as often as it allows
+	CodeTokenRevoked = "token_revoked" //
+	CodeDeviceExists = "device_exists" // the id is taken, and the token may not replace it
+	CodeCertificate  = "certificate"   // none, not of this CA, or expired
+	CodeRevoked      = "revoked"       // the device or this certificate was revoked
+	CodeNotFound     = "not_found"     //
+	CodeTooLarge     = "too_large"     //
+	CodeTooMany      = "too_many"      // requests; Retry-After says when
+	CodeRange        = "range"         // of a blob; cannot be satisfied
+	CodeUnavailable  = "unavailable"   // the server is starting, stopping or out of disk
+	CodeInternal     = "internal"      // a fault of the server
+)
