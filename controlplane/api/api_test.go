@@ -215,14 +215,14 @@ func TestPathParametersReachTheirMethods(t *testing.T) {
 			return &operator.VersionDetail{Version: operator.Version{Model: model, Version: version}}, nil
 		},
 		quality: func(q operator.QualityQuery) (*operator.Quality, error) {
-			return &operator.Quality{Model: q.Model + "/" + q.By}, nil
+			return &operator.Quality{Model: q.Model + "/" + q.Cohort}, nil
 		},
 		policy: func(p operator.RetrainPolicy) (*operator.RetrainPolicy, error) { return &p, nil },
 	})
 	for _, c := range []struct{ method, path, body, want string }{
 		{http.MethodGet, "/models/digits/versions/1.0", "", `"version":"1.0"`},
-		{http.MethodGet, "/models/digits/quality?by=device&model=other", "", `"model":"digits/device"`},
-		{http.MethodPut, "/models/digits/retrain-policy", `{"model":"other","enabled":true,"on_drift":true}`, `"model":"digits"`},
+		{http.MethodGet, "/models/digits/quality?cohort=b&model=other", "", `"model":"digits/b"`},
+		{http.MethodPut, "/models/digits/retrain-policy", `{"model":"other","on_drift":true}`, `"model":"digits"`},
 	} {
 		e := ask(t, s, operator.Admin, c.method, c.path, c.body)
 		if e.Code != http.StatusOK || !strings.Contains(e.Body.String(), c.want) {

@@ -30,11 +30,7 @@ func serverRoutes(s *Server, b Backend) []route {
 		read("server", "/server", "What the control plane is, who asks, and how full it is.", b.Server),
 		read("overview", "/overview", "The fleet at a glance.", b.Overview),
 		read("settings", "/settings", "What is asked of all devices.", b.Settings),
-		command(http.MethodPut, "setSettings", "/settings", "Change what is asked of all devices.",
-			func(c echo.Context, body operator.Settings) (*operator.Settings, error) {
-				body.Revision = firstOf(revisionOf(c), body.Revision)
-				return b.SetSettings(c.Request().Context(), body)
-			}).withRevision(),
+		command(http.MethodPut, "setSettings", "/settings", "Change what is asked of all devices.", plain(b.SetSettings)),
 		s.eventRoute(b),
 	}
 }
@@ -92,13 +88,10 @@ func driftRoutes(b Backend) []route {
 		list("retrainEvents", "/retrain-events", "Requests for retraining and their deliveries, newest first.", b.RetrainEvents),
 		one("retrainPolicy", "/models/:model/retrain-policy", "When a model asks for retraining, and whom.", b.RetrainPolicy),
 		command(http.MethodPut, "setRetrainPolicy", "/models/:model/retrain-policy", "Change when a model asks for retraining.",
-			func(c echo.Context, body operator.RetrainPolicy) (*operator.RetrainPolicy, error) {
-				body.Revision = firstOf(revisionOf(c), body.Revision)
-				return on(func(ctx context.Context, model string, p operator.RetrainPolicy) (*operator.RetrainPolicy, error) {
-					p.Model = model
-					return b.SetRetrainPolicy(ctx, p)
-				})(c, body)
-			}).withRevision(),
+			on(func(ctx context.Context, model string, p operator.RetrainPolicy) (*operator.RetrainPolicy, error) {
+				p.Model = model
+				return b.SetRetrainPolicy(ctx, p)
+			})),
 	}
 }
 

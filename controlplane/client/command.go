@@ -46,9 +46,7 @@ func (c *Client) ActOnRollout(ctx context.Context, id string, a operator.Rollout
 
 // SetRetrainPolicy changes when a model asks for retraining.
 func (c *Client) SetRetrainPolicy(ctx context.Context, p operator.RetrainPolicy) (*operator.RetrainPolicy, error) {
-	return send[operator.RetrainPolicy](ctx, c, call{
-		method: http.MethodPut, path: path("models", p.Model, "retrain-policy"), body: p, revision: p.Revision,
-	})
+	return send[operator.RetrainPolicy](ctx, c, call{method: http.MethodPut, path: path("models", p.Model, "retrain-policy"), body: p})
 }
 
 // CreateEnrolToken makes an enrolment token.
@@ -73,5 +71,5 @@ func (c *Client) RevokeToken(ctx context.Context, id string) error {
 
 // SetSettings changes what is asked of all devices.
 func (c *Client) SetSettings(ctx context.Context, s operator.Settings) (*operator.Settings, error) {
-	return send[operator.Settings](ctx, c, call{method: http.MethodPut, path: "/settings", body: s, revision: s.Revision})
+	return send[operator.Settings](ctx, c, call{method: http.MethodPut, path: "/settings", body: s})
 }

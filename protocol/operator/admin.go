@@ -9,15 +9,16 @@ import (
 
 // LedgerRecord is one entry of the ledger.
 type LedgerRecord struct {
-	Seq    uint64          `json:"seq"`   // in the whole ledger
-	Chain  string          `json:"chain"` // for example "rollout.<id>", "global"
-	Index  uint64          `json:"index"` // in its chain, 1 is the first
-	Kind   string          `json:"kind"`
-	Actor  string          `json:"actor"`
-	At     time.Time       `json:"at"`
-	Body   json.RawMessage `json:"body,omitempty"`
-	Prev   string          `json:"prev,omitempty"` // digest of the record before it in the chain, hex
-	Digest string          `json:"digest"`         // hex
+	Seq   uint64          `json:"seq"`   // in the whole ledger
+	Chain string          `json:"chain"` // for example "operator", "rollout.r-7"
+	Index uint64          `json:"index"` // in its chain, 1 is the first
+	Kind  string          `json:"kind"`
+	Actor string          `json:"actor"`
+	At    time.Time       `json:"at"`
+	Body  json.RawMessage `json:"body,omitempty"`
+	Blob  string          `json:"blob,omitempty"` // SHA-256 of a body that is kept apart, hex
+	Prev  string          `json:"prev,omitempty"` // hash of the record before it in the chain, hex
+	Hash  string          `json:"hash"`           // hex
 }
 
 // LedgerQuery selects ledger records, newest first.
@@ -97,8 +98,6 @@ type Settings struct {
 	Window   release.Duration `json:"window,omitempty"`   // length of a window
 	Report   release.Duration `json:"report,omitempty"`   // longest time between two reports
 	Snapshot release.Duration `json:"snapshot,omitempty"` // how often the open window is written down
-	CohortBy []string         `json:"cohort_by,omitempty"`
-	Revision string           `json:"revision,omitempty"` // give it back as If-Match
 	Reason   string           `json:"reason,omitempty"`   // of the change, in requests
 }
 
@@ -115,18 +114,16 @@ type ServerInfo struct {
 	Principal Principal `json:"principal"`  // who asks
 	Trust     Trust     `json:"trust"`
 	Storage   Storage   `json:"storage"`
+	CohortBy  string    `json:"cohort_by"` // label that devices of one cohort share
 }
 
 // Storage is how full the server is.
 type Storage struct {
-	UplinkBytes   uint64  `json:"uplink_bytes"` // of the stream of accepted records
-	UplinkLimit   uint64  `json:"uplink_limit"`
-	Records       uint64  `json:"records"`               // in the stream
-	Lag           uint64  `json:"lag"`                   // records the slowest fold is behind
-	BlobBytes     uint64  `json:"blob_bytes"`            //
-	DiskFreeBytes uint64  `json:"disk_free_bytes"`       //
-	DaysLeft      float64 `json:"days_left,omitempty"`   // at the present rate; 0 is not known
-	DeviceRate    float64 `json:"device_rate,omitempty"` // accepted messages a second, last minute
+	Records       uint64 `json:"records"`         // accepted and held in the uplink stream
+	RecordBytes   uint64 `json:"record_bytes"`    // of that stream
+	RecordLimit   uint64 `json:"record_limit"`    // bytes; when reached and a reader is behind, nothing more is taken
+	BlobBytes     uint64 `json:"blob_bytes"`      // of model files
+	DiskFreeBytes uint64 `json:"disk_free_bytes"` // where the data directory is
 }
 
 // Overview is the fleet at a glance.

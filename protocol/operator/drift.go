@@ -9,43 +9,63 @@ import (
 // Verdict is what a comparison means.
 type Verdict string
 
-// Verdicts.
+// Verdicts. A device is ok, sensor_fault, drift, apart or insufficient; a
+// cohort ok, drift or insufficient; accuracy ok, breach, undecided or
+// insufficient.
 const (
 	VerdictOK           Verdict = "ok"
-	VerdictDrift        Verdict = "drift"        // a cohort left its training data: the world changed
-	VerdictSensorFault  Verdict = "sensor_fault" // a device left its cohort
+	VerdictDrift        Verdict = "drift"        // the cohort left its training data; of a device: it moves with such a cohort
+	VerdictSensorFault  Verdict = "sensor_fault" // the device left a cohort that is fine
+	VerdictApart        Verdict = "apart"        // the device left training and has no cohort to tell why
+	VerdictBreach       Verdict = "breach"       // accuracy is below its floor
+	VerdictUndecided    Verdict = "undecided"    // the floor lies inside the confidence interval
 	VerdictInsufficient Verdict = "insufficient" // too little evidence to say
 )
 
 // Drift is the state of one model's inputs and outputs against training.
 type Drift struct {
-	Model    string         `json:"model"`
-	Releases []DriftRelease `json:"releases"` // with data, newest first
-	AsOf     time.Time      `json:"as_of"`
+	Model     string         `json:"model"`
+	Threshold float64        `json:"threshold"` // PSI that counts when it is above the noise too
+	CohortBy  string         `json:"cohort_by"` // label that devices of one cohort share
+	Releases  []DriftRelease `json:"releases"`  // with evidence, highest sequence first
+	AsOf      time.Time      `json:"as_of"`
 }
 
 // DriftRelease is one release's heat map: cohorts × devices × features.
 type DriftRelease struct {
 	ReleaseRef
 
-	Threshold float64       `json:"threshold"` // PSI that counts as drift when above the noise too
-	Features  []string      `json:"features"`  // column names, order of Cells
-	Cohorts   []CohortDrift `json:"cohorts"`
+	Features []string      `json:"features"` // column names, in the order of every Cells
+	Cohorts  []CohortDrift `json:"cohorts"`
 }
 
 // CohortDrift is one cohort of devices, by default one site.
 type CohortDrift struct {
-	Cohort  string        `json:"cohort"`
-	Verdict Verdict       `json:"verdict"`
-	Text    string        `json:"text,omitempty"`
-	Rows    uint64        `json:"rows"`
-	Since   time.Time     `json:"since,omitzero"` // oldest evidence
-	MaxPSI  float64       `json:"max_psi"`
-	Cells   []DriftCell   `json:"cells"`
-	Devices []DeviceDrift `json:"devices"`
+	Cohort   string        `json:"cohort"` // empty: devices without the label
+	Verdict  Verdict       `json:"verdict"`
+	Text     string        `json:"text,omitempty"` // what the verdict means, for people
+	Rows     uint64        `json:"rows"`           // in the windows judged
+	From     time.Time     `json:"from,omitzero"`
+	To       time.Time     `json:"to,omitzero"`
+	MaxPSI   float64       `json:"max_psi"` // against training, over features with enough rows
+	Drifted  int           `json:"drifted"` // devices that are themselves apart from training
+	Cells    []DriftCell   `json:"cells"`
+	Accuracy Accuracy      `json:"accuracy"`
+	Devices  []DeviceDrift `json:"devices"`
 }
 
-// DeviceDrift is one device of a cohort.
+// Accuracy is what labels say, with an interval that holds however often one looks.
+type Accuracy struct {
+	Labels   uint64  `json:"labels"` // matched
+	Correct  uint64  `json:"correct"`
+	Accuracy float64 `json:"accuracy"`
+	Lower    float64 `json:"lower"`
+	Upper    float64 `json:"upper"`
+	Floor    float64 `json:"floor,omitempty"` // asked for by the policy
+	Verdict  Verdict `json:"verdict"`
+}
+
+// DeviceDrift is one device on one release.
 type DeviceDrift struct {
 	ReleaseRef
 
@@ -59,39 +79,49 @@ type DeviceDrift struct {
 }
 
 // DriftCell is one feature or output of one device or cohort, compared with
-// training.
+// training, and of a device also with the rest of its cohort.
 type DriftCell struct {
-	Feature     string  `json:"feature"`
-	Side        string  `json:"side"` // input, output
-	PSI         float64 `json:"psi"`
-	Noise       float64 `json:"noise"`                // PSI that chance alone stays below
-	JS          float64 `json:"js"`                   // Jensen–Shannon divergence, bits
-	KS          float64 `json:"ks,omitempty"`         // lower bound of the largest difference of the distributions
-	P           float64 `json:"p"`                    // of homogeneity, before correction for many features
-	Missing     float64 `json:"missing,omitempty"`    // share of missing values
+	Feature string  `json:"feature"`
+	Side    string  `json:"side"` // input, output
+	PSI     float64 `json:"psi"`
+	Noise   float64 `json:"noise"`           // PSI that the sizes of the samples alone explain
+	JS      float64 `json:"js"`              // Jensen–Shannon distance, base 2, 0 to 1
+	KS      float64 `json:"ks,omitempty"`    // lower bound of the Kolmogorov–Smirnov distance
+	LInf    float64 `json:"l_inf,omitempty"` // largest difference of a bin's share
+	P       float64 `json:"p"`               // of PSI under no drift, before correction for many features
+	Rows    uint64  `json:"rows"`            // effective rows judged
+	Enough  bool    `json:"enough"`          // rows suffice to judge
+	Apart   bool    `json:"apart"`           // PSI above the threshold and above the noise
+
 	CohortPSI   float64 `json:"cohort_psi,omitempty"` // device against the rest of its cohort
 	CohortNoise float64 `json:"cohort_noise,omitempty"`
-	Rows        uint64  `json:"rows"`
-	Verdict     Verdict `json:"verdict"`
+	CohortApart bool    `json:"cohort_apart,omitempty"`
 }
 
 // Alarm is a standing finding, raised and later cleared.
 type Alarm struct {
-	ID       string          `json:"id"`
-	Kind     string          `json:"kind"`     // drift, sensor_fault, accuracy, capacity, …
-	Severity string          `json:"severity"` // info, warning, critical
-	Model    string          `json:"model,omitempty"`
-	Version  string          `json:"version,omitempty"`
-	Release  *release.Digest `json:"release,omitempty"`
-	Cohort   string          `json:"cohort,omitempty"`
-	Device   string          `json:"device,omitempty"`
-	Features []string        `json:"features,omitempty"` // the worst first
-	Value    float64         `json:"value"`
-	Limit    float64         `json:"limit"`
-	Text     string          `json:"text"`
-	Raised   time.Time       `json:"raised"`
-	Cleared  time.Time       `json:"cleared,omitzero"`
+	ID       string         `json:"id"`
+	Kind     string         `json:"kind"` // an Alarm… constant
+	Model    string         `json:"model"`
+	Version  string         `json:"version,omitempty"`
+	Release  release.Digest `json:"release"`
+	Cohort   string         `json:"cohort,omitempty"`
+	Device   string         `json:"device,omitempty"`
+	Text     string         `json:"text"`
+	Cells    []DriftCell    `json:"cells,omitempty"` // furthest apart when it was raised, at most five
+	Accuracy *Accuracy      `json:"accuracy,omitempty"`
+	Raised   time.Time      `json:"raised"`
+	Cleared  time.Time      `json:"cleared,omitzero"`
+	Reason   string         `json:"reason,omitempty"` // why it was cleared: recovered, superseded, no_data
 }
+
+// Kinds of alarms. Only drift and accuracy ask for retraining.
+const (
+	AlarmDrift       = "drift"
+	AlarmSensorFault = "sensor_fault"
+	AlarmApart       = "apart"
+	AlarmAccuracy    = "accuracy"
+)
 
 // AlarmQuery selects alarms, newest first.
 type AlarmQuery struct {
@@ -104,27 +134,21 @@ type AlarmQuery struct {
 // RetrainEvent is one request for retraining and what became of it.
 type RetrainEvent struct {
 	ID         string     `json:"id"` // CloudEvents id
-	Type       string     `json:"type"`
 	Model      string     `json:"model"`
-	Version    string     `json:"version,omitempty"`
-	Cause      string     `json:"cause"` // drift, accuracy
-	Alarm      string     `json:"alarm,omitempty"`
-	Cohort     string     `json:"cohort,omitempty"`
-	Text       string     `json:"text,omitempty"`
 	At         time.Time  `json:"at"`
+	State      string     `json:"state"` // pending, delivered, failed
+	Alarm      Alarm      `json:"alarm"` // that asked
 	Deliveries []Delivery `json:"deliveries"`
-	Body       any        `json:"body,omitempty"` // the event as sent
 }
 
-// Delivery is one target of a retrain event and its last try.
+// Delivery is how one destination of a retrain event stands.
 type Delivery struct {
-	Target   string    `json:"target"` // webhook URL without its query and user, or NATS subject
-	State    string    `json:"state"`  // pending, delivered, given_up
+	Target   string    `json:"target"` // webhook URL without user and query, or "nats:" and the subject
+	Done     bool      `json:"done"`
 	Attempts int       `json:"attempts"`
-	Status   int       `json:"status,omitempty"` // HTTP
-	Error    string    `json:"error,omitempty"`
-	At       time.Time `json:"at,omitzero"`   // of the last try
-	Next     time.Time `json:"next,omitzero"` // try
+	Error    string    `json:"error,omitempty"` // of the last attempt
+	Last     time.Time `json:"last,omitzero"`   // attempt
+	Next     time.Time `json:"next,omitzero"`   // attempt; absent when there is none
 }
 
 // RetrainQuery selects retrain events, newest first.
@@ -134,43 +158,44 @@ type RetrainQuery struct {
 	Model string `json:"model,omitempty" query:"model"`
 }
 
-// RetrainPolicy says when a model asks for retraining and whom.
+// RetrainPolicy says when a model asks for retraining and whom. A policy with
+// neither OnDrift nor AccuracyFloor asks for nothing.
 type RetrainPolicy struct {
-	Model       string           `json:"model"`
-	Enabled     bool             `json:"enabled"`
-	OnDrift     bool             `json:"on_drift"`               // a drift alarm of a cohort asks
-	AccuracySLO float64          `json:"accuracy_slo,omitempty"` // accuracy below this asks; 0 is off
-	Cooldown    release.Duration `json:"cooldown,omitempty"`     // least time between two requests of one cause
-	Webhooks    []string         `json:"webhooks,omitempty"`     // http(s) URLs
-	Revision    string           `json:"revision,omitempty"`     // give it back as If-Match
+	Model         string           `json:"model"`
+	OnDrift       bool             `json:"on_drift"`                 // ask when a cohort drifts
+	AccuracyFloor float64          `json:"accuracy_floor,omitempty"` // ask when accuracy is proven below; 0 for never
+	Cooldown      release.Duration `json:"cooldown,omitempty"`       // least time between two requests of the model
+	Webhooks      []string         `json:"webhooks,omitempty"`       // http or https URLs
+	Subject       string           `json:"subject,omitempty"`        // NATS subject the event is published to as well
+	Secret        string           `json:"secret,omitempty"`         // signs webhooks (HMAC-SHA256, X-Vedette-Signature); never read back
+	Reason        string           `json:"reason,omitempty"`         // of the change, in requests
 }
 
 // QualityQuery selects time series of one model.
 type QualityQuery struct {
-	Model  string           `json:"model" query:"model"`
-	By     string           `json:"by,omitempty" query:"by"` // site (the default cohort), version, device
-	Since  time.Time        `json:"since,omitzero" query:"since"`
-	Until  time.Time        `json:"until,omitzero" query:"until"`
-	Step   release.Duration `json:"step,omitempty" query:"step"` // 0: chosen so that about 200 points come back
-	Device string           `json:"device,omitempty" query:"device"`
+	Model   string    `json:"model" query:"model"`
+	Version string    `json:"version,omitempty" query:"version"`
+	Cohort  string    `json:"cohort,omitempty" query:"cohort"`
+	Since   time.Time `json:"since,omitzero" query:"since"`
+	Until   time.Time `json:"until,omitzero" query:"until"`
 }
 
 // Quality is what a model did over time.
 type Quality struct {
-	Model  string           `json:"model"`
-	Step   release.Duration `json:"step"`
-	Series []QualitySeries  `json:"series"`
-	SLO    float64          `json:"slo,omitempty"` // accuracy asked for by the policy
-	AsOf   time.Time        `json:"as_of"`
+	Model     string          `json:"model"`
+	Series    []QualitySeries `json:"series"`              // by sequence of the release, then cohort
+	Floor     float64         `json:"floor,omitempty"`     // accuracy asked for by the policy
+	Threshold float64         `json:"threshold,omitempty"` // of PSI
+	AsOf      time.Time       `json:"as_of"`
 }
 
-// QualitySeries is one curve: a version at a site.
+// QualitySeries is one curve: a version in a cohort, by default a site.
 type QualitySeries struct {
-	Version string         `json:"version,omitempty"`
-	Release release.Digest `json:"release"`
-	Cohort  string         `json:"cohort,omitempty"`
-	Device  string         `json:"device,omitempty"`
-	Points  []QualityPoint `json:"points"`
+	ReleaseRef
+
+	Cohort string           `json:"cohort"`
+	Step   release.Duration `json:"step"`
+	Points []QualityPoint   `json:"points"` // oldest first, empty steps left out
 }
 
 // QualityPoint is one step of a series.
@@ -178,11 +203,8 @@ type QualityPoint struct {
 	At         time.Time `json:"at"` // start of the step
 	Rows       uint64    `json:"rows"`
 	FailedRows uint64    `json:"failed_rows,omitempty"`
-	Labels     uint64    `json:"labels,omitempty"` // matched
+	Labels     uint64    `json:"labels,omitempty"` // matched, by the time of their predictions
 	Correct    uint64    `json:"correct,omitempty"`
 	Accuracy   *float64  `json:"accuracy,omitempty"` // absent without labels
-	Low        *float64  `json:"low,omitempty"`      // confidence bounds of Accuracy
-	High       *float64  `json:"high,omitempty"`     //
-	PSI        *float64  `json:"psi,omitempty"`      // largest over features; absent without evidence
-	P95US      uint64    `json:"p95_us,omitempty"`   // call latency
+	PSI        *float64  `json:"psi,omitempty"`      // largest over features, against training; absent when not evaluated
 }

@@ -22,8 +22,7 @@ func TestQueryRoundTrip(t *testing.T) {
 			Model: "digits", Release: &digest, Text: "ä",
 		},
 		&QualityQuery{
-			Model: "digits", By: "device", Since: time.Date(2026, 11, 23, 1, 2, 3, 0, time.UTC),
-			Step: release.Duration(90 * time.Second),
+			Model: "digits", Cohort: "b", Since: time.Date(2026, 11, 23, 1, 2, 3, 0, time.UTC),
 		},
 		&RolloutQuery{Active: true, State: RolloutPaused},
 		&AlarmQuery{Open: true},

@@ -6,40 +6,57 @@ import (
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
-// RolloutSpec is what an operator asks for. Zero fields take the defaults that
-// Plan shows.
+// RolloutSpec is what an operator asks for. Absent fields take the defaults
+// that a plan shows. Shares and limits are fractions (0.05 is five percent)
+// except WaveSpec.Percent.
 type RolloutSpec struct {
-	Model     string           `json:"model"`
-	Version   string           `json:"version"`              // by name; the digest is fixed when the rollout is created
-	Selector  string           `json:"selector,omitempty"`   // label selector; empty selects all devices
-	Waves     []WaveSpec       `json:"waves,omitempty"`      //
-	Gates     []GateSpec       `json:"gates,omitempty"`      //
-	Control   float64          `json:"control,omitempty"`    // share of devices held out until the final wave
-	Budget    int              `json:"budget,omitempty"`     // devices that may be in change at one time; 0 is no limit
-	OnFailure string           `json:"on_failure,omitempty"` // pause, revert
-	Approval  bool             `json:"approval,omitempty"`   // needs an approval before it starts
-	Deadline  release.Duration `json:"deadline,omitempty"`   // for the whole rollout
+	Model    string `json:"model"`
+	Version  string `json:"version"`            // its digest is fixed when the rollout is created
+	Selector string `json:"selector,omitempty"` // label selector; empty selects all devices
+
+	Waves   []WaveSpec `json:"waves,omitempty"`
+	Control *float64   `json:"control,omitempty"` // share of devices held out until the last wave
+	Gates   []GateSpec `json:"gates,omitempty"`   // those not named take their defaults
+
+	Budget    int       `json:"budget,omitempty"` // devices under way at one time; 0 is no limit
+	OnFailure OnFailure `json:"on_failure,omitempty"`
+	Approval  bool      `json:"approval,omitempty"` // a person approves before the first wave
+
+	DeviceDeadline   release.Duration `json:"device_deadline,omitempty"`   // from offer to serving
+	DecisionDeadline release.Duration `json:"decision_deadline,omitempty"` // for states that wait for a person
+	Deadline         release.Duration `json:"deadline,omitempty"`          // of the whole rollout
 }
+
+// OnFailure says what follows when a gate fails.
+type OnFailure string
+
+// What follows when a gate fails.
+const (
+	OnFailurePause  OnFailure = "pause"  // halt and wait for a person
+	OnFailureRevert OnFailure = "revert" // halt and bring every device back
+)
 
 // WaveSpec is one step of a rollout. Exactly one of Count and Percent is set;
-// Percent is of all selected devices and counts those of the waves before.
+// Percent (1 to 100) is of all devices of the rollout and includes the waves
+// before.
 type WaveSpec struct {
-	Name     string           `json:"name,omitempty"`
-	Count    int              `json:"count,omitempty"`
-	Percent  float64          `json:"percent,omitempty"`
-	Soak     release.Duration `json:"soak,omitempty"`     // devices must be healthy this long
-	Quorum   float64          `json:"quorum,omitempty"`   // share of the wave's devices that must be healthy to close it
-	Lateness release.Duration `json:"lateness,omitempty"` // the wave closes without the rest after this
-	Approval bool             `json:"approval,omitempty"` // waits for an operator's "next" before it opens
+	Name     string            `json:"name,omitempty"`
+	Count    int               `json:"count,omitempty"`
+	Percent  float64           `json:"percent,omitempty"`
+	Soak     *release.Duration `json:"soak,omitempty"`     // devices must be seen healthy this long
+	Quorum   float64           `json:"quorum,omitempty"`   // share of the wave's devices that must be healthy
+	Lateness release.Duration  `json:"lateness,omitempty"` // silence after which a device no longer holds the wave up
+	Approval bool              `json:"approval,omitempty"` // a person approves before it opens
 }
 
-// GateSpec is a condition that a wave must keep.
+// GateSpec is a condition that a wave must keep. Limit is the largest value
+// that is still good.
 type GateSpec struct {
-	Kind         string           `json:"kind"`                   // install, crash, golden, errors, latency, drift, accuracy
-	Limit        float64          `json:"limit"`                  // unit by kind, said by Plan
-	Min          int              `json:"min,omitempty"`          // devices or rows needed before it may judge
-	Window       release.Duration `json:"window,omitempty"`       // evidence is taken from
-	Inconclusive string           `json:"inconclusive,omitempty"` // hold, pass (after soak, recorded as unproven)
+	Kind         string   `json:"kind"` // golden, install, crash, errors, latency, drift, accuracy
+	Limit        *float64 `json:"limit,omitempty"`
+	Min          uint64   `json:"min,omitempty"`          // rows (accuracy: labels) a device needs before it counts
+	Inconclusive string   `json:"inconclusive,omitempty"` // hold, pass (after soak, recorded as unproven)
+	Off          bool     `json:"off,omitempty"`
 }
 
 // RolloutState is the state of a rollout by name.
@@ -93,31 +110,32 @@ type Rollout struct {
 
 	Spec     RolloutSpec `json:"spec"` // with defaults filled in
 	WaveList []Wave      `json:"wave_list"`
-	Control  []string    `json:"control,omitempty"`  // devices held out
-	Waiting  []string    `json:"waiting,omitempty"`  // selected, in no wave yet
-	Timeline []Decision  `json:"timeline"`           // newest first
-	Actions  []string    `json:"actions"`            // that are possible now
-	Deadline time.Time   `json:"deadline,omitzero"`  //
-	Revision uint64      `json:"revision"`           // number of its ledger records
-	Previous *ReleaseRef `json:"previous,omitempty"` // what a rollback returns most devices to
+	Gates    []Gate      `json:"gates,omitempty"`   // of the newest wave, judged now
+	Control  []string    `json:"control,omitempty"` // devices held out until the last wave
+	Waiting  []string    `json:"waiting,omitempty"` // selected, in no wave yet
+	Timeline []Decision  `json:"timeline"`          // newest first
+	Actions  []string    `json:"actions"`           // that are possible now
+	Deadline time.Time   `json:"deadline,omitzero"` //
+	Revision uint64      `json:"revision"`          // ledger sequence of its newest record
 }
 
 // Wave is one wave of a rollout.
 type Wave struct {
 	Number   int            `json:"number"` // 1 is the first
 	Name     string         `json:"name,omitempty"`
-	State    string         `json:"state"`   // pending, open, soaking, passed, failed
-	Planned  int            `json:"planned"` // devices it was to have
-	Counts   map[string]int `json:"counts"`  // devices by state
+	State    string         `json:"state"`           // pending, open, soaking, passed, failed
+	Cause    string         `json:"cause,omitempty"` // why it is in this state, for people
+	Planned  int            `json:"planned"`         // devices it was to have
+	Counts   map[string]int `json:"counts"`          // devices by state
 	Devices  []WaveDevice   `json:"devices"`
-	Gates    []Gate         `json:"gates"`
+	Gates    []Gate         `json:"gates"`          // as they stood when an outcome last changed
+	Since    time.Time      `json:"since,omitzero"` // in this state
 	Opened   time.Time      `json:"opened,omitzero"`
-	Soaking  time.Time      `json:"soaking,omitzero"` // since
 	SoakEnds time.Time      `json:"soak_ends,omitzero"`
 	Closed   time.Time      `json:"closed,omitzero"`
-	Deadline time.Time      `json:"deadline,omitzero"` // closes late at this time
-	Soak     string         `json:"soak,omitempty"`
-	Quorum   float64        `json:"quorum,omitempty"`
+	Deadline time.Time      `json:"deadline,omitzero"` // of this state
+	Forced   bool           `json:"forced,omitempty"`  // closed by a person
+	Spec     WaveSpec       `json:"spec"`
 }
 
 // WaveDevice is a device in a wave.
@@ -130,12 +148,15 @@ type WaveDevice struct {
 	Site     string    `json:"site,omitempty"`
 	Profile  string    `json:"profile,omitempty"`
 	Presence Presence  `json:"presence,omitempty"`
+	Tries    int       `json:"tries,omitempty"`   // offers made
+	Late     bool      `json:"late,omitempty"`    // passed a deadline unheard: holds nothing up
+	Already  bool      `json:"already,omitempty"` // served the release before
 }
 
 // Gate is what one gate says now.
 type Gate struct {
 	Kind        string    `json:"kind"`
-	Result      string    `json:"result"` // pass, fail, inconclusive, unproven
+	Result      string    `json:"result"` // pass, fail, inconclusive, unproven (a wave passed without an answer), waived (by a person)
 	Numerator   float64   `json:"numerator"`
 	Denominator float64   `json:"denominator"`
 	Value       float64   `json:"value"`
@@ -148,17 +169,25 @@ type Gate struct {
 
 // Decision is one entry of a rollout's timeline: one ledger record.
 type Decision struct {
-	Seq     uint64            `json:"seq"`
-	At      time.Time         `json:"at"`
-	Actor   string            `json:"actor"` // an operator, or "engine"
-	Kind    string            `json:"kind"`
-	Wave    int               `json:"wave,omitempty"`
-	Text    string            `json:"text"`
-	Reason  string            `json:"reason,omitempty"`
-	Devices []string          `json:"devices,omitempty"` // it was about
-	Gates   []Gate            `json:"gates,omitempty"`   // it rested on
-	Detail  map[string]string `json:"detail,omitempty"`
-	Digest  string            `json:"digest,omitempty"` // of the record in the hash chain
+	Seq     uint64    `json:"seq"` // in the ledger
+	At      time.Time `json:"at"`
+	Actor   string    `json:"actor"` // an operator, or "engine"
+	Kind    string    `json:"kind"`
+	Action  string    `json:"action,omitempty"` // of an operator
+	Reason  string    `json:"reason,omitempty"`
+	Text    string    `json:"text"` // what changed and why, for people
+	Changes []Change  `json:"changes,omitempty"`
+	Hash    string    `json:"hash,omitempty"` // of the record in its chain
+}
+
+// Change is one transition of a decision.
+type Change struct {
+	Subject string   `json:"subject"` // rollout, wave, devices
+	Wave    int      `json:"wave,omitempty"`
+	From    string   `json:"from,omitempty"`
+	To      string   `json:"to"`
+	Why     string   `json:"why"`
+	Devices []string `json:"devices,omitempty"`
 }
 
 // Explanation says why a rollout is where it is and what it waits for.

@@ -99,8 +99,7 @@ type RetrainReader interface {
 	RetrainPolicy(ctx context.Context, model string) (*RetrainPolicy, error)
 }
 
-// RetrainCommander says when retraining is asked for. p.Revision, when given,
-// must be that of the stored policy.
+// RetrainCommander says when retraining is asked for.
 type RetrainCommander interface {
 	SetRetrainPolicy(ctx context.Context, p RetrainPolicy) (*RetrainPolicy, error)
 }
