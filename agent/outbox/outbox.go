@@ -10,8 +10,17 @@
 package outbox
 
 import (
+	"cmp"
+	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/vedette-edge/vedette/protocol"
 )
@@ -77,4 +86,287 @@ type Stats struct {
 	Sent    int
 	Merged  uint64 // merges since Open
 	Asking  bool   // waits for the server's cursor before it sends
+}
+
+// Outbox is safe for concurrent use.
+type Outbox struct {
+	opt     Options
+	merge   merger
+	log     *slog.Logger
+	changed chan struct{}
+	lock    *os.File
+
+	mu     sync.Mutex // guards what follows
+	book   *Book
+	store  store
+	broken bool // the file may hold more than the book: write it anew before anything else
+	failed bool // the last write failed; logged once
+	closed bool
+	merged uint64
+}
+
+// Open opens the outbox at path, or makes one; its folder must exist. Open
+// records left by a kill become pending. A damaged file is kept beside
+// (path + ".damaged") and every good record of it is taken over.
+func Open(path string, opt Options) (*Outbox, *Salvage, error) {
+	o := newOutbox(path, opt)
+	if err := o.hold(path + ".lock"); err != nil {
+		return nil, nil, err
+	}
+	salvage, err := o.load()
+	if err != nil {
+		return nil, nil, errors.Join(err, o.Close())
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.closeLeft(); err != nil {
+		o.log.Warn("outbox could not close records of the last boot, trying again later", "error", err)
+	}
+	return o, salvage, nil
+}
+
+func newOutbox(path string, opt Options) *Outbox {
+	opt.ModelBytes = cmp.Or(opt.ModelBytes, DefaultModelBytes)
+	opt.TotalBytes = cmp.Or(opt.TotalBytes, DefaultTotalBytes)
+	if opt.Merge == nil {
+		opt.Merge = mergeWindows
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Outbox{
+		opt: opt, merge: merger{windows: opt.Merge}, log: opt.Logger,
+		changed: make(chan struct{}, 1), store: store{path: path},
+	}
+}
+
+// hold takes the lock that keeps a second agent out.
+func (o *Outbox) hold(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("make outbox lock: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a descriptor fits an int
+		return errors.Join(ErrInUse, f.Close())
+	}
+	o.lock = f
+	return nil
+}
+
+// load reads the file, repairs it where needed and opens it.
+func (o *Outbox) load() (*Salvage, error) {
+	path := o.store.path
+	raw, err := readBounded(path, o.fileLimit(int64(o.opt.TotalBytes))*2)
+	fresh := errors.Is(err, os.ErrNotExist)
+	if err != nil && !fresh {
+		return nil, fmt.Errorf("read outbox file: %w", err)
+	}
+	found := scanFile(raw)
+	book, salvage := Recover(found.frames, found.tail)
+	switch {
+	case fresh:
+		book, salvage = NewBook(randomEpoch()), nil
+	case book == nil:
+		book, salvage = NewBook(randomEpoch()), &Salvage{LostUnknown: true, Lost: &protocol.Tally{}}
+	}
+	o.book = book
+	if salvage != nil {
+		salvage.DamagedBytes = found.damaged
+	}
+	if salvage.clean() && !fresh && sameKeys(found.live, book) {
+		return nil, o.storeOpen()
+	}
+	return o.repair(salvage)
+}
+
+func (o *Outbox) storeOpen() error {
+	if err := o.store.open(); err != nil {
+		return err
+	}
+	return o.rebind(o.book)
+}
+
+// repair writes the file anew, keeping a damaged one beside.
+func (o *Outbox) repair(salvage *Salvage) (*Salvage, error) {
+	keep := ""
+	if salvage.clean() {
+		salvage = nil
+	} else {
+		keep = o.store.path + ".damaged"
+		salvage.Quarantine = keep
+		if e, ok := salvage.Report(); ok {
+			o.book = o.book.Append(o.dated(e)).After
+		}
+		o.log.Warn("outbox file was damaged and has been salvaged", "kept", keep, "damaged_bytes", salvage.DamagedBytes,
+			"lost_records", salvage.LostRecords, "lost_unknown", salvage.LostUnknown, "sent_holes", salvage.SentHoles)
+	}
+	if err := o.rewrite(o.book, keep); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	return salvage, nil
+}
+
+// sameKeys says whether the file, as BuntDB reads it, is what the frames say.
+func sameKeys(live map[string]*Frame, b *Book) bool {
+	want := map[string]bool{}
+	for _, it := range b.open {
+		want[keyOf(kindOpen, it.Index)] = true
+	}
+	for _, it := range b.pending {
+		want[keyOf(kindPending, it.Index)] = true
+	}
+	for _, s := range b.sent {
+		want[keyOf(kindSent, s.batch)] = true
+	}
+	for key, f := range live {
+		if f.Kind != kindHead && !want[key] {
+			return false
+		}
+		delete(want, key)
+	}
+	return len(want) == 0
+}
+
+func randomEpoch() (id EpochID) {
+	rand.Read(id[:]) // never fails
+	return id
+}
+
+// dated puts the outbox's stamp on an event of its own.
+func (o *Outbox) dated(e Entry) Entry {
+	if o.opt.Stamp == nil {
+		return e
+	}
+	b := &protocol.Body{}
+	if err := proto.Unmarshal([]byte(e.Body), b); err != nil {
+		return e
+	}
+	b.At = o.opt.Stamp()
+	dated, err := NewEntry(b)
+	if err != nil {
+		return e
+	}
+	return dated
+}
+
+// errNoKey is a programming error of the caller.
+var errNoKey = errors.New("an open record needs a key without a zero byte")
+
+// PutOpen writes a record that is still growing down under a key, replacing
+// what was there. It is synced when PutOpen returns.
+func (o *Outbox) PutOpen(key string, b *protocol.Body) error {
+	return o.put(key, b, (*Book).PutOpen)
+}
+
+// CloseOpen hands the record under key over for sending, with b as its last
+// content, in one synced write. The key need not be there.
+func (o *Outbox) CloseOpen(key string, b *protocol.Body) error {
+	defer o.signal()
+	return o.put(key, b, (*Book).CloseOpen)
+}
+
+func (o *Outbox) put(key string, b *protocol.Body, how func(*Book, string, Entry) Change) error {
+	if key == "" || strings.ContainsRune(key, 0) {
+		return fmt.Errorf("%w: %q", errNoKey, key)
+	}
+	e, err := NewEntry(b)
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	w := o.begin()
+	w.do(how(w.book, key, e))
+	return o.commit(w)
+}
+
+// Append hands records over for sending. They are synced when it returns; on an
+// error none of them was taken.
+func (o *Outbox) Append(bodies ...*protocol.Body) error {
+	entries := make([]Entry, len(bodies))
+	for i, b := range bodies {
+		e, err := NewEntry(b)
+		if err != nil {
+			return err
+		}
+		entries[i] = e
+	}
+	defer o.signal()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	w := o.begin()
+	for _, e := range entries {
+		w.do(w.book.Append(e))
+	}
+	return o.commit(w)
+}
+
+// Send gives the oldest pending records their numbers, as far as limit records
+// fit the sent region (at most protocol.MaxSent), in one synced write. It
+// returns everything the server is not known to hold, in order, skips included,
+// also beside an error. While the outbox asks for a cursor it numbers nothing.
+func (o *Outbox) Send(limit int) ([]*protocol.Record, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	w := o.begin()
+	if c, ok := w.book.Send(limit); ok {
+		w.do(c)
+	}
+	err := o.commit(w)
+	return o.book.Records(), err
+}
+
+// Ack takes what the server holds. It may go backwards: then Send returns what
+// the server lost, or a skip where that is gone.
+func (o *Outbox) Ack(a *protocol.Ack) error {
+	defer o.signal()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	after, c, write := o.book.Ack(a)
+	if !write {
+		o.book = after
+		return nil
+	}
+	w := o.begin()
+	w.do(c)
+	return o.commit(w)
+}
+
+// Epochs is what hello tells: the closed epochs that the server may have lost
+// parts of, and the current one.
+func (o *Outbox) Epochs() []*protocol.Epoch {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.book.Epochs()
+}
+
+// Stats returns what the outbox holds now.
+func (o *Outbox) Stats() Stats {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return Stats{
+		Bytes: o.book.size(), File: o.store.size(), Open: len(o.book.open), Pending: len(o.book.pending),
+		Sent: len(o.book.sent), Merged: o.merged, Asking: o.book.head.Closing,
+	}
+}
+
+// Changed receives a value when there may be something to send.
+func (o *Outbox) Changed() <-chan struct{} { return o.changed }
+
+func (o *Outbox) signal() {
+	select {
+	case o.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Close closes the file. Everything is on disk already.
+func (o *Outbox) Close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return nil
+	}
+	o.closed = true
+	return errors.Join(o.store.close(), o.lock.Close())
 }

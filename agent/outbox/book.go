@@ -1,0 +1,331 @@
+package outbox
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/vedette-edge/vedette/protocol"
+)
+
+// Book is the exact accounting of a device [P-4] without a disk: what is open,
+// pending and sent, and what each change writes. It is a value that never
+// changes: every decision is a Change, whose After holds once its frame is
+// synced. The model check in cmd/e2e explores it together with the server's half.
+type Book struct {
+	head    Head
+	base    uint64             // highest sequence the server says it holds; below head.Acked when it lost some
+	former  map[EpochID]uint64 // the same for closed epochs; absent means all
+	open    []*Item
+	pending []*Item // by index
+	sent    []sentRecord
+}
+
+// Item is one record that has no number yet.
+type Item struct {
+	Entry
+	Index    uint64
+	Name     string   // open: the caller's key
+	absorbed []uint64 // indices merged into it whose frames may still lie in the file
+}
+
+// sentRecord is one numbered record that the server is not known to hold.
+type sentRecord struct {
+	Mark
+	prev  chainValue // chain before it
+	sum   Sum
+	body  string
+	batch uint64 // index of the frame it lies in
+}
+
+// before is the mark just below the record.
+func (s sentRecord) before() Mark {
+	total, _ := s.Total.minus(s.sum) // a total includes its own record
+	return Mark{Seq: s.Seq - 1, Chain: s.prev, Total: total}
+}
+
+// Change is one decision: write Frame, forget the keys in Drop, then After holds.
+type Change struct {
+	Frame Frame
+	Drop  []string
+	After *Book
+	// Rewrite says that the change is not one frame: After has to replace the whole file.
+	Rewrite bool
+	// item is the record that Frame writes, nil for other frames.
+	item *Item
+}
+
+// NewBook begins a new epoch with nothing in it.
+func NewBook(epoch EpochID) *Book {
+	return &Book{head: Head{Next: 1, Epoch: epoch}}
+}
+
+// Head returns the accounting after the newest change.
+func (b *Book) Head() Head { return b.head }
+
+// Pending, Open and Held count records by region.
+func (b *Book) Pending() int { return len(b.pending) }
+
+// Open counts the records still growing.
+func (b *Book) Open() int { return len(b.open) }
+
+// Held counts the numbered records that the server is not known to hold.
+func (b *Book) Held() int { return len(b.sent) }
+
+// change completes a change of one frame: next is b's copy with everything but
+// the head's counters of waiting records done.
+func (b *Book) change(next *Book, f Frame, drop ...string) Change {
+	next.head.LSN++
+	next.head.Open = nil
+	for _, it := range next.open {
+		next.head.Open = append(next.head.Open, it.Index)
+	}
+	next.head.Count = uint64(len(next.open) + len(next.pending))
+	f.Head = next.head
+	return Change{Frame: f, Drop: drop, After: next}
+}
+
+func (b *Book) copy() *Book {
+	next := *b
+	return &next
+}
+
+func without(items []*Item, drop *Item) []*Item {
+	kept := make([]*Item, 0, len(items))
+	for _, it := range items {
+		if it != drop {
+			kept = append(kept, it)
+		}
+	}
+	return kept
+}
+
+func with(items []*Item, it *Item) []*Item {
+	return append(items[:len(items):len(items)], it)
+}
+
+// find returns the open record of that name, or nil.
+func (b *Book) find(name string) *Item {
+	for _, it := range b.open {
+		if it.Name == name {
+			return it
+		}
+	}
+	return nil
+}
+
+// PutOpen writes a growing record down under a name, replacing what was there.
+func (b *Book) PutOpen(name string, e Entry) Change {
+	next, it := b.copy(), &Item{Entry: e, Name: name, Index: b.head.Next}
+	if old := b.find(name); old != nil {
+		it.Index = old.Index
+		next.open = without(next.open, old)
+		next.head.Waiting, _ = next.head.Waiting.minus(old.Sum) // Waiting is a sum over all items
+	} else {
+		next.head.Next++
+	}
+	next.open = with(next.open, it)
+	next.head.Waiting = next.head.Waiting.plus(e.Sum)
+	return b.write(next, it)
+}
+
+// CloseOpen makes the record under name pending, with e as its last content.
+func (b *Book) CloseOpen(name string, e Entry) Change {
+	old := b.find(name)
+	if old == nil {
+		return b.Append(e)
+	}
+	next := b.copy()
+	next.open = without(next.open, old)
+	next.head.Waiting, _ = next.head.Waiting.minus(old.Sum) // Waiting is a sum over all items
+	return b.add(next, e, []uint64{old.Index}, keyOf(kindOpen, old.Index))
+}
+
+// Append adds a pending record.
+func (b *Book) Append(e Entry) Change { return b.add(b.copy(), e, nil) }
+
+func (b *Book) add(next *Book, e Entry, absorbed []uint64, drop ...string) Change {
+	it := &Item{Entry: e, Index: next.head.Next, absorbed: absorbed}
+	next.head.Next++
+	next.pending = with(next.pending, it)
+	next.head.Waiting = next.head.Waiting.plus(e.Sum)
+	return b.write(next, it, drop...)
+}
+
+func (b *Book) write(next *Book, it *Item, drop ...string) Change {
+	c := b.change(next, it.frame(), drop...)
+	c.item = it
+	return c
+}
+
+func (it *Item) frame() Frame {
+	if it.Name != "" {
+		return Frame{Kind: kindOpen, Index: it.Index, Name: it.Name, Body: it.Body}
+	}
+	return Frame{Kind: kindPending, Index: it.Index, Absorbed: it.absorbed, Body: it.Body}
+}
+
+// leftover names an open record that a kill left behind. No caller's key holds
+// a zero byte.
+func leftover(index uint64) string { return fmt.Sprintf("\x00left %d", index) }
+
+// CloseLeft makes the oldest open record that a kill left behind pending as it
+// is; false when there is none.
+func (b *Book) CloseLeft() (Change, bool) {
+	for _, it := range b.open {
+		if it.Name == leftover(it.Index) {
+			return b.CloseOpen(it.Name, it.Entry), true
+		}
+	}
+	return Change{}, false
+}
+
+// Merge replaces two pending records of one lane by their union. It takes the
+// place of the newer one, so nothing that was absorbed ever lies above Moved
+// when the union itself does not [P-4.8].
+func (b *Book) Merge(older, newer int, union Entry) Change {
+	a, z := b.pending[older], b.pending[newer]
+	it := &Item{Entry: union, Index: z.Index, absorbed: slices.Concat(a.absorbed, []uint64{a.Index}, z.absorbed)}
+	next := b.copy()
+	next.pending = without(next.pending, a)
+	next.pending[newer-1] = it
+	return b.write(next, it, keyOf(kindPending, a.Index))
+}
+
+// GiveUp replaces the pending record at i by an event that reports it lost:
+// event's Sum must be the record's [P-4.7].
+func (b *Book) GiveUp(i int, event Entry) Change {
+	it := b.pending[i]
+	next := b.copy()
+	next.pending = without(next.pending, it)
+	next.head.Waiting, _ = next.head.Waiting.minus(it.Sum) // Waiting is a sum over all items
+	absorbed := slices.Concat(it.absorbed, []uint64{it.Index})
+	return b.add(next, event, absorbed, keyOf(kindPending, it.Index))
+}
+
+// mergeable is the lowest index that may be merged or given up: while the
+// counter is not proven, older records must stay as a forgotten send found them.
+func (b *Book) mergeable() uint64 {
+	if b.head.Closing {
+		return b.head.Suspect
+	}
+	return 0
+}
+
+// Send numbers the oldest pending records, at most limit and never more than
+// protocol.MaxSent unacknowledged ones; false when there is nothing to number [P-4.2].
+func (b *Book) Send(limit int) (Change, bool) {
+	room := protocol.MaxSent - int(b.head.Sent.Seq-b.head.Acked.Seq) //nolint:gosec // at most MaxSent apart
+	n := min(limit, room, len(b.pending))
+	if b.head.Closing || n <= 0 {
+		return Change{}, false
+	}
+	next := b.copy()
+	next.sent = slices.Clone(b.sent)
+	f := Frame{Kind: kindSent, Index: b.head.Sent.Seq + 1, Before: b.head.Sent}
+	var drop []string
+	for _, it := range b.pending[:n] {
+		s := sentRecord{Mark: next.head.Sent.then(it.Body, it.Sum), prev: next.head.Sent.Chain, sum: it.Sum, body: it.Body, batch: f.Index}
+		next.sent = append(next.sent, s)
+		next.head.Sent, next.head.Moved = s.Mark, it.Index
+		next.head.Waiting, _ = next.head.Waiting.minus(it.Sum) // Waiting is a sum over all items
+		f.Bodies, f.Sums = append(f.Bodies, it.Body), append(f.Sums, it.Sum)
+		drop = append(drop, keyOf(kindPending, it.Index))
+	}
+	next.pending = b.pending[n:]
+	return b.change(next, f, drop...), true
+}
+
+// Records returns what the server is not known to hold, in order. Where a
+// record is gone, a skip stands for it [P-4.6].
+func (b *Book) Records() []*protocol.Record {
+	var out []*protocol.Record
+	for _, f := range b.head.Former {
+		if base, behind := b.former[f.Epoch]; behind {
+			out = append(out, f.Final.skip(f.Epoch, base, "server_behind"))
+		}
+	}
+	if b.head.Closing {
+		return out
+	}
+	at := b.base
+	if at < b.head.Acked.Seq {
+		out = append(out, b.head.Acked.skip(b.head.Epoch, at, "server_behind"))
+		at = b.head.Acked.Seq
+	}
+	for _, s := range b.sent {
+		if s.Seq <= at {
+			continue
+		}
+		if s.Seq > at+1 {
+			out = append(out, s.before().skip(b.head.Epoch, at, "salvage"))
+		}
+		out = append(out, s.record(b.head.Epoch))
+		at = s.Seq
+	}
+	if at < b.head.Sent.Seq {
+		out = append(out, b.head.Sent.skip(b.head.Epoch, at, "salvage"))
+	}
+	return out
+}
+
+func (s sentRecord) record(epoch EpochID) *protocol.Record {
+	return &protocol.Record{
+		Epoch: epoch[:], Seq: s.Seq, Prev: s.Seq - 1, Chain: s.Chain[:],
+		Body: []byte(s.body), Total: s.Total.Tally(),
+	}
+}
+
+// Epochs is what hello tells of the counters, the current one last.
+func (b *Book) Epochs() []*protocol.Epoch {
+	var out []*protocol.Epoch
+	for _, f := range b.head.Former {
+		out = append(out, &protocol.Epoch{
+			Id: slices.Clone(f.Epoch[:]), Sent: f.Final.Seq, Acked: f.Final.Seq, Chain: slices.Clone(f.Final.Chain[:]), Closing: true,
+		})
+	}
+	h := b.head
+	return append(out, &protocol.Epoch{
+		Id: h.Epoch[:], Sent: h.Sent.Seq, Acked: h.Acked.Seq, Chain: h.Sent.Chain[:], Current: true, Closing: h.Closing,
+	})
+}
+
+// Image is the book as a whole file: a head frame and one frame for each record
+// or run of sent ones. The returned book knows where its records lie in it.
+func (b *Book) Image() (*Book, []Frame) {
+	next := b.copy()
+	c := b.change(next, Frame{Kind: kindHead})
+	frames := []Frame{c.Frame}
+	plain := func(items []*Item) []*Item {
+		out := make([]*Item, len(items))
+		for i, it := range items {
+			clean := *it
+			clean.absorbed = nil // nothing old lies in a new file
+			out[i] = &clean
+			f := clean.frame()
+			f.Head = next.head
+			frames = append(frames, f)
+		}
+		return out
+	}
+	next.open, next.pending = plain(b.open), plain(b.pending)
+	next.sent = slices.Clone(b.sent)
+	for start := 0; start < len(next.sent); {
+		end := start + 1
+		for end < len(next.sent) && next.sent[end].Seq == next.sent[end-1].Seq+1 {
+			end++
+		}
+		frames = append(frames, batch(next.head, next.sent[start:end]))
+		start = end
+	}
+	return next, frames
+}
+
+// batch is one frame for a run of sent records, which learn where they lie.
+func batch(h Head, run []sentRecord) Frame {
+	f := Frame{Head: h, Kind: kindSent, Index: run[0].Seq, Before: run[0].before()}
+	for i := range run {
+		run[i].batch = f.Index
+		f.Bodies, f.Sums = append(f.Bodies, run[i].body), append(f.Sums, run[i].sum)
+	}
+	return f
+}

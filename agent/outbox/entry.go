@@ -1,0 +1,84 @@
+package outbox
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/vedette-edge/vedette/protocol"
+)
+
+// Entry is one record body with what the outbox needs to know of it.
+type Entry struct {
+	Body  string // encoded protocol.Body
+	Sum   Sum    // what it adds to the accounting
+	Model string // whose budget it uses, "" for none
+	// lane names the records it may be merged with: same kind, model, release,
+	// role and boot.
+	lane string
+	// start is when its span began by the device's clock, Unix milliseconds.
+	start int64
+	// weight is how many records were merged into it.
+	weight uint32
+}
+
+// NewEntry encodes a body. ErrTooLarge when no message could carry it.
+func NewEntry(b *protocol.Body) (Entry, error) {
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(b)
+	if err != nil {
+		return Entry{}, fmt.Errorf("encode record: %w", err)
+	}
+	if len(raw) > MaxBody {
+		return Entry{}, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(raw), MaxBody)
+	}
+	return describe(b, string(raw)), nil
+}
+
+// entryOf reads an encoded body back.
+func entryOf(raw string) (Entry, error) {
+	b := &protocol.Body{}
+	if err := proto.Unmarshal([]byte(raw), b); err != nil {
+		return Entry{}, fmt.Errorf("decode record: %w", err)
+	}
+	return describe(b, raw), nil
+}
+
+func describe(b *protocol.Body, raw string) Entry {
+	e := Entry{Body: raw, Sum: sumOf(protocol.TallyOf(b)), start: b.GetAt().GetWallMs(), weight: 1}
+	boot := string(b.GetAt().GetBoot())
+	switch k := b.GetKind().(type) {
+	case *protocol.Body_Window:
+		w := k.Window
+		e.Model, e.start, e.weight = w.GetModel(), w.GetStartWallMs(), max(1, w.GetMerged())
+		e.lane = lane("window", w.GetModel(), string(w.GetRelease()), w.GetRole(), w.GetProvider(), strconv.Itoa(len(w.GetStreams())), boot)
+	case *protocol.Body_Labels:
+		l := k.Labels
+		e.Model, e.start = l.GetModel(), l.GetStartWallMs()
+		e.lane = lane("labels", l.GetModel(), string(l.GetRelease()), strconv.Itoa(len(l.GetConfusion())), strconv.Itoa(len(l.GetCalibration())), boot)
+	case *protocol.Body_Event:
+		v := k.Event
+		e.Model = v.GetModel()
+		e.lane = lane("event", v.GetKind(), v.GetModel(), string(v.GetRelease()), boot)
+	}
+	return e
+}
+
+func lane(parts ...string) string { return strings.Join(parts, "\x00") }
+
+const hour = int64(time.Hour / time.Millisecond)
+
+// distance says how much resolution merging two spans costs: 0 within one UTC
+// hour, 1 within one day, 2 beyond [P-4.8].
+func distance(a, b int64) int {
+	switch {
+	case a/hour == b/hour:
+		return 0
+	case a/(24*hour) == b/(24*hour):
+		return 1
+	default:
+		return 2
+	}
+}

@@ -1,0 +1,165 @@
+package outbox
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/vedette-edge/vedette/protocol"
+)
+
+// errUnlike says that two records of one lane do not have the same shape.
+var errUnlike = errors.New("records do not have the same shape")
+
+// merger joins two entries of one lane.
+type merger struct {
+	windows func(into, from *protocol.Window) error
+}
+
+// join merges the older entry into the newer one. Counts are exact [P-4.8].
+func (m merger) join(older, newer Entry) (Entry, error) {
+	from, into := &protocol.Body{}, &protocol.Body{}
+	if err := proto.Unmarshal([]byte(older.Body), from); err != nil {
+		return Entry{}, fmt.Errorf("decode older record: %w", err)
+	}
+	if err := proto.Unmarshal([]byte(newer.Body), into); err != nil {
+		return Entry{}, fmt.Errorf("decode newer record: %w", err)
+	}
+	if err := m.bodies(into, from); err != nil {
+		return Entry{}, err
+	}
+	e, err := NewEntry(into)
+	if err != nil {
+		return Entry{}, err
+	}
+	if e.Sum != older.Sum.plus(newer.Sum) {
+		return Entry{}, fmt.Errorf("%w: merged record counts %+v, want %+v", errUnlike, e.Sum, older.Sum.plus(newer.Sum))
+	}
+	return e, nil
+}
+
+func (m merger) bodies(into, from *protocol.Body) error {
+	switch k := into.GetKind().(type) {
+	case *protocol.Body_Window:
+		return m.windows(k.Window, from.GetWindow())
+	case *protocol.Body_Labels:
+		return mergeLabels(k.Labels, from.GetLabels())
+	case *protocol.Body_Event:
+		mergeEvents(k.Event, from.GetEvent())
+		return nil
+	default:
+		return errUnlike
+	}
+}
+
+// mergeWindows adds counts and leaves the sketches it cannot read out.
+func mergeWindows(into, from *protocol.Window) error {
+	if len(into.GetStreams()) != len(from.GetStreams()) {
+		return errUnlike
+	}
+	for i, h := range into.GetStreams() {
+		if err := addBins(h.GetBins(), from.GetStreams()[i].GetBins()); err != nil {
+			return err
+		}
+		h.Missing += from.GetStreams()[i].GetMissing()
+		h.Other += from.GetStreams()[i].GetOther()
+	}
+	into.StartMonotonicMs = min(into.GetStartMonotonicMs(), from.GetStartMonotonicMs())
+	into.EndMonotonicMs = max(into.GetEndMonotonicMs(), from.GetEndMonotonicMs())
+	into.StartWallMs = min(into.GetStartWallMs(), from.GetStartWallMs())
+	into.EndWallMs = max(into.GetEndWallMs(), from.GetEndWallMs())
+	into.Rows += from.GetRows()
+	into.Calls += from.GetCalls()
+	into.FailedCalls += from.GetFailedCalls()
+	into.FailedRows += from.GetFailedRows()
+	into.Merged = max(1, into.GetMerged()) + max(1, from.GetMerged())
+	into.Latency, into.Distinct = nil, nil
+	return nil
+}
+
+func mergeLabels(into, from *protocol.Labels) error {
+	if len(into.GetCalibration()) != len(from.GetCalibration()) {
+		return errUnlike
+	}
+	if err := addBins(into.GetConfusion(), from.GetConfusion()); err != nil {
+		return err
+	}
+	for i, c := range into.GetCalibration() {
+		c.Count += from.GetCalibration()[i].GetCount()
+		c.Confidence += from.GetCalibration()[i].GetConfidence()
+		c.Correct += from.GetCalibration()[i].GetCorrect()
+	}
+	into.StartWallMs = min(into.GetStartWallMs(), from.GetStartWallMs())
+	into.EndWallMs = max(into.GetEndWallMs(), from.GetEndWallMs())
+	into.StartMonotonicMs = min(into.GetStartMonotonicMs(), from.GetStartMonotonicMs())
+	into.EndMonotonicMs = max(into.GetEndMonotonicMs(), from.GetEndMonotonicMs())
+	into.Matched += from.GetMatched()
+	into.Unmatched += from.GetUnmatched()
+	into.Correct += from.GetCorrect()
+	return nil
+}
+
+// mergeEvents keeps the newer text, counts the repetition and adds up losses.
+func mergeEvents(into, from *protocol.Event) {
+	if into.GetLost() != nil || from.GetLost() != nil {
+		into.Lost = into.GetLost().Add(from.GetLost())
+	}
+	into.LostRecords += from.GetLostRecords()
+	into.LostUnknown = into.GetLostUnknown() || from.GetLostUnknown()
+	if into.Attributes == nil {
+		into.Attributes = map[string]string{}
+	}
+	into.Attributes["times"] = strconv.Itoa(times(into) + times(from))
+}
+
+func times(e *protocol.Event) int {
+	n, err := strconv.Atoi(e.GetAttributes()["times"])
+	if err != nil || n < 1 {
+		return 1
+	}
+	return n
+}
+
+func addBins(into, from []uint64) error {
+	if len(into) != len(from) {
+		return errUnlike
+	}
+	for i, n := range from {
+		into[i] += n
+	}
+	return nil
+}
+
+// pair is two neighbours of one lane, by position in the pending region.
+type pair struct {
+	older, newer int
+	distance     int
+	weight       uint32
+}
+
+// pairs lists the neighbours that may be merged, the cheapest loss of
+// resolution first: short distance, few merges so far, old before new [P-4.8].
+func pairs(items []*Item, from uint64, model string, anyModel bool) []pair {
+	var found []pair
+	last := map[string]int{}
+	for i, it := range items {
+		if it.Index < from || it.lane == "" || !anyModel && it.Model != model {
+			continue
+		}
+		if j, ok := last[it.lane]; ok {
+			found = append(found, pair{
+				older: j, newer: i, distance: distance(items[j].start, it.start),
+				weight: items[j].weight + it.weight,
+			})
+		}
+		last[it.lane] = i
+	}
+	slices.SortStableFunc(found, func(a, b pair) int {
+		return cmp.Or(cmp.Compare(a.distance, b.distance), cmp.Compare(a.weight, b.weight), cmp.Compare(a.older, b.older))
+	})
+	return found
+}
