@@ -112,6 +112,14 @@ func NextChain(prev, body []byte) []byte {
 	return h.Sum(nil)[:ChainSize]
 }
 
+// Successor is the epoch that follows one that had to be closed. It is derived,
+// so that a device that has forgotten that it moved on, and a server, know
+// which one to ask for next [P-4.9].
+func Successor(epoch []byte) []byte {
+	h := sha256.Sum256(append([]byte("vedette epoch after "), epoch...))
+	return h[:EpochSize]
+}
+
 // Add returns a + b. A nil tally is zero.
 func (t *Tally) Add(o *Tally) *Tally {
 	return &Tally{Rows: t.GetRows() + o.GetRows(), Labels: t.GetLabels() + o.GetLabels()}

@@ -1,10 +1,6 @@
 package outbox
 
-import (
-	"crypto/sha256"
-
-	"github.com/vedette-edge/vedette/protocol"
-)
+import "github.com/vedette-edge/vedette/protocol"
 
 // Sum is a protocol.Tally by value.
 type Sum struct{ Rows, Labels uint64 }
@@ -27,13 +23,7 @@ func (s Sum) minus(o Sum) (d Sum, ok bool) {
 // EpochID names one unbroken counter of records.
 type EpochID [protocol.EpochSize]byte
 
-// successor is the epoch that follows when this one had to be closed. It is
-// derived, so that an outbox that has forgotten that it already moved on asks
-// for the right epoch next [P-4.9].
-func (e EpochID) successor() EpochID {
-	h := sha256.Sum256(append([]byte("vedette epoch after "), e[:]...))
-	return EpochID(h[:protocol.EpochSize])
-}
+func (e EpochID) successor() EpochID { return EpochID(protocol.Successor(e[:])) }
 
 // chainValue is the chain of all bodies of an epoch up to one.
 type chainValue [protocol.ChainSize]byte
