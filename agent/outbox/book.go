@@ -179,10 +179,22 @@ func (b *Book) CloseLeft() (Change, bool) {
 	return Change{}, false
 }
 
-// Merge replaces two pending records of one lane by their union. It takes the
-// place of the newer one, so nothing that was absorbed ever lies above Moved
-// when the union itself does not [P-4.8].
-func (b *Book) Merge(older, newer int, union Entry) Change {
+// Merge replaces the two closest neighbours of one lane, among the pending
+// records that of accepts, by their union; false when there are none. windows
+// adds a window into a later one [P-4.8].
+func (b *Book) Merge(of func(*Item) bool, windows func(into, from *protocol.Window) error) (Change, bool) {
+	for _, p := range pairs(b.pending, b.mergeable(), of) {
+		union, err := join(b.pending[p.older].Entry, b.pending[p.newer].Entry, windows)
+		if err == nil {
+			return b.unite(p.older, p.newer, union), true
+		} // else not of one shape after all: the next pair
+	}
+	return Change{}, false
+}
+
+// unite puts the union in the place of the newer record, so nothing that was
+// absorbed ever lies above Moved when the union itself does not.
+func (b *Book) unite(older, newer int, union Entry) Change {
 	a, z := b.pending[older], b.pending[newer]
 	it := &Item{Entry: union, Index: z.Index, absorbed: slices.Concat(a.absorbed, []uint64{a.Index}, z.absorbed)}
 	next := b.copy()

@@ -88,9 +88,9 @@ func checksum(length uint32, payload []byte) uint32 {
 	return crc32.Update(crc32.Checksum(l[:], castagnoli), castagnoli, payload)
 }
 
-// encode writes the frame. The bodies come last, so that they can be cut out of
+// Encode writes the frame. The bodies come last, so that they can be cut out of
 // the encoded string without copying.
-func (f *Frame) encode() string {
+func (f *Frame) Encode() string {
 	w := make(writer, frameHeader, frameHeader+256+len(f.Body))
 	w.head(&f.Head)
 	w = append(w, f.Kind)

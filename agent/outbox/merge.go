@@ -15,13 +15,8 @@ import (
 // errUnlike says that two records of one lane do not have the same shape.
 var errUnlike = errors.New("records do not have the same shape")
 
-// merger joins two entries of one lane.
-type merger struct {
-	windows func(into, from *protocol.Window) error
-}
-
-// join merges the older entry into the newer one. Counts are exact [P-4.8].
-func (m merger) join(older, newer Entry) (Entry, error) {
+// join merges the older entry into the newer one of its lane. Counts are exact [P-4.8].
+func join(older, newer Entry, windows func(into, from *protocol.Window) error) (Entry, error) {
 	from, into := &protocol.Body{}, &protocol.Body{}
 	if err := proto.Unmarshal([]byte(older.Body), from); err != nil {
 		return Entry{}, fmt.Errorf("decode older record: %w", err)
@@ -29,7 +24,7 @@ func (m merger) join(older, newer Entry) (Entry, error) {
 	if err := proto.Unmarshal([]byte(newer.Body), into); err != nil {
 		return Entry{}, fmt.Errorf("decode newer record: %w", err)
 	}
-	if err := m.bodies(into, from); err != nil {
+	if err := joinBodies(into, from, windows); err != nil {
 		return Entry{}, err
 	}
 	e, err := NewEntry(into)
@@ -42,10 +37,10 @@ func (m merger) join(older, newer Entry) (Entry, error) {
 	return e, nil
 }
 
-func (m merger) bodies(into, from *protocol.Body) error {
+func joinBodies(into, from *protocol.Body, windows func(into, from *protocol.Window) error) error {
 	switch k := into.GetKind().(type) {
 	case *protocol.Body_Window:
-		return m.windows(k.Window, from.GetWindow())
+		return windows(k.Window, from.GetWindow())
 	case *protocol.Body_Labels:
 		return mergeLabels(k.Labels, from.GetLabels())
 	case *protocol.Body_Event:
@@ -56,8 +51,8 @@ func (m merger) bodies(into, from *protocol.Body) error {
 	}
 }
 
-// mergeWindows adds counts and leaves the sketches it cannot read out.
-func mergeWindows(into, from *protocol.Window) error {
+// MergeCounts adds counts and leaves the sketches it cannot read out.
+func MergeCounts(into, from *protocol.Window) error {
 	if len(into.GetStreams()) != len(from.GetStreams()) {
 		return errUnlike
 	}
@@ -143,11 +138,11 @@ type pair struct {
 
 // pairs lists the neighbours that may be merged, the cheapest loss of
 // resolution first: short distance, few merges so far, old before new [P-4.8].
-func pairs(items []*Item, from uint64, model string, anyModel bool) []pair {
+func pairs(items []*Item, from uint64, of func(*Item) bool) []pair {
 	var found []pair
 	last := map[string]int{}
 	for i, it := range items {
-		if it.Index < from || it.lane == "" || !anyModel && it.Model != model {
+		if it.Index < from || it.lane == "" || !of(it) {
 			continue
 		}
 		if j, ok := last[it.lane]; ok {

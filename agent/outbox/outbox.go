@@ -91,7 +91,6 @@ type Stats struct {
 // Outbox is safe for concurrent use.
 type Outbox struct {
 	opt     Options
-	merge   merger
 	log     *slog.Logger
 	changed chan struct{}
 	lock    *os.File
@@ -129,13 +128,13 @@ func newOutbox(path string, opt Options) *Outbox {
 	opt.ModelBytes = cmp.Or(opt.ModelBytes, DefaultModelBytes)
 	opt.TotalBytes = cmp.Or(opt.TotalBytes, DefaultTotalBytes)
 	if opt.Merge == nil {
-		opt.Merge = mergeWindows
+		opt.Merge = MergeCounts
 	}
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Outbox{
-		opt: opt, merge: merger{windows: opt.Merge}, log: opt.Logger,
+		opt: opt, log: opt.Logger,
 		changed: make(chan struct{}, 1), store: store{path: path},
 	}
 }

@@ -139,7 +139,7 @@ func writeFrames(path string, frames []Frame) (err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	var buf []byte
 	for i := range frames {
-		buf = appendSet(buf[:0], frames[i].key(), frames[i].encode())
+		buf = appendSet(buf[:0], frames[i].key(), frames[i].Encode())
 		if _, err := f.Write(buf); err != nil {
 			return fmt.Errorf("write outbox file: %w", err)
 		}

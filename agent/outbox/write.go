@@ -93,7 +93,7 @@ func (o *Outbox) writeOne(c Change) error {
 		*c.After = *image
 		return o.replace(c.After, frames, "")
 	}
-	value := c.Frame.encode()
+	value := c.Frame.Encode()
 	if err := o.store.write(c.Frame.key(), value, c.Drop); err != nil {
 		return fmt.Errorf("append to outbox file: %w", err)
 	}
@@ -210,22 +210,19 @@ func (o *Outbox) makeRoom(w *work) {
 
 // relieve makes one step towards less; false when there is none.
 func (o *Outbox) relieve(w *work, model string, anyModel bool) bool {
-	for _, p := range pairs(w.book.pending, w.book.mergeable(), model, anyModel) {
-		union, err := o.merge.join(w.book.pending[p.older].Entry, w.book.pending[p.newer].Entry)
-		if err != nil {
-			continue // not of one shape after all: the next pair
-		}
-		w.do(w.book.Merge(p.older, p.newer, union))
+	of := func(it *Item) bool { return anyModel || it.Model == model }
+	if c, ok := w.book.Merge(of, o.opt.Merge); ok {
+		w.do(c)
 		w.merged++
 		return true
 	}
-	return o.giveUp(w, model, anyModel)
+	return o.giveUp(w, of)
 }
 
-func (o *Outbox) giveUp(w *work, model string, anyModel bool) bool {
+func (o *Outbox) giveUp(w *work, of func(*Item) bool) bool {
 	from := w.book.mergeable()
 	i := slices.IndexFunc(w.book.pending, func(it *Item) bool {
-		return it.Index >= from && (anyModel || it.Model == model) && it.cost() > 2*overhead
+		return it.Index >= from && of(it) && it.cost() > 2*overhead
 	})
 	if i < 0 {
 		return false
