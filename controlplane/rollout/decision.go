@@ -39,9 +39,16 @@ type Decision struct {
 	Assign  []Assigned `json:"assign,omitempty"` // what devices are to run from now on
 }
 
+// Subjects of a Change.
+const (
+	SubjectRollout = "rollout"
+	SubjectWave    = "wave"
+	SubjectDevices = "devices"
+)
+
 // Change is one transition with its reason.
 type Change struct {
-	Subject string   `json:"subject"`        // "rollout", "wave", "devices"
+	Subject string   `json:"subject"`        // a Subject… constant
 	Wave    int      `json:"wave,omitempty"` // for a wave
 	From    string   `json:"from,omitempty"`
 	To      string   `json:"to"`

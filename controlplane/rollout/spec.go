@@ -22,9 +22,10 @@ const (
 	// DefaultDecision bounds every state that waits for a person. A weekend
 	// fits.
 	DefaultDecision = 72 * time.Hour
-	// DefaultQuorum is the share of a wave's devices that must be healthy
-	// before it may pass without the rest.
-	DefaultQuorum = 0.9
+	// DefaultQuorum is the share of a wave's devices that must be healthy for it
+	// to pass. In most fleets some devices are away at any moment; a wave that
+	// fewer than half of its devices speak for has shown nothing.
+	DefaultQuorum = 0.5
 	// DefaultControl is the share of devices held out until the last wave.
 	DefaultControl = 0.1
 )
@@ -44,7 +45,7 @@ type Spec struct {
 	Selector string         `json:"selector,omitempty"` // label selector, empty selects all devices
 
 	Waves   []WaveSpec `json:"waves,omitempty"`
-	Control float64    `json:"control"`         // share of devices held out until the last wave
+	Control *float64   `json:"control,omitempty"` // share of devices held out until the last wave
 	Gates   []GateSpec `json:"gates,omitempty"` // those not named take their defaults
 
 	Budget    int       `json:"budget,omitempty"` // devices under way at one time, 0 for no limit
@@ -72,7 +73,7 @@ type WaveSpec struct {
 	Name     string           `json:"name,omitempty"`
 	Count    int              `json:"count,omitempty"`
 	Percent  float64          `json:"percent,omitempty"`
-	Soak     release.Duration `json:"soak,omitempty"`     // time a device must be seen healthy, and the wave's gates watched
+	Soak     *release.Duration `json:"soak,omitempty"`     // time a device must be seen healthy, and the wave's gates watched
 	Quorum   float64          `json:"quorum,omitempty"`   // share of members that must be healthy
 	Lateness release.Duration `json:"lateness,omitempty"` // silence after which a device no longer holds the wave up
 	Approval bool             `json:"approval,omitempty"` // a person approves before it opens
@@ -109,7 +110,7 @@ const (
 // GateSpec is one gate. Limit is the largest value that is still good.
 type GateSpec struct {
 	Kind         GateKind     `json:"kind"`
-	Limit        float64      `json:"limit"`
+	Limit        *float64     `json:"limit,omitempty"`
 	Min          uint64       `json:"min,omitempty"` // rows (accuracy: labels) a device needs before it counts
 	Inconclusive Inconclusive `json:"inconclusive,omitempty"`
 	Off          bool         `json:"off,omitempty"`

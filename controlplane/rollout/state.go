@@ -40,7 +40,7 @@ type Header struct {
 type Waiver struct {
 	Gate  GateKind `json:"gate"`
 	Wave  int      `json:"wave"`
-	Value float64  `json:"value"` // numerator of a counting gate, value of a statistical one
+	Failed float64 `json:"failed"` // numerator of the gate then
 }
 
 // Wave is one wave.
@@ -48,8 +48,7 @@ type Wave struct {
 	State    WaveState    `json:"state"`
 	Since    time.Time    `json:"since,omitzero"`     // in this state
 	Opened   time.Time    `json:"opened,omitzero"`    //
-	SoakEnds time.Time    `json:"soak_ends,omitzero"` // while soaking
-	Deadline time.Time    `json:"deadline,omitzero"`  // zero when passed or failed
+	SoakEnds time.Time    `json:"soak_ends,omitzero"` // while soaking; without one a wave ends with the rollout's deadline
 	Closed   time.Time    `json:"closed,omitzero"`
 	Planned  int          `json:"planned,omitempty"` // members when it opened
 	Forced   bool         `json:"forced,omitempty"`  // closed by a person
@@ -62,7 +61,7 @@ type Device struct {
 	State    DeviceState    `json:"state"`
 	Wave     int            `json:"wave,omitempty"`    // 1 is the first, 0 for none yet
 	Since    time.Time      `json:"since"`             // in this state
-	Deadline time.Time      `json:"deadline,omitzero"` // zero in a final state
+	Deadline time.Time      `json:"deadline,omitzero"` // zero for the rollout's; see State.DeadlineOf
 	Profile  string         `json:"profile,omitempty"`
 	Site     string         `json:"site,omitempty"`
 	Control  bool           `json:"control,omitempty"` // held out until the last wave
@@ -70,6 +69,7 @@ type Device struct {
 	Late     bool           `json:"late,omitempty"`    // passed a deadline unheard: holds nothing up
 	Old      release.Digest `json:"old,omitzero"`      // what it goes back to, zero for nothing
 	Order    Order          `json:"order"`
+	Home     bool           `json:"home,omitempty"`   // seen off the release after the newest order back
 	Offered  time.Time      `json:"offered,omitzero"` // newest offer
 	Tries    int            `json:"tries,omitempty"`  // offers made
 	Code     string         `json:"code,omitempty"`

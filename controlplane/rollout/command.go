@@ -1,0 +1,182 @@
+package rollout
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// What a command may be answered.
+var (
+	// ErrNotNow says that the action does not fit the state the rollout is in.
+	ErrNotNow = errors.New("not possible now")
+	// ErrReason says that the command gives no reason or names no actor.
+	ErrReason = errors.New("a reason is needed: it goes into the ledger")
+	// ErrHeld says that another rollout of the same model has some of the devices.
+	ErrHeld = errors.New("another rollout of the model has devices of this one")
+	// ErrNobody says that the selector matches no device that could be offered anything.
+	ErrNobody = errors.New("no device matches the selector")
+)
+
+// Actions are the actions that are possible now, in a fixed order.
+func (s *State) Actions() []Action {
+	var out []Action
+	for _, a := range []Action{Start, Approve, Deny, Stop, Resume, Next, Retry, Abort, Rollback} {
+		if s.allows(a) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (s *State) allows(a Action) bool {
+	status := s.Header.Status
+	switch a {
+	case Start:
+		return status == StatusDraft
+	case Approve, Deny:
+		return status == StatusAwaiting
+	case Stop:
+		return status == StatusRunning || status == StatusAwaiting
+	case Resume:
+		return status == StatusPaused || status == StatusHalted
+	case Next:
+		w := s.wave()
+		return status == StatusRunning && w != nil && (w.State == WaveOpen || w.State == WaveSoaking)
+	case Retry:
+		return (status == StatusRunning || status == StatusPaused || status == StatusHalted) && len(s.retriable()) > 0
+	case Abort:
+		return !status.Final()
+	case Rollback:
+		return s.Header.Wave > 0 && status != StatusReverting && status != StatusReverted && s.outstanding() > 0
+	}
+	return false
+}
+
+// retriable are the devices of opened waves that tried and are out.
+func (s *State) retriable() []string {
+	var out []string
+	for _, id := range s.ids() {
+		d := s.Devices[id]
+		if d.Wave > 0 && d.Tries > 0 && (d.State == DeviceFailed || d.State == DeviceReverted || d.State == DeviceRefused) {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// obey carries out a command or says why not.
+func (t *turn) obey(c Command) error {
+	if strings.TrimSpace(c.Reason) == "" || c.Actor == "" {
+		return fmt.Errorf("%s rollout %s: %w", c.Action, t.ID, ErrReason)
+	}
+	if !t.allows(c.Action) {
+		return fmt.Errorf("%s rollout %s: %w: it is %s, possible are %v", c.Action, t.ID, ErrNotNow, t.Header.Status, t.Actions())
+	}
+	why := fmt.Sprintf("%s by %s: %s", c.Action, c.Actor, c.Reason)
+	switch c.Action {
+	case Start:
+		return t.start(why)
+	case Approve:
+		t.Header.Approved = t.Header.Wave + 1
+		t.setStatus(StatusRunning, why)
+	case Deny:
+		t.unapproved(why)
+	case Stop:
+		t.setStatus(StatusPaused, why)
+	case Resume:
+		t.resume(why)
+	case Next:
+		return t.next(why)
+	case Retry:
+		t.retry(why)
+	case Abort:
+		t.abort(why)
+	case Rollback:
+		t.startBack(why)
+	}
+	return nil
+}
+
+func (t *turn) start(why string) error {
+	if err := Startable(t.facts); err != nil {
+		return fmt.Errorf("start rollout %s: %w", t.ID, err)
+	}
+	t.Header.Started = t.now
+	t.Header.Overall = t.now.Add(time.Duration(t.Spec.Deadline))
+	t.setStatus(StatusRunning, why)
+	return nil
+}
+
+// Startable says whether a rollout over these devices may start: two rollouts
+// never have the same model on the same device, and one without devices is a
+// mistake in the selector.
+func Startable(f *Facts) error {
+	var held []string
+	selected := 0
+	for _, id := range slices.Sorted(maps.Keys(f.Devices)) {
+		d := f.Devices[id]
+		if !d.Selected {
+			continue
+		}
+		selected++
+		if d.Holder != "" {
+			held = append(held, id+" is in "+d.Holder)
+		}
+	}
+	switch {
+	case len(held) > 3:
+		return fmt.Errorf("%w: %s and %d more; end that rollout or narrow the selector", ErrHeld, strings.Join(held[:3], ", "), len(held)-3)
+	case len(held) > 0:
+		return fmt.Errorf("%w: %s; end that rollout or narrow the selector", ErrHeld, strings.Join(held, ", "))
+	case selected == 0:
+		return fmt.Errorf("%w: compare it with `vedette device list`", ErrNobody)
+	}
+	return nil
+}
+
+// resume goes on. After a halt, whatever fails now is waived: the person has
+// seen it. It fails again when it gets worse.
+func (t *turn) resume(why string) {
+	if w := t.wave(); w != nil && t.Header.Status == StatusHalted {
+		t.waive()
+		if w.State == WaveFailed {
+			t.setWave(t.Header.Wave, WaveOpen, why)
+		}
+	}
+	t.setStatus(StatusRunning, why)
+}
+
+func (t *turn) waive() {
+	for _, g := range Judge(t.State, t.facts, t.now) {
+		if g.Result != GateFail {
+			continue
+		}
+		t.Header.Waived = slices.DeleteFunc(t.Header.Waived, func(w Waiver) bool { return w.Gate == g.Gate })
+		t.Header.Waived = append(t.Header.Waived, Waiver{Gate: g.Gate, Wave: t.Header.Wave, Failed: g.Numerator})
+	}
+}
+
+// next closes the newest wave as it stands and lets the one after it open. It
+// does not overrule a gate that fails: resume does, after the halt.
+func (t *turn) next(why string) error {
+	for _, g := range Judge(t.State, t.facts, t.now) {
+		if g.Result == GateFail {
+			return fmt.Errorf("next wave of rollout %s: %w: gate %s fails: %s", t.ID, ErrNotNow, g.Gate, g.Text)
+		}
+	}
+	t.Header.Approved = max(t.Header.Approved, t.Header.Wave+1)
+	t.pass(t.Header.Wave, why, true)
+	return nil
+}
+
+// retry offers the release again to devices that tried and are out. The new
+// offer is a new decision, so devices that refused it try it once more.
+func (t *turn) retry(why string) {
+	for _, id := range t.retriable() {
+		t.move(id, DeviceWaiting, "", why)
+	}
+}

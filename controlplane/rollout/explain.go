@@ -1,0 +1,130 @@
+package rollout
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Explanation says where a rollout stands and what it waits for.
+type Explanation struct {
+	Summary string   `json:"summary"` // one sentence
+	Waiting []string `json:"waiting"` // what must happen before it moves, one sentence each
+}
+
+// Explain says why the rollout is where it is.
+func Explain(s *State, f *Facts, now time.Time) Explanation {
+	t := &turn{State: s.clone(), facts: f, now: Moment(now)}
+	h := s.Header
+	e := Explanation{Summary: fmt.Sprintf("%s since %s", h.Status, h.Since.Format(time.RFC3339))}
+	if h.Wave > 0 {
+		e.Summary += fmt.Sprintf(", wave %d of %d is %s", h.Wave, len(s.Waves), s.wave().State)
+	}
+	if h.Cause != "" {
+		e.Summary += ": " + h.Cause
+	}
+	e.Waiting = t.waitsFor()
+	if !h.Deadline.IsZero() {
+		e.Waiting = append(e.Waiting, fmt.Sprintf("otherwise it ends by %s", h.Deadline.Format(time.RFC3339)))
+	}
+	return e
+}
+
+func (t *turn) waitsFor() []string {
+	switch t.Header.Status {
+	case StatusDraft:
+		return []string{"a person must start it"}
+	case StatusAwaiting:
+		return []string{fmt.Sprintf("a person must approve wave %d", t.Header.Wave+1)}
+	case StatusPaused:
+		return []string{"a person must resume it; devices under way go on"}
+	case StatusHalted:
+		return []string{"a person must resume, retry, roll back or abort it"}
+	case StatusReverting:
+		return []string{fmt.Sprintf("%d devices are not yet seen off the release", t.outstanding())}
+	case StatusRunning:
+		return t.runningWaits()
+	case StatusReverted, StatusCompleted, StatusAborted:
+	}
+	return nil
+}
+
+func (t *turn) runningWaits() []string {
+	w := t.wave()
+	if w == nil || w.State == WavePassed {
+		return []string{fmt.Sprintf("wave %d needs a device that can be taken", t.Header.Wave+1)}
+	}
+	out := t.underWayByState()
+	if len(out) == 0 {
+		out = t.holding()
+	}
+	return out
+}
+
+func (t *turn) underWayByState() []string {
+	byState := map[DeviceState][]string{}
+	for id, d := range t.Devices {
+		if d.Wave == t.Header.Wave && !d.Late && (d.State == DeviceWaiting || d.State == DeviceOffered || d.State.working()) {
+			byState[d.State] = append(byState[d.State], id)
+		}
+	}
+	var out []string
+	for _, state := range []DeviceState{DeviceWaiting, DeviceOffered, DeviceDownloading, DeviceVerifying, DeviceTrialing} {
+		if ids := byState[state]; len(ids) > 0 {
+			out = append(out, fmt.Sprintf("%d devices are %s: %s", len(ids), state, some(ids)))
+		}
+	}
+	return out
+}
+
+// some names a few devices.
+func some(ids []string) string {
+	const few = 5
+	slices.Sort(ids)
+	if len(ids) > few {
+		return strings.Join(ids[:few], ", ") + ", …"
+	}
+	return strings.Join(ids, ", ")
+}
+
+// ExplainDevice says why a device is where it is in the rollout.
+func ExplainDevice(s *State, f *Facts, device string) string {
+	d, known := s.Devices[device]
+	facts, seen := f.Devices[device]
+	switch {
+	case !known && !seen:
+		return "not part of the rollout: its labels do not match the selector"
+	case !known && facts.Holder != "":
+		return "held by rollout " + facts.Holder + ", which has this model on this device"
+	case !known && facts.Revoked:
+		return "revoked or cloned: it is offered nothing"
+	case !known && !facts.Selected:
+		return "its labels no longer match the selector"
+	case !known:
+		return "selected, but in no wave yet: waves take devices in order of a hash of rollout and device"
+	}
+	return s.explainKnown(device, d)
+}
+
+func (s *State) explainKnown(device string, d Device) string {
+	text := fmt.Sprintf("%s since %s", d.State, d.Since.Format(time.RFC3339))
+	switch {
+	case d.Already:
+		text += ": it ran the release before, and counts for nothing"
+	case d.Control && d.Wave == 0:
+		text += ": control group, held out until the last wave"
+	case d.Wave > 0:
+		text += fmt.Sprintf(", in wave %d", d.Wave)
+	}
+	if d.Message != "" {
+		text += fmt.Sprintf(": %s (%s)", d.Message, d.Code)
+	}
+	if d.Late {
+		text += "; not heard of in time, it holds nothing up"
+	}
+	if due := s.DeadlineOf(device); !due.IsZero() {
+		text += "; ends by " + due.Format(time.RFC3339)
+	}
+	return text
+}

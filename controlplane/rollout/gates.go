@@ -1,0 +1,161 @@
+package rollout
+
+import (
+	"fmt"
+	"time"
+)
+
+// Judge answers every gate of a rollout from the facts, over all devices that
+// were offered the release so far. It is what a wave rests on when it closes
+// and what stops a rollout at any moment before.
+func Judge(s *State, f *Facts, now time.Time) []GateResult {
+	j := &judge{s: s, f: f, tally: s.tally()}
+	var out []GateResult
+	for _, spec := range s.Spec.Gates {
+		if spec.Off {
+			continue
+		}
+		g := j.answer(spec)
+		g.Gate, g.Limit, g.From, g.To = spec.Kind, spec.limit(), s.Header.Started, Moment(now)
+		if g.Result == GateFail && s.waived(g) {
+			g.Result = GateWaived
+		}
+		out = append(out, g)
+	}
+	return out
+}
+
+// judge is what the gates of one moment share.
+type judge struct {
+	s      *State
+	f      *Facts
+	tally  tally
+	groups *groups // made when the first gate that compares asks for them
+}
+
+func (j *judge) answer(spec GateSpec) GateResult {
+	switch spec.Kind {
+	case Golden:
+		return j.tally.golden(spec)
+	case Install:
+		return j.tally.install(spec)
+	case Crash:
+		return j.tally.crash(spec)
+	case Errors:
+		return j.errors(spec)
+	case Latency:
+		return j.latency(spec)
+	case Drift:
+		return j.drift(spec)
+	case Accuracy:
+		return j.accuracy(spec)
+	}
+	return GateResult{Result: GateInconclusive, Text: "unknown gate"}
+}
+
+// waived says that a person resumed over this failure: for a gate that counts
+// devices as long as no more fail, for a comparison until the wave ends.
+func (s *State) waived(g GateResult) bool {
+	for _, w := range s.Header.Waived {
+		if w.Gate != g.Gate {
+			continue
+		}
+		if g.Gate == Golden || g.Gate == Install || g.Gate == Crash {
+			return g.Numerator <= w.Failed
+		}
+		return w.Wave == s.Header.Wave
+	}
+	return false
+}
+
+// tally counts devices by how far they got. Devices that cannot run the
+// release, left the rollout or were already on it are in none of the counts.
+type tally struct {
+	open      int // offered and not late: they may still try
+	trying    int // seen at work
+	activated int // seen to serve it, later reverted ones too
+	failed    int // did not get that far
+	wrong     int // of failed: golden vectors disagreed
+	fellBack  int // of activated: no longer on it
+}
+
+func (s *State) tally() tally {
+	var c tally
+	for _, d := range s.Devices {
+		if d.Already || d.Order.Kind != Forward {
+			continue
+		}
+		c.add(d)
+	}
+	return c
+}
+
+func (c *tally) add(d Device) {
+	switch d.State {
+	case DeviceOffered:
+		if !d.Late {
+			c.open++
+		}
+	case DeviceDownloading, DeviceVerifying, DeviceTrialing:
+		c.trying++
+	case DeviceActive, DeviceHealthy:
+		c.activated++
+	case DeviceReverted:
+		c.activated++
+		c.fellBack++
+	case DeviceFailed:
+		c.failed++
+		if d.Code == CodeGolden {
+			c.wrong++
+		}
+	case DeviceWaiting, DeviceRefused, DeviceSuperseded:
+	}
+}
+
+// ended is how many devices tried and came to an end.
+func (c tally) ended() int { return c.activated + c.failed }
+
+// tried is how many devices began.
+func (c tally) tried() int { return c.ended() + c.trying }
+
+// count answers a gate over devices. It fails as soon as more devices are bad
+// than the limit allows of those that tried or may still try, so that the first
+// failure of many does not stop a wave whose limit allows some. It passes on
+// those that came to an end.
+func count(spec GateSpec, bad, ended, possible int, what string) GateResult {
+	g := GateResult{Numerator: float64(bad), Denominator: float64(ended)}
+	if ended > 0 {
+		g.Value = g.Numerator / g.Denominator
+	}
+	allowed := spec.limit() * float64(possible)
+	g.Text = fmt.Sprintf("%d of %d devices %s (%.1f %%, limit %.1f %%)", bad, ended, what, 100*g.Value, 100*spec.limit())
+	switch {
+	case float64(bad) > allowed+1e-9:
+		g.Result = GateFail
+	case ended == 0:
+		g.Result, g.Text = GateInconclusive, "no device has tried yet"
+	case g.Value <= spec.limit():
+		g.Result = GatePass
+	default:
+		g.Result = GateInconclusive
+		g.Text += fmt.Sprintf("; more than %d of %d would stop the rollout", int(allowed), possible)
+	}
+	return g
+}
+
+func (c tally) golden(spec GateSpec) GateResult {
+	c.open = 0 // a wrong answer on one device is about the release, not about that device
+	return count(spec, c.wrong, c.ended(), c.tried(), "compute other outputs than the training framework")
+}
+
+func (c tally) install(spec GateSpec) GateResult {
+	return count(spec, c.failed, c.ended(), c.tried()+c.open, "failed to install it")
+}
+
+func (c tally) crash(spec GateSpec) GateResult {
+	g := count(spec, c.fellBack, c.activated, c.activated+c.trying+c.open, "fell back after activation")
+	if c.activated == 0 && g.Result != GateFail {
+		g.Text = "no device has activated it yet"
+	}
+	return g
+}

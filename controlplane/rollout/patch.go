@@ -1,0 +1,159 @@
+package rollout
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+
+	"github.com/vedette-edge/vedette/protocol/release"
+)
+
+// Empty says that nothing was decided.
+func (d *Decision) Empty() bool {
+	return d.Command == nil && d.Patch.Header == nil && len(d.Patch.Waves) == 0 && len(d.Patch.Devices) == 0
+}
+
+// decision is what turns old into the present state.
+func (t *turn) decision(old *State, cmd *Command) *Decision {
+	d := &Decision{Format: Format, At: t.now, Command: cmd, Changes: t.changes, Patch: diff(old, t.State)}
+	byRelease := map[release.Digest][]string{}
+	for _, id := range slices.Sorted(maps.Keys(t.assign)) {
+		byRelease[t.assign[id]] = append(byRelease[t.assign[id]], id)
+	}
+	for r, ids := range byRelease {
+		d.Assign = append(d.Assign, Assigned{Model: t.Spec.Model, Release: r, Devices: ids})
+	}
+	slices.SortFunc(d.Assign, func(a, b Assigned) int { return cmp.Compare(a.Devices[0], b.Devices[0]) })
+	return d
+}
+
+func diff(old, now *State) Patch {
+	var p Patch
+	if !reflect.DeepEqual(old.Header, now.Header) {
+		p.Header = &now.Header
+	}
+	for i := range now.Waves {
+		if !reflect.DeepEqual(old.Waves[i], now.Waves[i]) {
+			if p.Waves == nil {
+				p.Waves = map[int]Wave{}
+			}
+			p.Waves[i+1] = now.Waves[i]
+		}
+	}
+	for id, d := range now.Devices {
+		if was, ok := old.Devices[id]; !ok || was != d {
+			if p.Devices == nil {
+				p.Devices = map[string]Device{}
+			}
+			p.Devices[id] = d
+		}
+	}
+	return p
+}
+
+// Apply returns the state after a decision that was committed as ledger record
+// seq. Orders of the decision get that sequence: a device's outcome counts for
+// an order when it answers a desired state that is not older.
+func (s *State) Apply(p Patch, seq uint64) (*State, error) {
+	next, err := s.patched(p)
+	if err != nil {
+		return nil, err
+	}
+	for id := range p.Devices {
+		if d := next.Devices[id]; d.Order.Kind != "" && d.Order.Seq == 0 {
+			d.Order.Seq = seq
+			next.Devices[id] = d
+		}
+	}
+	return next, nil
+}
+
+// patched returns the state after a patch, its new orders without sequences.
+func (s *State) patched(p Patch) (*State, error) {
+	next := s.clone()
+	if p.Header != nil {
+		next.Header = *p.Header
+	}
+	for n, w := range p.Waves {
+		if n < 1 || n > len(next.Waves) {
+			return nil, fmt.Errorf("apply decision to rollout %s: it has no wave %d", s.ID, n)
+		}
+		next.Waves[n-1] = w
+	}
+	maps.Copy(next.Devices, p.Devices)
+	return next, nil
+}
+
+// Diff is what turns facts f into now.
+func (f *Facts) Diff(now *Facts) FactsPatch {
+	var p FactsPatch
+	for id, d := range now.Devices {
+		if was, ok := f.Devices[id]; !ok || !reflect.DeepEqual(was, d) {
+			if p.Devices == nil {
+				p.Devices = map[string]DeviceFacts{}
+			}
+			p.Devices[id] = d
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(f.Devices)) {
+		if _, ok := now.Devices[id]; !ok {
+			p.Gone = append(p.Gone, id)
+		}
+	}
+	return p
+}
+
+// Apply returns the facts after a patch.
+func (f *Facts) Apply(p FactsPatch) *Facts {
+	next := &Facts{Devices: maps.Clone(f.Devices)}
+	if next.Devices == nil {
+		next.Devices = map[string]DeviceFacts{}
+	}
+	for _, id := range p.Gone {
+		delete(next.Devices, id)
+	}
+	maps.Copy(next.Devices, p.Devices)
+	return next
+}
+
+// Digest is the SHA-256, in hex, of the canonical JSON of a state and the facts
+// it was decided on: the state as Step returned it, its new orders without
+// sequences.
+func Digest(s *State, f *Facts) (string, error) {
+	h := sha256.New()
+	enc := json.NewEncoder(h) // map keys are sorted, times are in one form: the bytes are the same everywhere
+	if err := enc.Encode(s); err != nil {
+		return "", fmt.Errorf("encode state of rollout %s: %w", s.ID, err)
+	}
+	if err := enc.Encode(f); err != nil {
+		return "", fmt.Errorf("encode facts of rollout %s: %w", s.ID, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// Replay checks one committed decision: with these facts, at that time and
+// with that command, Step must come to it again. It returns the state after it.
+func Replay(s *State, f *Facts, d *Decision, seq uint64) (*State, error) {
+	_, again, err := Step(s, f, d.At, d.Command)
+	if err != nil {
+		return nil, fmt.Errorf("replay decision %d of rollout %s: %w", seq, s.ID, err)
+	}
+	want, err := json.Marshal(d)
+	if err != nil {
+		return nil, fmt.Errorf("encode decision %d: %w", seq, err)
+	}
+	got, err := json.Marshal(again)
+	if err != nil {
+		return nil, fmt.Errorf("encode decision %d: %w", seq, err)
+	}
+	if !bytes.Equal(want, got) {
+		return nil, fmt.Errorf("decision %d of rollout %s does not follow from its facts: recorded %.200s, replayed %.200s", seq, s.ID, want, got)
+	}
+	return s.Apply(d.Patch, seq)
+}

@@ -1,0 +1,104 @@
+package rollout
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
+	"math"
+	"slices"
+)
+
+// A rank orders the devices of one rollout. The rollout's id is part of it, so
+// that no device is the canary of every rollout, and anyone can compute it
+// again.
+func rank(rollout, purpose, device string) string {
+	sum := sha256.Sum256([]byte(rollout + "\x00" + purpose + "\x00" + device))
+	return hex.EncodeToString(sum[:])
+}
+
+// Purposes of a rank. The control group has one of its own: whoever is in it
+// says nothing about who would have been the canary.
+const (
+	forWaves   = "wave"
+	forControl = "control"
+)
+
+// candidate is a device that could be placed.
+type candidate struct {
+	id, profile string
+}
+
+// choose takes n of the candidates: the firmware profiles share n in proportion
+// to their sizes by largest remainder, and give their lowest ranks. The result
+// is in order of rank.
+func choose(rollout, purpose string, n int, from []candidate) []string {
+	byProfile := map[string][]string{}
+	for _, c := range from {
+		byProfile[c.profile] = append(byProfile[c.profile], c.id)
+	}
+	sizes := map[string]int{}
+	for profile, ids := range byProfile {
+		sizes[profile] = len(ids)
+		sortByRank(rollout, purpose, ids)
+	}
+	var out []string
+	for profile, k := range apportion(n, sizes) {
+		out = append(out, byProfile[profile][:k]...)
+	}
+	sortByRank(rollout, purpose, out)
+	return out
+}
+
+func sortByRank(rollout, purpose string, ids []string) {
+	ranks := make(map[string]string, len(ids))
+	for _, id := range ids {
+		ranks[id] = rank(rollout, purpose, id)
+	}
+	slices.SortFunc(ids, func(a, b string) int { return cmp.Compare(ranks[a], ranks[b]) })
+}
+
+// apportion shares n out in proportion to sizes by largest remainder; ties go
+// to the larger, then to the first by name. No share is above its size.
+func apportion(n int, sizes map[string]int) map[string]int {
+	total := 0
+	for _, size := range sizes {
+		total += size
+	}
+	n = min(n, total)
+	shares := make(map[string]int, len(sizes))
+	if n <= 0 {
+		return shares
+	}
+	left := n
+	for name, size := range sizes {
+		shares[name] = n * size / total
+		left -= shares[name]
+	}
+	remainder := func(name string) int { return n * sizes[name] % total }
+	order := slices.SortedFunc(maps.Keys(sizes), func(a, b string) int {
+		return cmp.Or(cmp.Compare(remainder(b), remainder(a)), cmp.Compare(sizes[b], sizes[a]), cmp.Compare(a, b))
+	})
+	for _, name := range order[:left] {
+		shares[name]++
+	}
+	return shares
+}
+
+// waveSize is how many devices a wave takes, of free ones that could be
+// taken, when placed are in waves before and held are kept out for now. A wave
+// takes at least one: an empty canary would protect nobody.
+func waveSize(w WaveSpec, placed, free, held int) int {
+	n := w.Count
+	if w.Percent > 0 {
+		// A percentage is rounded up; a hair of float error is not a device.
+		n = int(math.Ceil(float64(placed+free+held)*w.Percent/100-1e-9)) - placed
+	}
+	return min(max(n, 1), free)
+}
+
+// controlSize is how many of n devices are held out: the share rounded to the
+// nearest, and never all of them.
+func controlSize(share float64, n int) int {
+	return max(0, min(int(math.Round(share*float64(n))), n-1))
+}

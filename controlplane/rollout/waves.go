@@ -1,0 +1,369 @@
+package rollout
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+)
+
+// advance opens, fills and closes waves as far as they go now.
+func (t *turn) advance() {
+	for t.Header.Status == StatusRunning {
+		w := t.wave()
+		if w == nil || w.State == WavePassed {
+			if !t.openNext() {
+				return
+			}
+			continue
+		}
+		t.join()
+		t.replaceLate()
+		t.offer()
+		if !t.tryPass() {
+			return
+		}
+	}
+}
+
+// openNext opens the wave after the newest one, or ends the rollout after the
+// last. It says whether the rollout can go on at once.
+func (t *turn) openNext() bool {
+	n := t.Header.Wave + 1
+	if n > len(t.Waves) {
+		t.setStatus(StatusCompleted, "all waves have passed")
+		return false
+	}
+	if n > t.Header.Approved && t.needsApproval(n) {
+		t.setStatus(StatusAwaiting, fmt.Sprintf("wave %d opens when a person approves it", n))
+		return false
+	}
+	if n == 1 {
+		t.holdOut()
+	}
+	free, held := t.pool(n == len(t.Waves))
+	if len(free) == 0 {
+		return t.skip(n)
+	}
+	members := choose(t.ID, forWaves, waveSize(t.waveSpec(n), t.placed(), len(free), held), free)
+	t.setWave(n, WaveOpen, fmt.Sprintf("%d of %d devices that can be taken", len(members), len(free)+held))
+	t.Header.Wave = n
+	t.Waves[n-1].Opened, t.Waves[n-1].Planned = t.now, len(members)
+	t.place(members, n)
+	return true
+}
+
+func (t *turn) needsApproval(n int) bool {
+	return t.waveSpec(n).Approval || n == 1 && t.Spec.Approval
+}
+
+// skip passes a wave for which no device is left, provided that the release has
+// been seen healthy somewhere. Otherwise the wave waits for devices: passing
+// on nothing would take away the protection of the waves.
+func (t *turn) skip(n int) bool {
+	if t.count(func(d Device) bool { return d.State == DeviceHealthy }) == 0 {
+		return false
+	}
+	t.Header.Wave = n
+	t.Waves[n-1].Opened = t.now
+	t.setWave(n, WavePassed, "no device was left for it")
+	return true
+}
+
+func (s *State) count(is func(Device) bool) int {
+	n := 0
+	for _, d := range s.Devices {
+		if is(d) {
+			n++
+		}
+	}
+	return n
+}
+
+// placed counts the devices that are in waves and part of the rollout.
+func (t *turn) placed() int {
+	return t.count(func(d Device) bool {
+		return d.Wave > 0 && !d.Already && d.State != DeviceRefused && d.State != DeviceSuperseded
+	})
+}
+
+// holdOut chooses the control group.
+func (t *turn) holdOut() {
+	free, _ := t.pool(false)
+	if len(t.Waves) < 2 {
+		return
+	}
+	for _, id := range choose(t.ID, forControl, controlSize(*t.Spec.Control, len(free)), free) {
+		d := t.entry(id)
+		d.Control = true
+		t.Devices[id] = d
+		t.note(Change{
+			Subject: SubjectDevices, To: string(DeviceWaiting),
+			Why: "control group: held out until the last wave", Devices: []string{id},
+		})
+	}
+}
+
+// entry is a device's record, a new one if there is none.
+func (t *turn) entry(id string) Device {
+	if d, ok := t.Devices[id]; ok {
+		return d
+	}
+	f := t.facts.Devices[id]
+	return Device{State: DeviceWaiting, Since: t.now, Profile: f.Profile, Site: f.Site}
+}
+
+// pool is who can be taken into a wave: selected, not in one, not held by
+// another rollout, able to run the release. Devices that cannot, and those
+// that run it already, are recorded on the way. held counts the control group,
+// which is free only for the last wave.
+func (t *turn) pool(last bool) (free []candidate, held int) {
+	for _, id := range slices.Sorted(maps.Keys(t.facts.Devices)) {
+		f := t.facts.Devices[id]
+		if !t.eligible(id, f) {
+			continue
+		}
+		d := t.entry(id)
+		code, message := t.Requires.Refuses(f)
+		switch {
+		case code != "":
+			t.refuse(id, d, code, message)
+		case f.Active == t.Spec.Release && d.Order.Kind == "":
+			t.already(id, d)
+		case d.Control && !last:
+			held++
+		default:
+			free = append(free, candidate{id: id, profile: f.Profile})
+		}
+	}
+	return free, held
+}
+
+func (t *turn) eligible(id string, f DeviceFacts) bool {
+	d, known := t.Devices[id]
+	unplaced := !known || d.Wave == 0 && (d.State == DeviceWaiting || d.State == DeviceRefused)
+	return unplaced && f.Selected && !f.Revoked && f.Holder == ""
+}
+
+func (t *turn) refuse(id string, d Device, code, message string) {
+	if d.State == DeviceRefused && d.Code == code {
+		return
+	}
+	t.Devices[id] = d
+	t.move(id, DeviceRefused, code, message)
+}
+
+// already records a device that runs the release without this rollout. It is
+// pinned to it, but proves nothing and is not brought back.
+func (t *turn) already(id string, d Device) {
+	d.Already, d.Wave = true, max(t.Header.Wave, 1)
+	t.Devices[id] = d
+	t.move(id, DeviceHealthy, "", "ran the release before")
+	if t.facts.Devices[id].Assigned != t.Spec.Release {
+		t.order(id, Forward)
+	}
+}
+
+func (t *turn) place(ids []string, n int) {
+	for _, id := range ids {
+		d := t.entry(id)
+		d.State, d.Wave, d.Since, d.Code, d.Message = DeviceWaiting, n, t.now, "", ""
+		t.Devices[id] = d
+		t.note(Change{Subject: SubjectDevices, Wave: n, To: string(DeviceWaiting), Why: "member of the wave", Devices: []string{id}})
+	}
+}
+
+// join takes late joiners into the last wave while it is open.
+func (t *turn) join() {
+	if !t.last() {
+		return
+	}
+	free, _ := t.pool(true)
+	ids := make([]string, len(free))
+	for i, c := range free {
+		ids[i] = c.id
+	}
+	sortByRank(t.ID, forWaves, ids)
+	t.place(ids, t.Header.Wave)
+}
+
+// replaceLate puts other devices in the place of those that never answered the
+// offer, which is withdrawn from them. So a device that is away does not stop
+// a canary wave, and a wave never has more devices than it was to have. In the
+// last wave there is nobody to take instead.
+func (t *turn) replaceLate() {
+	if t.last() {
+		return
+	}
+	for _, id := range t.ids() {
+		d := t.Devices[id]
+		if d.Wave != t.Header.Wave || !d.Late || d.State != DeviceOffered {
+			continue
+		}
+		free, _ := t.pool(false)
+		if len(free) == 0 {
+			return
+		}
+		t.withdraw(id, CodeReplaced, "did not answer the offer, another device takes its place")
+		d = t.Devices[id]
+		d.Wave = 0
+		t.Devices[id] = d
+		t.place(choose(t.ID, forWaves, 1, free), t.Header.Wave)
+	}
+}
+
+// withdraw takes an offer back from a device that has not gone active.
+func (t *turn) withdraw(id, code, why string) {
+	t.move(id, DeviceWaiting, code, why)
+	t.order(id, Back)
+}
+
+// withdrawAll takes back every offer that has not led anywhere.
+func (t *turn) withdrawAll(why string) {
+	for _, id := range t.ids() {
+		if d := t.Devices[id]; d.Order.Kind == Forward && (d.State == DeviceOffered || d.State.working()) {
+			t.withdraw(id, CodeWithdrawn, why)
+		}
+	}
+}
+
+// offer makes offers to waiting members of all opened waves, within the budget.
+func (t *turn) offer() {
+	underWay := t.underWay()
+	for _, id := range t.ids() {
+		d := t.Devices[id]
+		if d.Wave == 0 || d.State != DeviceWaiting {
+			continue
+		}
+		if code, why := t.barred(t.facts.Devices[id]); code != "" {
+			t.move(id, DeviceSuperseded, code, why)
+			continue
+		}
+		if t.Spec.Budget > 0 && underWay >= t.Spec.Budget {
+			return
+		}
+		t.offerTo(id, d)
+		underWay++
+	}
+}
+
+// barred says why a member that has not been offered anything has dropped out.
+func (t *turn) barred(f DeviceFacts) (code, why string) {
+	switch {
+	case f.Revoked:
+		return CodeRevoked, "revoked or cloned: nothing it says is taken"
+	case f.Holder != "":
+		return CodeHeld, "rollout " + f.Holder + " has taken it over"
+	case !f.Selected:
+		return CodeUnselected, "its labels no longer match the selector"
+	}
+	return "", ""
+}
+
+// underWay counts the devices between offer and service.
+func (t *turn) underWay() int {
+	return t.count(func(d Device) bool {
+		return d.Order.Kind == Forward && !d.Late && (d.State == DeviceOffered || d.State.working())
+	})
+}
+
+func (t *turn) offerTo(id string, d Device) {
+	f := t.facts.Devices[id]
+	if d.Order.Kind == "" {
+		d.Old = f.Active
+		if d.Old.IsZero() {
+			d.Old = f.Assigned
+		}
+	}
+	d.Offered, d.Tries = t.now, d.Tries+1
+	t.Devices[id] = d
+	t.move(id, DeviceOffered, "", "offered the release")
+	t.order(id, Forward)
+}
+
+// tryPass moves the newest wave on and says whether it has passed.
+func (t *turn) tryPass() bool {
+	n := t.Header.Wave
+	w := t.wave()
+	if t.unfinished(n) > 0 {
+		if w.State != WaveOpen {
+			t.setWave(n, WaveOpen, "it has devices that are not through")
+		}
+		return false
+	}
+	if w.State == WaveOpen {
+		t.setWave(n, WaveSoaking, "no device is under way")
+	}
+	if len(t.holding()) > 0 {
+		return false
+	}
+	t.pass(n, "", false)
+	return true
+}
+
+// unfinished counts members of a wave that are waiting or under way.
+func (s *State) unfinished(n int) int {
+	return s.count(func(d Device) bool {
+		return d.Wave == n && !d.Late && (d.State == DeviceWaiting || d.State == DeviceOffered || d.State.working())
+	})
+}
+
+// holding says what keeps a soaking wave from passing, one sentence each.
+func (t *turn) holding() []string {
+	var out []string
+	n := t.Header.Wave
+	if w := t.wave(); t.now.Before(w.SoakEnds) {
+		out = append(out, fmt.Sprintf("the wave soaks until %s", w.SoakEnds.Format("2006-01-02 15:04:05Z")))
+	}
+	if soaking := t.count(func(d Device) bool { return d.Wave == n && d.State == DeviceActive && !d.Late }); soaking > 0 {
+		out = append(out, fmt.Sprintf("%d devices serve the release but not yet for the soak time", soaking))
+	}
+	if healthy, need, base := t.quorum(n); healthy < need {
+		out = append(out, fmt.Sprintf("%d of %d devices are healthy, the quorum is %d", healthy, base, need))
+	}
+	for _, g := range Judge(t.State, t.facts, t.now) {
+		if g.Result == GateFail || g.Result == GateInconclusive && t.Spec.gate(g.Gate).Inconclusive == Hold {
+			out = append(out, fmt.Sprintf("gate %s is %s: %s", g.Gate, g.Result, g.Text))
+		}
+	}
+	return out
+}
+
+// quorum counts the members of a wave that are healthy, how many must be, and
+// of how many. Devices that cannot run the release or left the rollout are not
+// counted; silent ones are.
+func (s *State) quorum(n int) (healthy, need, base int) {
+	for _, d := range s.Devices {
+		if d.Wave != n || d.Already || d.State == DeviceRefused || d.State == DeviceSuperseded {
+			continue
+		}
+		base++
+		if d.State == DeviceHealthy {
+			healthy++
+		}
+	}
+	need = max(1, int(math.Ceil(s.waveSpec(n).Quorum*float64(base)-1e-9)))
+	return healthy, need, base
+}
+
+// pass closes a wave. Gates without an answer are recorded as unproven.
+func (t *turn) pass(n int, why string, forced bool) {
+	gates := Judge(t.State, t.facts, t.now)
+	var unproven []string
+	for i := range gates {
+		if gates[i].Result == GateInconclusive {
+			gates[i].Result = GateUnproven
+			unproven = append(unproven, string(gates[i].Gate))
+		}
+	}
+	if why == "" {
+		healthy, _, base := t.quorum(n)
+		why = fmt.Sprintf("%d of %d devices are healthy", healthy, base)
+	}
+	if len(unproven) > 0 {
+		why += "; unproven: " + strings.Join(unproven, ", ")
+	}
+	t.setWave(n, WavePassed, why)
+	t.Waves[n-1].Gates, t.Waves[n-1].Forced = gates, forced
+}
