@@ -52,11 +52,11 @@ func typeOf[T any]() reflect.Type {
 
 // read is GET without an identifier in the path.
 func read[R any](name, path, summary string, fn func(context.Context) (R, error)) route {
-	return list(name, path, summary, func(ctx context.Context, _ none) (R, error) { return fn(ctx) })
+	return query(name, path, summary, func(ctx context.Context, _ none) (R, error) { return fn(ctx) })
 }
 
-// list is GET with a query.
-func list[Q, R any](name, path, summary string, fn func(context.Context, Q) (R, error)) route {
+// query is GET with a query.
+func query[Q, R any](name, path, summary string, fn func(context.Context, Q) (R, error)) route {
 	return route{
 		name: name, method: http.MethodGet, path: path, role: operator.Viewer, summary: summary,
 		query: typeOf[Q](), reply: typeOf[R](),

@@ -37,7 +37,7 @@ func serverRoutes(s *Server, b Backend) []route {
 
 func deviceRoutes(s *Server, b Backend) []route {
 	return []route{
-		list("devices", "/devices", "Devices of the fleet.", b.Devices),
+		query("devices", "/devices", "Devices of the fleet.", b.Devices),
 		one("device", "/devices/:device", "Everything about one device.", b.Device),
 		command(http.MethodPatch, "setLabels", "/devices/:device/labels", "Set and remove labels of a device.",
 			func(c echo.Context, body operator.LabelChange) (*operator.Device, error) {
@@ -47,7 +47,7 @@ func deviceRoutes(s *Server, b Backend) []route {
 		command(http.MethodPost, "revokeDevice", "/devices/:device/revoke", "Refuse a device's certificate from now on and cut its connection.",
 			silent(b.RevokeDevice)).as(operator.Admin),
 		s.tapRoute(b),
-		list("totals", "/totals", "What devices counted for each release, and what is known to be lost.", b.Totals),
+		query("totals", "/totals", "What devices counted for each release, and what is known to be lost.", b.Totals),
 	}
 }
 
@@ -70,7 +70,7 @@ func modelRoutes(s *Server, b Backend) []route {
 
 func rolloutRoutes(b Backend) []route {
 	return []route{
-		list("rollouts", "/rollouts", "Rollouts, newest first.", b.Rollouts),
+		query("rollouts", "/rollouts", "Rollouts, newest first.", b.Rollouts),
 		one("rollout", "/rollouts/:rollout", "One rollout: waves, gates, timeline.", b.Rollout),
 		one("explainRollout", "/rollouts/:rollout/explain", "Why a rollout is where it is and what it waits for.", b.ExplainRollout),
 		command(http.MethodPost, "planRollout", "/rollouts/plan", "What a rollout would do. Changes nothing.",
@@ -84,8 +84,8 @@ func driftRoutes(b Backend) []route {
 	return []route{
 		one("drift", "/models/:model/drift", "Cohorts × devices × features against training.", b.Drift),
 		quality(b),
-		list("alarms", "/alarms", "Alarms, newest first.", b.Alarms),
-		list("retrainEvents", "/retrain-events", "Requests for retraining and their deliveries, newest first.", b.RetrainEvents),
+		query("alarms", "/alarms", "Alarms, newest first.", b.Alarms),
+		query("retrainEvents", "/retrain-events", "Requests for retraining and their deliveries, newest first.", b.RetrainEvents),
 		one("retrainPolicy", "/models/:model/retrain-policy", "When a model asks for retraining, and whom.", b.RetrainPolicy),
 		command(http.MethodPut, "setRetrainPolicy", "/models/:model/retrain-policy", "Change when a model asks for retraining.",
 			on(func(ctx context.Context, model string, p operator.RetrainPolicy) (*operator.RetrainPolicy, error) {
@@ -97,7 +97,7 @@ func driftRoutes(b Backend) []route {
 
 func adminRoutes(s *Server, b Backend) []route {
 	return []route{
-		list("ledger", "/ledger", "Records of every decision and command, newest first.", b.Ledger),
+		query("ledger", "/ledger", "Records of every decision and command, newest first.", b.Ledger),
 		s.exportRoute(b),
 		read("enrolTokens", "/enrol-tokens", "Enrolment tokens, without secrets.", b.EnrolTokens),
 		command(http.MethodPost, "createEnrolToken", "/enrol-tokens", "Make an enrolment token. The secret is shown once.", plain(b.CreateEnrolToken)),
@@ -149,7 +149,7 @@ func stageRoute(b Backend) route {
 }
 
 func quality(b Backend) route {
-	r := list("quality", "/models/:model/quality", "Accuracy, drift and rows over time.", b.Quality)
+	r := query("quality", "/models/:model/quality", "Accuracy, drift and rows over time.", b.Quality)
 	r.handle = func(c echo.Context) error {
 		q := operator.QualityQuery{}
 		if err := operator.DecodeQuery(c.QueryParams(), &q); err != nil {

@@ -1,7 +1,6 @@
 package operator
 
 import (
-	"encoding/json"
 	"time"
 
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -122,12 +121,12 @@ type Upload struct {
 	Complete bool           `json:"complete"`
 }
 
-// OnlineKey is a public key the control plane signs snapshot and timestamp
+// OnlineKey is a public key the control plane signs snapshot or timestamp
 // metadata with. A root must name it before the server can publish.
 type OnlineKey struct {
-	Role string          `json:"role"` // snapshot, timestamp
-	ID   string          `json:"id"`   // TUF key id, hex
-	Key  json.RawMessage `json:"key"`  // TUF key object
+	Role string `json:"role"` // snapshot, timestamp
+	ID   string `json:"id"`   // TUF key id, hex
+	Key  string `json:"key"`  // "ed25519:" and 64 hex digits
 }
 
 // Trust is the state of the server's TUF repository.

@@ -67,7 +67,7 @@ type BlobStore interface {
 // TrustStore is the server's TUF repository as publishers see it.
 type TrustStore interface {
 	Trust(ctx context.Context) (*Trust, error)
-	TrustMetadata(ctx context.Context, name string) ([]byte, error) // "root", "3.root", "targets", "snapshot", "timestamp"
+	TrustMetadata(ctx context.Context, name string) ([]byte, error) // "root", "root.3", "targets", "snapshot", "timestamp"
 	InstallRoot(ctx context.Context, u RootUpload) (*Trust, error)
 	Publish(ctx context.Context, u TargetsUpload) (*Published, error)
 }
