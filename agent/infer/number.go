@@ -45,7 +45,7 @@ const smallestNormal32 = 0x1p-126
 
 // text lends b as a string to a function that does not keep it.
 func text(b []byte) string {
-	return unsafe.String(unsafe.SliceData(b), len(b)) //nolint:gosec // b is not changed meanwhile
+	return unsafe.String(unsafe.SliceData(b), len(b))
 }
 
 // decimal is mantissa × 10^exponent. It is exact unless cut.

@@ -1,0 +1,65 @@
+package serve
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/vedette-edge/vedette/agent/infer"
+)
+
+// Status is the answer of GET /status.
+type Status struct {
+	Version string            `json:"version"` // of the agent
+	Runtime infer.RuntimeInfo `json:"runtime"`
+	Models  []infer.Status    `json:"models"`
+	Agent   *Agent            `json:"agent,omitempty"`
+}
+
+// Agent is what the status says beyond serving.
+type Agent struct {
+	Device     string   `json:"device"`
+	BootCount  uint64   `json:"boot_count"`
+	Unclean    bool     `json:"unclean"` // the boot before ended without a clean stop
+	Generation uint64   `json:"generation"`
+	Uplink     Uplink   `json:"uplink"`
+	Outbox     Outbox   `json:"outbox"`
+	Updates    []Update `json:"updates"`
+}
+
+// Uplink is the connection to the control plane.
+type Uplink struct {
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since"` // of the present state, zero when not known
+	Error     string    `json:"error,omitempty"`
+}
+
+// Outbox is what waits to be sent.
+type Outbox struct {
+	Pending uint64 `json:"pending"` // records without a number
+	Sent    uint64 `json:"sent"`    // records waiting for their acknowledgement
+	Bytes   uint64 `json:"bytes"`
+}
+
+// Update is the update machine of one model. Digests are hex, empty for none.
+type Update struct {
+	Model    string `json:"model"`
+	State    string `json:"state"`
+	ForMs    uint64 `json:"for_ms"`
+	Active   string `json:"active,omitempty"`
+	Previous string `json:"previous,omitempty"`
+	Target   string `json:"target,omitempty"`
+	Done     uint64 `json:"done_bytes,omitempty"`
+	Total    uint64 `json:"total_bytes,omitempty"`
+	Result   string `json:"result,omitempty"` // of the last finished update
+	Code     string `json:"code,omitempty"`
+	Message  string `json:"message,omitempty"`
+}
+
+func (s *Server) status(w http.ResponseWriter, _ *http.Request) error {
+	st := Status{Version: s.cfg.Version, Runtime: s.cfg.Runtime, Models: s.engine.Status()}
+	if s.cfg.Agent != nil {
+		st.Agent = s.cfg.Agent()
+	}
+	writeJSON(w, http.StatusOK, st)
+	return nil
+}
