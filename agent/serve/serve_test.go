@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -163,11 +164,11 @@ func TestMissingValues(t *testing.T) {
 
 func TestInferRefuses(t *testing.T) {
 	s, _ := testServer(t, &adder{fail: errors.New("broken graph")}, Config{MaxBody: 4096})
-	change := func(old, new string) string {
+	change := func(old, with string) string {
 		if !strings.Contains(twoRows, old) {
 			t.Fatalf("%q is not in the request", old)
 		}
-		return strings.Replace(twoRows, old, new, 1)
+		return strings.Replace(twoRows, old, with, 1)
 	}
 	cases := []struct {
 		name, body string
@@ -256,7 +257,7 @@ func TestInferBinary(t *testing.T) {
 	body.WriteString(head)
 	binary.Write(&body, binary.LittleEndian, []float32{1, 2, 3, -4, -5.5, 0.25})
 	body.WriteString("\x01\x00\x00\x00a\x02\x00\x00\x00bc")
-	w := do(t, s.Handler(), "POST", "/v2/models/adder/infer", body.String(), headerLength, fmt.Sprint(len(head)))
+	w := do(t, s.Handler(), "POST", "/v2/models/adder/infer", body.String(), headerLength, strconv.Itoa(len(head)))
 	if w.Code != http.StatusOK {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
@@ -294,7 +295,7 @@ func TestInferBinaryRefuses(t *testing.T) {
 		{"both", strings.Replace(head(12, 5), `"parameters"`, `"data":[1,2,3],"parameters"`, 1), "012345678901\x01\x00\x00\x00a", "both"},
 	}
 	for _, c := range cases {
-		w := do(t, s.Handler(), "POST", "/v2/models/adder/infer", c.head+c.tail, headerLength, fmt.Sprint(len(c.head)))
+		w := do(t, s.Handler(), "POST", "/v2/models/adder/infer", c.head+c.tail, headerLength, strconv.Itoa(len(c.head)))
 		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), c.want) {
 			t.Errorf("%s: %d %s, want %q", c.name, w.Code, w.Body, c.want)
 		}
@@ -433,7 +434,7 @@ func TestRetryAfter(t *testing.T) {
 	} {
 		s := New(broken{err: err}, Config{})
 		w := do(t, s.Handler(), "POST", "/v2/models/m/infer", twoRows)
-		if got := [2]string{fmt.Sprint(w.Code), w.Header().Get("Retry-After")}; got != want {
+		if got := [2]string{strconv.Itoa(w.Code), w.Header().Get("Retry-After")}; got != want {
 			t.Errorf("%v: %v, want %v", err, got, want)
 		}
 	}
