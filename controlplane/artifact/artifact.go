@@ -81,6 +81,10 @@ type Store struct {
 	cfg     Config
 	objects jetstream.ObjectStore
 
+	life    context.Context //nolint:containedctx // of the store: fetches belong to no single caller
+	stop    context.CancelFunc
+	fetches sync.WaitGroup
+
 	mu    sync.Mutex
 	sizes map[release.Digest]int64    // guarded by mu: of all blobs in the object store
 	busy  map[release.Digest]struct{} // guarded by mu: being uploaded
@@ -94,7 +98,7 @@ type Upload struct {
 	Complete bool  // it is a blob
 }
 
-// Open returns the store whose blobs are in the broker behind nc.
+// Open returns the store whose blobs are in the broker behind nc. Close ends it.
 func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Store, error) {
 	if cfg.MaxBlob == 0 {
 		cfg.MaxBlob = DefaultMaxBlob
@@ -118,7 +122,14 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("open blob store: %w", err)
 	}
 	s.removeStale(time.Now())
+	s.life, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	return s, nil
+}
+
+// Close ends what the store does in the background. Open readers stay usable.
+func (s *Store) Close() {
+	s.stop()
+	s.fetches.Wait()
 }
 
 func (s *Store) connect(ctx context.Context, nc *nats.Conn) error {

@@ -27,7 +27,7 @@ func (s *Store) bringIn(ctx context.Context, d release.Digest, size int64) error
 	if !ok {
 		f = &fetch{done: make(chan struct{})}
 		s.fetch[d] = f
-		go s.runFetch(context.WithoutCancel(ctx), d, size, f)
+		s.fetches.Go(func() { s.runFetch(d, size, f) })
 	}
 	s.mu.Unlock()
 	select {
@@ -38,10 +38,10 @@ func (s *Store) bringIn(ctx context.Context, d release.Digest, size int64) error
 	}
 }
 
-// runFetch ends by its deadline.
-func (s *Store) runFetch(ctx context.Context, d release.Digest, size int64, f *fetch) {
+// runFetch ends by its deadline or with the store.
+func (s *Store) runFetch(d release.Digest, size int64, f *fetch) {
 	defer close(f.done)
-	ctx, cancel := deadline(ctx, size)
+	ctx, cancel := deadline(s.life, size)
 	defer cancel()
 	f.err = s.fetchObject(ctx, d, size)
 	if f.err == nil {

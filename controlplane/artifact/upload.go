@@ -44,12 +44,12 @@ func (s *Store) Write(ctx context.Context, d release.Digest, size, offset int64,
 	if size < 0 || size > s.cfg.MaxBlob {
 		return Upload{}, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, size, s.cfg.MaxBlob)
 	}
-	release, err := s.begin(d, size)
+	done, err := s.begin(d, size)
 	if err != nil {
 		up, _ := s.Status(d)
 		return up, err
 	}
-	defer release()
+	defer done()
 	if err := s.writePart(d, size, offset, r); err != nil {
 		up, statusErr := s.Status(d)
 		return up, errors.Join(err, statusErr)
@@ -68,7 +68,7 @@ func (s *Store) Write(ctx context.Context, d release.Digest, size, offset int64,
 }
 
 // begin takes the blob for one uploader and reserves its room.
-func (s *Store) begin(d release.Digest, size int64) (release func(), err error) {
+func (s *Store) begin(d release.Digest, size int64) (done func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.busy[d]; ok {
@@ -221,11 +221,14 @@ func moveInto(from, to string) error {
 func full(err error) error {
 	var api *jetstream.APIError
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) ||
-		errors.As(err, &api) && api.ErrorCode == errCodeNoSpace {
+		errors.As(err, &api) && (api.ErrorCode == errCodeResources || api.ErrorCode == errCodeStorage) {
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	}
 	return err
 }
 
-// errCodeNoSpace is the broker's "insufficient storage resources available".
-const errCodeNoSpace jetstream.ErrorCode = 10047
+// What the broker says when its disk or its limit of storage is used up.
+const (
+	errCodeResources jetstream.ErrorCode = 10023
+	errCodeStorage   jetstream.ErrorCode = 10047
+)

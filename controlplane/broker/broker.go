@@ -27,6 +27,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -90,6 +91,8 @@ type Broker struct {
 	host   string
 	log    *slog.Logger
 	lock   *os.File
+
+	closing sync.Once
 }
 
 // Start runs a broker. The control plane can use it when Start returns; devices
@@ -154,18 +157,21 @@ func (b *Broker) Open(a Admission) {
 	close(b.guard.open)
 }
 
+// awaitReady asks again and again, because the server tells a failure only to
+// its log.
 func awaitReady(srv *server.Server, fatal <-chan string) error {
-	ready := make(chan bool, 1)
-	go func() { ready <- srv.ReadyForConnections(startTimeout) }()
-	select {
-	case message := <-fatal:
-		return fmt.Errorf("start broker: %s", message)
-	case ok := <-ready:
-		if !ok {
-			return fmt.Errorf("start broker: not ready within %s", startTimeout)
+	const step = 200 * time.Millisecond
+	for range startTimeout / step {
+		if srv.ReadyForConnections(step) {
+			return nil
 		}
-		return nil
+		select {
+		case message := <-fatal:
+			return fmt.Errorf("start broker: %s", message)
+		default:
+		}
 	}
+	return fmt.Errorf("start broker: not ready within %s", startTimeout)
 }
 
 // Conn is the control plane's shared connection, inside the process. It ends
@@ -224,8 +230,11 @@ func (b *Broker) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Close stops the broker and waits until its files are closed.
-func (b *Broker) Close() {
+// Close stops the broker and waits until its files are closed. It may be called
+// again.
+func (b *Broker) Close() { b.closing.Do(b.close) }
+
+func (b *Broker) close() {
 	if b.guard != nil {
 		close(b.guard.closed)
 	}
