@@ -1,0 +1,154 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vedette-edge/vedette/protocol/release"
+	"github.com/vedette-edge/vedette/protocol/trust"
+)
+
+// Paths of the control plane's device API.
+const (
+	blobPath  = "/device/v1/blobs/"
+	trustPath = "/device/v1/trust/"
+)
+
+const (
+	// maxWait bounds the patience that a server can ask for.
+	maxWait = 10 * time.Minute
+	// metadataTimeout bounds one metadata file, of which the largest has 4 MiB.
+	metadataTimeout = 2 * time.Minute
+)
+
+// HTTP reads blobs and metadata from the control plane's device API. Client
+// carries the device's certificate and trusts the control plane's CA alone.
+type HTTP struct {
+	Client *http.Client
+	Base   string // URL up to the host, such as https://control.example:8443
+}
+
+var (
+	_ BlobSource    = (*HTTP)(nil)
+	_ trust.Fetcher = (*HTTP)(nil)
+)
+
+// Open implements BlobSource. When the server does not know ranges, the bytes
+// before offset are read and dropped.
+func (h *HTTP) Open(ctx context.Context, d release.Digest, offset int64) (io.ReadCloser, error) {
+	res, err := h.get(ctx, blobPath+d.String(), offset)
+	if err != nil {
+		return nil, err
+	}
+	skip, err := bodyStart(res, offset)
+	if err != nil {
+		return nil, errors.Join(err, res.Body.Close())
+	}
+	if _, err := io.CopyN(io.Discard, res.Body, skip); err != nil {
+		return nil, errors.Join(linkError(ctx, "skip to the missing part", err), res.Body.Close())
+	}
+	return res.Body, nil
+}
+
+// bodyStart says how many bytes of the body come before offset.
+func bodyStart(res *http.Response, offset int64) (skip int64, err error) {
+	if res.StatusCode == http.StatusOK {
+		return offset, nil
+	}
+	if offset == 0 {
+		return 0, classify(fmt.Errorf("%w: a part came where all was asked for", ErrServer))
+	}
+	at, _, ok := strings.Cut(strings.TrimPrefix(res.Header.Get("Content-Range"), "bytes "), "-")
+	if got, err := strconv.ParseInt(at, 10, 64); !ok || err != nil || got != offset {
+		return 0, classify(fmt.Errorf("%w: asked for bytes from %d on, got %q", ErrServer, offset, res.Header.Get("Content-Range")))
+	}
+	return 0, nil
+}
+
+// Metadata implements trust.Fetcher.
+func (h *HTTP) Metadata(ctx context.Context, name string, limit int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, metadataTimeout, errStalled)
+	defer cancel()
+	res, err := h.get(ctx, trustPath+url.PathEscape(name)+".json", 0)
+	if errors.Is(err, ErrNotFound) {
+		return nil, fmt.Errorf("%w: %w", trust.ErrNotFound, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(res.Body, limit+1))
+	if err != nil {
+		return nil, linkError(ctx, "read "+name, err)
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("%w: %s is over %d bytes", trust.ErrTampered, name, limit)
+	}
+	return b, nil
+}
+
+// get sends a request and turns every answer but a file into an error.
+func (h *HTTP) get(ctx context.Context, path string, offset int64) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(h.Base, "/")+path, http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("address of the control plane: %w", err)
+	}
+	// A proxy that compresses would change offsets.
+	req.Header.Set("Accept-Encoding", "identity")
+	if offset > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	}
+	res, err := h.Client.Do(req)
+	if err != nil {
+		return nil, linkError(ctx, "ask the control plane", err)
+	}
+	if err := refusal(res); err != nil {
+		return nil, errors.Join(err, res.Body.Close())
+	}
+	return res, nil
+}
+
+// refusal is the error that a response stands for, or nil.
+func refusal(res *http.Response) error {
+	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	page := kind == "text/html" || kind == "application/xhtml+xml"
+	switch code := res.StatusCode; {
+	case page && code < http.StatusInternalServerError && code != http.StatusNotFound:
+		return classify(fmt.Errorf("%w (status %d)", ErrPortal, code))
+	case code == http.StatusOK, code == http.StatusPartialContent:
+		return nil
+	case code == http.StatusNotFound, code == http.StatusGone:
+		return classify(fmt.Errorf("%w (status %d)", ErrNotFound, code))
+	case code == http.StatusRequestedRangeNotSatisfiable:
+		return classify(fmt.Errorf("%w: the server's file is shorter than the signed one", ErrDigest))
+	case code == http.StatusRequestTimeout, code == http.StatusTooManyRequests, code >= http.StatusInternalServerError:
+		return &Error{code: "server", retry: true, after: retryAfter(res), err: fmt.Errorf("%w (status %d)", ErrServer, code)}
+	default:
+		return classify(fmt.Errorf("%w (status %d)", ErrRefused, code))
+	}
+}
+
+// retryAfter is the patience that the server asks for, in seconds.
+func retryAfter(res *http.Response) time.Duration {
+	s, err := strconv.ParseUint(res.Header.Get("Retry-After"), 10, 16)
+	if err != nil {
+		return 0
+	}
+	return min(time.Duration(s)*time.Second, maxWait) //nolint:gosec // 16 bits
+}
+
+// linkError marks an error of the connection, unless the caller gave up.
+func linkError(ctx context.Context, doing string, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return classify(fmt.Errorf("%s: %w: %w", doing, ErrLink, err))
+}
