@@ -1,0 +1,55 @@
+// Package agent assembles the device side of Vedette: identity, update, serving,
+// observation and uplink, joined by the small interfaces each stage states. It
+// is the only place that knows them all, and decides nothing itself.
+package agent
+
+import (
+	"errors"
+	"log/slog"
+
+	"github.com/vedette-edge/vedette/agent/infer"
+	"github.com/vedette-edge/vedette/agent/update"
+)
+
+// ErrRestart is returned by Run when the process has to be replaced: a call
+// into the runtime hangs and cannot be cancelled. What is to blame is journaled,
+// so the next start serves the release before it. Exec yourself, or let the
+// supervisor start you again.
+var ErrRestart = errors.New("the agent has to be restarted: a call into the runtime hangs")
+
+// Config of an Agent. State and Runtime are required.
+type Config struct {
+	// State is the directory that holds everything the agent keeps. The device
+	// must have enrolled into it.
+	State string
+	// Runtime computes the graphs.
+	Runtime infer.Runtime
+	// TrialArgs are the arguments with which this program runs a trial as a
+	// child process.
+	TrialArgs []string
+
+	// Listen and Socket are where predictions are served: host:port (empty for
+	// serve.DefaultListen, "-" for none) and the path of a Unix socket.
+	Listen, Socket string
+	// Profile names the firmware profile; empty matches one to the device.
+	Profile string
+	// MemoryBudget bounds the bytes all models may take together, 0 for no bound.
+	MemoryBudget uint64
+	// Limits of updates, update.DefaultLimits when zero.
+	Limits update.Limits
+	// Version of the build.
+	Version string
+	// Logger takes what happens; nil discards.
+	Logger *slog.Logger
+}
+
+// Names of what the agent keeps below Config.State.
+const (
+	identityDir = "identity"
+	trustDir    = "trust"
+	ringDir     = "predictions"
+	outboxFile  = "outbox.db"
+)
+
+// IdentityDir is where a device's identity lies below its state directory.
+const IdentityDir = identityDir
