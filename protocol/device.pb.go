@@ -311,12 +311,13 @@ func (x *Hello) GetRootDigest() []byte {
 // Epoch is one unbroken counter of records [P-4].
 type Epoch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`            // 16 random bytes
-	Sent          uint64                 `protobuf:"varint,2,opt,name=sent,proto3" json:"sent,omitempty"`       // highest sequence given out, 0 for none
-	Acked         uint64                 `protobuf:"varint,3,opt,name=acked,proto3" json:"acked,omitempty"`     // highest sequence the device has seen acknowledged
-	Chain         []byte                 `protobuf:"bytes,4,opt,name=chain,proto3" json:"chain,omitempty"`      // chain value at sent
-	Current       bool                   `protobuf:"varint,5,opt,name=current,proto3" json:"current,omitempty"` // new records are numbered in this epoch
-	Closing       bool                   `protobuf:"varint,6,opt,name=closing,proto3" json:"closing,omitempty"` // the device asks for the final cursor: no body may be taken here any more [P-4.9]
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`                // 16 random bytes
+	Sent          uint64                 `protobuf:"varint,2,opt,name=sent,proto3" json:"sent,omitempty"`           // highest sequence given out, 0 for none
+	Acked         uint64                 `protobuf:"varint,3,opt,name=acked,proto3" json:"acked,omitempty"`         // highest sequence the device has seen acknowledged
+	Chain         []byte                 `protobuf:"bytes,4,opt,name=chain,proto3" json:"chain,omitempty"`          // chain value at sent
+	Current       bool                   `protobuf:"varint,5,opt,name=current,proto3" json:"current,omitempty"`     // new records are numbered in this epoch
+	Uncertain     bool                   `protobuf:"varint,7,opt,name=uncertain,proto3" json:"uncertain,omitempty"` // more was generated and lost than this device can prove; stays set for good
+	Closing       bool                   `protobuf:"varint,6,opt,name=closing,proto3" json:"closing,omitempty"`     // the device asks for the final cursor: no body may be taken here any more [P-4.9]
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -382,6 +383,13 @@ func (x *Epoch) GetChain() []byte {
 func (x *Epoch) GetCurrent() bool {
 	if x != nil {
 		return x.Current
+	}
+	return false
+}
+
+func (x *Epoch) GetUncertain() bool {
+	if x != nil {
+		return x.Uncertain
 	}
 	return false
 }
@@ -2613,13 +2621,14 @@ const file_device_proto_rawDesc = "" +
 	"\x06epochs\x18\x06 \x03(\v2\x11.vedette.v1.EpochR\x06epochs\x12'\n" +
 	"\x05facts\x18\a \x01(\v2\x11.vedette.v1.FactsR\x05facts\x12\x1f\n" +
 	"\vroot_digest\x18\b \x01(\fR\n" +
-	"rootDigest\"\x8b\x01\n" +
+	"rootDigest\"\xa9\x01\n" +
 	"\x05Epoch\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04sent\x18\x02 \x01(\x04R\x04sent\x12\x14\n" +
 	"\x05acked\x18\x03 \x01(\x04R\x05acked\x12\x14\n" +
 	"\x05chain\x18\x04 \x01(\fR\x05chain\x12\x18\n" +
-	"\acurrent\x18\x05 \x01(\bR\acurrent\x12\x18\n" +
+	"\acurrent\x18\x05 \x01(\bR\acurrent\x12\x1c\n" +
+	"\tuncertain\x18\a \x01(\bR\tuncertain\x12\x18\n" +
 	"\aclosing\x18\x06 \x01(\bR\aclosing\"\xe0\x02\n" +
 	"\x05Facts\x12\x18\n" +
 	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x0e\n" +

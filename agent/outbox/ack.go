@@ -202,7 +202,7 @@ func (b *Book) successor(final Mark, o outcome, superseded bool) Change {
 		next.pending = append(next.pending, &Item{Entry: e, Index: h.Next})
 		h.Next++
 	}
-	h.Closing, h.Suspect = superseded, 0
+	h.Closing, h.Suspect, h.Unknown = superseded, 0, h.Unknown || o.unknown
 	if superseded {
 		h.Suspect = h.Next
 	}

@@ -59,6 +59,13 @@ func NewBook(epoch EpochID) *Book {
 	return &Book{head: Head{Next: 1, Epoch: epoch}}
 }
 
+// Doubt is the book after something that leaves more lost than can be proven.
+func (b *Book) Doubt() *Book {
+	next := b.copy()
+	next.head.Unknown = true
+	return next
+}
+
 // Head returns the accounting after the newest change.
 func (b *Book) Head() Head { return b.head }
 
@@ -297,7 +304,7 @@ func (b *Book) Epochs() []*protocol.Epoch {
 	}
 	h := b.head
 	return append(out, &protocol.Epoch{
-		Id: h.Epoch[:], Sent: h.Sent.Seq, Acked: h.Acked.Seq, Chain: h.Sent.Chain[:], Current: true, Closing: h.Closing,
+		Id: h.Epoch[:], Sent: h.Sent.Seq, Acked: h.Acked.Seq, Chain: h.Sent.Chain[:], Current: true, Closing: h.Closing, Uncertain: h.Unknown,
 	})
 }
 

@@ -24,6 +24,7 @@ type Head struct {
 	Count   uint64   // open and pending records
 	Open    []uint64 // indices of the open ones
 	Former  []Former // closed epochs, oldest first
+	Unknown bool     // more was lost than can be proven; stays set, so that it cannot be lost itself
 }
 
 // Former is an epoch that was closed, with the server's last word on it.
@@ -198,6 +199,7 @@ func (w *writer) head(h *Head) {
 	w.uint(h.Suspect)
 	*w = append(*w, h.Epoch[:]...)
 	w.bool(h.Closing)
+	w.bool(h.Unknown)
 	w.mark(h.Sent)
 	w.mark(h.Acked)
 	w.sum(h.Waiting)
@@ -285,6 +287,7 @@ func (r *reader) head(h *Head) {
 	h.Suspect = r.uint()
 	copy(h.Epoch[:], r.take(len(h.Epoch)))
 	h.Closing = r.byte() != 0
+	h.Unknown = r.byte() != 0
 	h.Sent = r.mark()
 	h.Acked = r.mark()
 	h.Waiting = r.sum()

@@ -166,7 +166,7 @@ func (o *Outbox) load() (*Salvage, error) {
 	case fresh:
 		book, salvage = NewBook(randomEpoch()), nil
 	case book == nil:
-		book, salvage = NewBook(randomEpoch()), &Salvage{LostUnknown: true, Lost: &protocol.Tally{}}
+		book, salvage = NewBook(randomEpoch()).Doubt(), &Salvage{LostUnknown: true, Lost: &protocol.Tally{}}
 	}
 	o.book = book
 	if salvage != nil {

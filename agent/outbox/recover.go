@@ -35,6 +35,7 @@ func Recover(frames []*Frame, tail Tail) (*Book, *Salvage) {
 		b.doubt()
 		s.Unproven = true
 	}
+	b.head.Unknown = b.head.Unknown || s.LostUnknown
 	return b, s
 }
 

@@ -126,8 +126,8 @@ func AcceptHello(c Cursor, h *protocol.Hello) (after Cursor, v Verdict, err erro
 	v.Accepted = &protocol.Accepted{Body: &protocol.Accepted_Hello{Hello: h}}
 	for _, said := range h.GetEpochs() {
 		e, known := c.find(epochID(said.GetId()))
-		if said.GetClosing() && (known || !c.full()) {
-			e.closed = true
+		if known || !c.full() {
+			e.closed = e.closed || said.GetClosing()
 			c = c.with(e)
 		}
 		ack := e.ack()
@@ -140,6 +140,27 @@ func AcceptHello(c Cursor, h *protocol.Hello) (after Cursor, v Verdict, err erro
 		c, v.Accepted.Abandoned = c.abandon(lineage(h))
 	}
 	return c, v, nil
+}
+
+// continued says that the device still is in an epoch, or has gone on from it. A
+// closed epoch is judged by its successor where that is known.
+func (c Cursor) continued(e epochCursor, alive map[epochID]bool) bool {
+	if e.closed {
+		if _, known := c.find(e.id.successor()); known {
+			return true
+		}
+	}
+	id := e.id
+	for range maxLineage {
+		if alive[id] {
+			return true
+		}
+		if !e.closed {
+			return false // only a closed epoch has a successor
+		}
+		id = id.successor()
+	}
+	return false
 }
 
 // lineage is every epoch that the device may be in: those it lists and their
@@ -159,11 +180,11 @@ func lineage(h *protocol.Hello) map[epochID]bool {
 	return found
 }
 
-// abandon marks the open epochs that are not of the lineage. What was still to
+// abandon marks the epochs that do not lead to the lineage. What was still to
 // come in them is unknown for ever [P-4.12].
 func (c Cursor) abandon(alive map[epochID]bool) (after Cursor, abandoned [][]byte) {
 	for _, e := range c.epochs {
-		if e.finished() || alive[e.id] {
+		if e.abandoned || c.continued(e, alive) {
 			continue
 		}
 		e.abandoned = true
