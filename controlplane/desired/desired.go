@@ -11,6 +11,18 @@
 package desired
 
 import (
+	"cmp"
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/vedette-edge/vedette/controlplane/ledger"
+	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
@@ -19,11 +31,12 @@ type Publisher interface {
 	Publish(subject string, data []byte) error
 }
 
-// Chain is where changes of settings are recorded.
-const Chain = "settings"
-
-// KindSettings is the ledger kind of a SettingsChange.
-const KindSettings = "settings.changed"
+// Ledger is where decisions come from and changes of settings go.
+type Ledger interface {
+	Replay(ctx context.Context, from uint64, fn func(ledger.Record) error) (next uint64, err error)
+	Follow(ctx context.Context, from uint64, fn func(ledger.Record) error) error
+	Append(ctx context.Context, chain string, expect uint64, kind, actor string, body any) (ledger.Record, error)
+}
 
 // Settings are what devices are asked to keep. Zero fields leave the default,
 // or in the settings of one device the fleet's value.
@@ -33,19 +46,12 @@ type Settings struct {
 	Snapshot release.Duration `json:"snapshot,omitempty"` // how often the open window is written down
 }
 
-// SettingsChange is the ledger body of a change of settings.
-type SettingsChange struct {
-	Device   string   `json:"device,omitempty"` // empty for the whole fleet
-	Settings Settings `json:"settings"`
-	Reason   string   `json:"reason"`
-}
-
 // Assignment is one model on one device.
 type Assignment struct {
 	Model   string         `json:"model"`
-	Release release.Digest `json:"release"`
+	Release release.Digest `json:"release"`           // zero: taken off the device
 	Seq     uint64         `json:"seq"`               // ledger sequence of the decision
-	Rollout string         `json:"rollout,omitempty"` // it belongs to
+	Rollout string         `json:"rollout,omitempty"` // that asked for it
 }
 
 // State is what one device should be.
@@ -54,4 +60,235 @@ type State struct {
 	Assignments []Assignment      `json:"assignments,omitempty"`
 	Settings    Settings          `json:"settings"`
 	Labels      map[string]string `json:"labels,omitempty"`
+}
+
+// Config of a Desired.
+type Config struct {
+	// Now is the clock, time.Now if nil: devices are told the server's time.
+	Now func() time.Time
+	// Logger defaults to one that discards.
+	Logger *slog.Logger
+}
+
+// Desired is what every device should be. Its methods may be called from
+// several goroutines.
+type Desired struct {
+	pub    Publisher
+	ledger Ledger
+	cfg    Config
+	ready  chan struct{}
+
+	telling sync.Mutex // held while a state is read and sent, so that no older one is sent after it
+
+	mu      sync.Mutex
+	devices map[string]*device // guarded by mu
+	fleet   settings           // guarded by mu: of all devices
+	held    map[string]uint64  // guarded by mu: hellos that came before the ledger was read, with their generations; nil after
+}
+
+// settings are values with the record they come from.
+type settings struct {
+	Settings
+	seq uint64
+}
+
+// device is the fold of what concerns one device. Parts are replaced by newer
+// records only, so records may come in any order and more than once.
+type device struct {
+	assigned map[string]Assignment // by model
+	settings settings
+	labels   map[string]string
+	labelSeq uint64
+}
+
+// New makes a fold that knows nothing yet. Run fills it.
+func New(pub Publisher, l Ledger, cfg Config) *Desired {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Desired{
+		pub: pub, ledger: l, cfg: cfg, ready: make(chan struct{}),
+		devices: map[string]*device{}, held: map[string]uint64{},
+	}
+}
+
+// Run reads the ledger, answers the devices that have said hello meanwhile, and
+// then follows the ledger until ctx ends, when it returns nil. Until the ledger
+// is read nothing is published: an old desired state would move a device back.
+func (d *Desired) Run(ctx context.Context) error {
+	next, err := d.ledger.Replay(ctx, 1, func(r ledger.Record) error {
+		_, err := d.fold(r)
+		return err
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the caller ended it
+		}
+		return err
+	}
+	d.open()
+	return d.ledger.Follow(ctx, next, d.Apply)
+}
+
+// Ready is closed when the ledger has been read.
+func (d *Desired) Ready() <-chan struct{} { return d.ready }
+
+// open answers the hellos that waited.
+func (d *Desired) open() {
+	d.mu.Lock()
+	held := d.held
+	d.held = nil
+	d.mu.Unlock()
+	close(d.ready)
+	for _, id := range slices.Sorted(maps.Keys(held)) {
+		d.OnHello(id, held[id])
+	}
+}
+
+// Apply folds one ledger record and tells the devices it concerns. The runner
+// calls it with what it has just committed, Run with what the ledger brings: the
+// second time nothing changes.
+func (d *Desired) Apply(r ledger.Record) error {
+	touched, err := d.fold(r)
+	if err != nil {
+		return err
+	}
+	for _, id := range touched {
+		d.tell(id)
+	}
+	return nil
+}
+
+// OnHello tells a device its desired state unless it holds it already. It does
+// not block on anything but the broker's connection.
+func (d *Desired) OnHello(id string, generation uint64) {
+	d.mu.Lock()
+	if d.held != nil {
+		d.held[id] = generation
+		d.mu.Unlock()
+		return
+	}
+	newest := d.generation(id)
+	d.mu.Unlock()
+	switch {
+	case newest == generation:
+	case newest < generation:
+		d.cfg.Logger.Error("device holds a newer desired state than the ledger: was the ledger restored from a backup?",
+			slog.String("device", id), slog.Uint64("device_generation", generation), slog.Uint64("generation", newest))
+	default:
+		d.tell(id)
+	}
+}
+
+// State returns what a device should be.
+func (d *Desired) State(id string) State {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state(id)
+}
+
+// Assigned returns what a device should run of one model. Seq is 0 when no
+// decision was made.
+func (d *Desired) Assigned(id, model string) Assignment {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if dev, ok := d.devices[id]; ok {
+		return dev.assigned[model]
+	}
+	return Assignment{}
+}
+
+// FleetSettings returns the settings of all devices.
+func (d *Desired) FleetSettings() Settings {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.fleet.Settings
+}
+
+// state joins what is known of a device. The caller holds mu.
+func (d *Desired) state(id string) State {
+	s := State{Generation: d.generation(id), Settings: d.fleet.Settings}
+	dev, ok := d.devices[id]
+	if !ok {
+		return s
+	}
+	for _, a := range dev.assigned {
+		s.Assignments = append(s.Assignments, a)
+	}
+	slices.SortFunc(s.Assignments, func(a, b Assignment) int { return cmp.Compare(a.Model, b.Model) })
+	s.Settings = dev.settings.over(d.fleet.Settings)
+	s.Labels = maps.Clone(dev.labels)
+	return s
+}
+
+// over returns the settings with a fallback for what they leave open.
+func (s Settings) over(fallback Settings) Settings {
+	return Settings{
+		Window:   cmp.Or(s.Window, fallback.Window),
+		Report:   cmp.Or(s.Report, fallback.Report),
+		Snapshot: cmp.Or(s.Snapshot, fallback.Snapshot),
+	}
+}
+
+// generation is the newest record that touched a device. The caller holds mu.
+func (d *Desired) generation(id string) uint64 {
+	newest := d.fleet.seq
+	if dev, ok := d.devices[id]; ok {
+		newest = max(newest, dev.settings.seq, dev.labelSeq)
+		for _, a := range dev.assigned {
+			newest = max(newest, a.Seq)
+		}
+	}
+	return newest
+}
+
+// tell publishes a device's desired state. A message that is lost is made good
+// by the device's next hello.
+func (d *Desired) tell(id string) {
+	d.telling.Lock()
+	defer d.telling.Unlock()
+	d.mu.Lock()
+	if d.held != nil {
+		d.mu.Unlock()
+		return
+	}
+	s := d.state(id)
+	d.mu.Unlock()
+	data, err := proto.Marshal(&protocol.Down{Body: &protocol.Down_Desired{Desired: d.wire(s)}})
+	if err == nil {
+		err = d.pub.Publish(protocol.Subject(protocol.DesiredTopic(id)), data)
+	}
+	if err != nil {
+		d.cfg.Logger.Error("desired state not sent", slog.String("device", id), slog.Any("error", err))
+	}
+}
+
+// rolePrimary is the only role rollouts give.
+const rolePrimary = "primary"
+
+func (d *Desired) wire(s State) *protocol.Desired {
+	out := &protocol.Desired{
+		Generation: s.Generation,
+		ServerMs:   d.cfg.Now().UnixMilli(),
+		Settings: &protocol.Settings{
+			WindowMs: millis(s.Settings.Window), ReportMs: millis(s.Settings.Report), SnapshotMs: millis(s.Settings.Snapshot),
+			Labels: s.Labels,
+		},
+	}
+	for _, a := range s.Assignments {
+		if a.Release.IsZero() {
+			continue // a model that is not named is taken off the device
+		}
+		out.Assignments = append(out.Assignments, &protocol.Assignment{
+			Model: a.Model, Release: a.Release.Bytes(), Role: rolePrimary, Decision: a.Seq,
+		})
+	}
+	return out
+}
+
+func millis(d release.Duration) uint32 {
+	return uint32(min(time.Duration(d).Milliseconds(), maxMillis)) //nolint:gosec // bounded by SetSettings and here
 }

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -17,12 +18,22 @@ func Judge(s *State, f *Facts, now time.Time) []GateResult {
 		}
 		g := j.answer(spec)
 		g.Gate, g.Limit, g.From, g.To = spec.Kind, spec.limit(), s.Header.Started, Moment(now)
+		g.Value = finite(g.Value)
 		if g.Result == GateFail && s.waived(g) {
 			g.Result = GateWaived
 		}
 		out = append(out, g)
 	}
 	return out
+}
+
+// finite keeps what devices report absurdly out of the ledger, whose JSON has no
+// infinities.
+func finite(v float64) float64 {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return 0
+	}
+	return v
 }
 
 // judge is what the gates of one moment share.

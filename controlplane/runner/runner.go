@@ -9,51 +9,324 @@
 package runner
 
 import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
+	"github.com/vedette-edge/vedette/controlplane/desired"
+	"github.com/vedette-edge/vedette/controlplane/drift"
+	"github.com/vedette-edge/vedette/controlplane/fleet"
+	"github.com/vedette-edge/vedette/controlplane/ledger"
 	"github.com/vedette-edge/vedette/controlplane/rollout"
+	"github.com/vedette-edge/vedette/protocol/release"
 )
 
-// Ledger kinds of a rollout's records.
+// Defaults of Config.
 const (
-	KindCreated = "rollout.created" // Created
-	KindStep    = "rollout.step"    // Record, decided by the engine
-	KindAction  = "rollout.action"  // Record, with an operator's command
+	// DefaultGap is the least time between two looks at the fleet. It gathers
+	// the reports of many devices into one look, and bounds what a stop takes.
+	DefaultGap = 200 * time.Millisecond
+	// DefaultSettle is when the runner looks once more after a change: the
+	// evidence of gates is folded by another goroutine, a moment later.
+	DefaultSettle = 2 * time.Second
+	// maxRetry bounds the wait after a ledger that cannot be written.
+	maxRetry = 30 * time.Second
+	// maxConflicts is how often a decision is made again because another
+	// server was faster.
+	maxConflicts = 5
 )
 
-// Actor is the ledger's name for the engine.
-const Actor = "engine"
+// ErrNotFound says that there is no such rollout.
+var ErrNotFound = errors.New("no such rollout: list them with `vedette rollout list`")
 
-// Created is the first record of a rollout's chain.
-type Created struct {
-	Reason string         `json:"reason,omitempty"`
-	State  *rollout.State `json:"state"`
+// Ledger is where decisions are committed.
+type Ledger interface {
+	Append(ctx context.Context, chain string, expect uint64, kind, actor string, body any) (ledger.Record, error)
+	Read(ctx context.Context, chain string) ([]ledger.Record, error)
+	Chains(ctx context.Context, prefix string) ([]string, error)
 }
 
-// Record is every further record of a rollout's chain.
-type Record struct {
-	Decision rollout.Decision   `json:"decision"`
-	Facts    rollout.FactsPatch `json:"facts"`  // changes since the record before
-	Digest   string             `json:"digest"` // SHA-256 of state and facts after it, hex
+// Fleet is what devices report.
+type Fleet interface {
+	Devices(match func(labels map[string]string) bool) []fleet.Device
+	Subscribe() *fleet.Subscription
 }
 
-// Entry is one record of a rollout's timeline.
-type Entry struct {
-	Seq     uint64           `json:"seq"` // in the ledger
-	At      time.Time        `json:"at"`
-	Actor   string           `json:"actor"`
-	Kind    string           `json:"kind"`
-	Reason  string           `json:"reason,omitempty"`
-	Hash    string           `json:"hash"` // of the record in its chain
-	Action  rollout.Action   `json:"action,omitempty"`
-	Changes []rollout.Change `json:"changes,omitempty"`
+// Evidence is what devices counted with a release in windows that began at
+// since or later.
+type Evidence interface {
+	Evidence(model string, d release.Digest, since time.Time) map[string]drift.Evidence
 }
 
-// View is one rollout as it stands, with what its gates say at this moment.
-type View struct {
-	State    *rollout.State       `json:"state"`
-	Revision uint64               `json:"revision"`        // ledger sequence of its newest record
-	Gates    []rollout.GateResult `json:"gates,omitempty"` // of the newest wave, judged now
-	Actions  []rollout.Action     `json:"actions"`         // possible now
-	Timeline []Entry              `json:"timeline"`        // oldest first
+// Releases knows what was published.
+type Releases interface {
+	// Release returns a version of a model. The error is for people.
+	Release(ctx context.Context, model, version string) (release.Digest, *release.Manifest, error)
+}
+
+// Desired tells devices what to be.
+type Desired interface {
+	Apply(r ledger.Record) error
+	Assigned(device, model string) desired.Assignment
+	Ready() <-chan struct{}
+}
+
+// Config of a Runner. The first five are required.
+type Config struct {
+	Ledger   Ledger
+	Fleet    Fleet
+	Evidence Evidence
+	Releases Releases
+	Desired  Desired
+	// OnChange is told of every rollout that changed; nil for nobody. It must
+	// not block.
+	OnChange func(id string)
+	// Gap and Settle take their defaults when 0.
+	Gap, Settle time.Duration
+	// Now is the clock, time.Now if nil.
+	Now func() time.Time
+	// Logger defaults to one that discards.
+	Logger *slog.Logger
+}
+
+// Runner drives all rollouts. Its methods may be called from several
+// goroutines.
+type Runner struct {
+	cfg   Config
+	nudge chan struct{}
+
+	deciding sync.Mutex // held from gathering facts to the end of the commit: decisions are made one at a time
+
+	mu       sync.RWMutex
+	rollouts map[string]*chain // guarded by mu; the values are never changed, only replaced
+}
+
+// Open reads the rollouts from the ledger. Run drives them.
+func Open(ctx context.Context, cfg Config) (*Runner, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	cfg.Gap, cfg.Settle = cmp.Or(cfg.Gap, DefaultGap), cmp.Or(cfg.Settle, DefaultSettle)
+	r := &Runner{cfg: cfg, nudge: make(chan struct{}, 1), rollouts: map[string]*chain{}}
+	names, err := cfg.Ledger.Chains(ctx, "rollout")
+	if err != nil {
+		return nil, fmt.Errorf("open rollouts: %w", err)
+	}
+	for _, name := range names {
+		c, err := r.read(ctx, name)
+		if err != nil {
+			return nil, fmt.Errorf("open rollouts: %w", err)
+		}
+		r.rollouts[c.state.ID] = c
+	}
+	return r, nil
+}
+
+func (r *Runner) read(ctx context.Context, name string) (*chain, error) {
+	records, err := r.cfg.Ledger.Read(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return fold(records)
+}
+
+// Nudge says that evidence has changed. It never blocks.
+func (r *Runner) Nudge() {
+	select {
+	case r.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// Run drives the rollouts until ctx ends, when it returns nil.
+func (r *Runner) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-r.cfg.Desired.Ready():
+	}
+	news := r.cfg.Fleet.Subscribe()
+	defer news.Close()
+	var settle time.Time
+	for retry := time.Duration(0); ctx.Err() == nil; {
+		var wake time.Time
+		wake, retry = r.pass(ctx, retry)
+		wait := r.until(earliest(wake, settle), retry)
+		settle = time.Time{}
+		if r.sleep(ctx, wait, news) {
+			settle = r.cfg.Now().Add(r.cfg.Settle)
+		}
+	}
+	return nil
+}
+
+// pass looks at every rollout once. It returns when the next one has to be
+// looked at, and how long to wait before trying again what went wrong.
+func (r *Runner) pass(ctx context.Context, retry time.Duration) (wake time.Time, next time.Duration) {
+	for _, id := range r.unfinished() {
+		if err := r.decide(ctx, id, nil); err != nil && ctx.Err() == nil {
+			if retry == 0 {
+				r.cfg.Logger.Error("rollout not driven", slog.String("rollout", id), slog.Any("error", err))
+			}
+			next = min(max(2*retry, time.Second), maxRetry)
+		}
+	}
+	if retry > 0 && next == 0 {
+		r.cfg.Logger.Info("rollouts are driven again")
+	}
+	for _, id := range r.unfinished() {
+		if c := r.chain(id); c != nil {
+			wake = earliest(wake, c.state.Wake(r.cfg.Now()))
+		}
+	}
+	return wake, next
+}
+
+// until is how long to sleep; negative means until something happens.
+func (r *Runner) until(wake time.Time, retry time.Duration) time.Duration {
+	wait := time.Duration(-1)
+	if !wake.IsZero() {
+		// A deadline is a whole millisecond: wake after it, not in it.
+		wait = max(wake.Sub(r.cfg.Now())+time.Millisecond, 0)
+	}
+	if retry > 0 && (wait < 0 || retry < wait) {
+		wait = retry
+	}
+	return wait
+}
+
+// sleep waits for news or for the time, then for the gap. It says whether it
+// was news.
+func (r *Runner) sleep(ctx context.Context, wait time.Duration, news *fleet.Subscription) bool {
+	var timer <-chan time.Time
+	if wait >= 0 {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		timer = t.C
+	}
+	heard := false
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer:
+	case <-r.nudge:
+	case <-news.Changed():
+		news.Take()
+		heard = true
+	}
+	gap := time.NewTimer(r.cfg.Gap)
+	defer gap.Stop()
+	select {
+	case <-ctx.Done():
+	case <-gap.C:
+	}
+	return heard
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// decide takes one step of one rollout and commits it. When another server was
+// faster it reads what that one decided and decides again.
+func (r *Runner) decide(ctx context.Context, id string, cmd *rollout.Command) error {
+	r.deciding.Lock()
+	defer r.deciding.Unlock()
+	for range maxConflicts {
+		err := r.decideOnce(ctx, id, cmd)
+		if !errors.Is(err, ledger.ErrConflict) {
+			return err
+		}
+		if err := r.reload(ctx, id); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("rollout %s: %w: another server is deciding, too", id, ledger.ErrConflict)
+}
+
+func (r *Runner) decideOnce(ctx context.Context, id string, cmd *rollout.Command) error {
+	c := r.chain(id)
+	if c == nil {
+		return fmt.Errorf("rollout %q: %w", id, ErrNotFound)
+	}
+	facts := r.gather(c.state)
+	next, decision, err := rollout.Step(c.state, facts, r.cfg.Now(), cmd)
+	if err != nil || decision.Empty() {
+		return err
+	}
+	digest, err := rollout.Digest(next, facts)
+	if err != nil {
+		return err
+	}
+	kind, actor := KindStep, Actor
+	if cmd != nil {
+		kind, actor = KindAction, cmd.Actor
+	}
+	body := Record{Decision: *decision, Facts: c.facts.Diff(facts), Digest: digest}
+	rec, err := r.cfg.Ledger.Append(ctx, desired.RolloutChain(id), c.head, kind, actor, body)
+	if err != nil {
+		return fmt.Errorf("commit decision of rollout %s: %w", id, err)
+	}
+	return r.committed(c, rec, &body)
+}
+
+// committed takes in a record that is in the ledger, and tells the devices.
+func (r *Runner) committed(c *chain, rec ledger.Record, body *Record) error {
+	next, err := c.add(rec, body)
+	if err != nil {
+		return err
+	}
+	r.set(next)
+	for _, change := range body.Decision.Changes {
+		if change.Subject != rollout.SubjectDevices {
+			r.cfg.Logger.Info("rollout moved", slog.String("rollout", next.state.ID), slog.String("subject", change.Subject),
+				slog.Int("wave", change.Wave), slog.String("from", change.From), slog.String("to", change.To), slog.String("why", change.Why))
+		}
+	}
+	return r.cfg.Desired.Apply(rec)
+}
+
+// reload reads a chain again, and tells devices what another server may not
+// have told them.
+func (r *Runner) reload(ctx context.Context, id string) error {
+	records, err := r.cfg.Ledger.Read(ctx, desired.RolloutChain(id))
+	if err != nil {
+		return fmt.Errorf("read rollout %s again: %w", id, err)
+	}
+	c, err := fold(records)
+	if err != nil {
+		return err
+	}
+	r.set(c)
+	for _, rec := range records {
+		if err := r.cfg.Desired.Apply(rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Runner) chain(id string) *chain {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.rollouts[id]
+}
+
+func (r *Runner) set(c *chain) {
+	r.mu.Lock()
+	r.rollouts[c.state.ID] = c
+	r.mu.Unlock()
+	if r.cfg.OnChange != nil {
+		r.cfg.OnChange(c.state.ID)
+	}
 }
