@@ -1,0 +1,263 @@
+// Package uplink is a device's MQTT session with the control plane. It sends
+// what the outbox holds, hello and reports, delivers desired state, and backs
+// off with jitter when the link is down.
+package uplink
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/vedette-edge/vedette/protocol"
+)
+
+// Why a session does not come about or ends.
+var (
+	// ErrRefused says that the broker refused the device's subscription: its
+	// certificate and its device id do not belong together, or it was revoked.
+	ErrRefused = errors.New("the control plane refused this device's subscription: check that it is enrolled and not revoked")
+	// ErrStuck says that the broker took nothing for so long that the link must be dead.
+	ErrStuck = errors.New("the broker stopped answering")
+	// errConfig is a programming error of the caller.
+	errConfig = errors.New("uplink needs a device id, a broker, an outbox, hello and report")
+)
+
+// Outbox is what the uplink empties. agent/outbox is one.
+type Outbox interface {
+	Send(max int) ([]*protocol.Record, error)
+	Ack(*protocol.Ack) error
+	Epochs() []*protocol.Epoch
+	Changed() <-chan struct{}
+}
+
+// Config of an Uplink. Device, Brokers, Outbox, Hello and Report are required.
+type Config struct {
+	// Device is the id proven by the certificate; it is the client id too.
+	Device string
+	// Brokers are tried in turn: ssl://host:port or tcp://host:port.
+	Brokers []string
+	// TLS is asked at every connect, so a renewed certificate is used. Nil for tcp.
+	TLS func() *tls.Config
+	// Outbox holds the records.
+	Outbox Outbox
+	// Hello describes the device; the uplink adds connection and epochs.
+	Hello func() *protocol.Hello
+	// Report is the device's whole reported state.
+	Report func() *protocol.Report
+	// Stamp dates envelopes; nil leaves them undated.
+	Stamp func() *protocol.Stamp
+	// Desired receives desired state, on a goroutine of its own; the newest one wins.
+	Desired func(*protocol.Desired)
+	// ServerTime receives the server's clock, Unix milliseconds. It must not block.
+	ServerTime func(ms int64)
+	// ReportEvery is the longest time between two reports, DefaultReport if 0. SetReportEvery changes it.
+	ReportEvery time.Duration
+	// HelloEvery is the time between two hellos on one connection, DefaultHello if 0, jittered by half.
+	HelloEvery time.Duration
+	// AckTimeout is how long a record may go unanswered before it is sent again, DefaultAckTimeout if 0.
+	AckTimeout time.Duration
+	// MaxBackoff bounds the wait between attempts to connect, DefaultMaxBackoff if 0.
+	// The wait is drawn evenly from zero to a bound that doubles from FirstBackoff.
+	MaxBackoff time.Duration
+	// Logger defaults to one that discards.
+	Logger *slog.Logger
+}
+
+// Defaults of Config.
+const (
+	DefaultReport     = 60 * time.Second
+	DefaultHello      = 5 * time.Minute
+	DefaultAckTimeout = 20 * time.Second
+	// DefaultMaxBackoff lets 30,000 devices come back at the 500 a second one
+	// small server takes.
+	DefaultMaxBackoff = time.Minute
+	// FirstBackoff bounds the first wait after a link that worked.
+	FirstBackoff = time.Second
+	// MinReportGap keeps an eager caller of Nudge from flooding the link.
+	MinReportGap = time.Second
+)
+
+// Status is the session for people.
+type Status struct {
+	Connected bool
+	Since     time.Time // of the present state
+	LastError string    // why the last connection ended or did not come about
+	Cloned    bool      // the server saw this identity used twice and takes nothing more
+}
+
+// Uplink is one device's session.
+type Uplink struct {
+	cfg     Config
+	log     *slog.Logger
+	nudge   chan struct{}
+	desired chan *protocol.Desired // the newest one not yet delivered
+
+	mu          sync.Mutex // guards what follows
+	status      Status
+	reportEvery time.Duration
+	quiet       bool // the present failure has been logged
+}
+
+// New checks cfg.
+func New(cfg Config) (*Uplink, error) {
+	if cfg.Device == "" || len(cfg.Brokers) == 0 || cfg.Outbox == nil || cfg.Hello == nil || cfg.Report == nil {
+		return nil, errConfig
+	}
+	if err := protocol.CheckDeviceID(cfg.Device); err != nil {
+		return nil, err
+	}
+	cfg.ReportEvery = cmp.Or(cfg.ReportEvery, DefaultReport)
+	cfg.HelloEvery = cmp.Or(cfg.HelloEvery, DefaultHello)
+	cfg.AckTimeout = cmp.Or(cfg.AckTimeout, DefaultAckTimeout)
+	cfg.MaxBackoff = cmp.Or(cfg.MaxBackoff, DefaultMaxBackoff)
+	if cfg.Stamp == nil {
+		cfg.Stamp = func() *protocol.Stamp { return nil }
+	}
+	if cfg.Desired == nil {
+		cfg.Desired = func(*protocol.Desired) {}
+	}
+	if cfg.ServerTime == nil {
+		cfg.ServerTime = func(int64) {}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Uplink{
+		cfg: cfg, log: cfg.Logger, reportEvery: cfg.ReportEvery,
+		nudge: make(chan struct{}, 1), desired: make(chan *protocol.Desired, 1),
+		status: Status{Since: time.Now()},
+	}, nil
+}
+
+// Run keeps the session until ctx ends; then it says offline and disconnects.
+func (u *Uplink) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { u.deliver(ctx) })
+	for attempt := 0; ; attempt++ {
+		worked, err := u.session(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if worked {
+			attempt = 0
+		}
+		u.lost(err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(backoff(attempt, u.cfg.MaxBackoff, rand.Float64())):
+		}
+	}
+}
+
+// backoff is the wait before an attempt: full jitter, so that a fleet that lost
+// its broker at one moment comes back spread out. at is drawn from [0, 1).
+func backoff(attempt int, limit time.Duration, at float64) time.Duration {
+	bound := min(limit, FirstBackoff<<min(attempt, 20))
+	return time.Duration(at * float64(bound))
+}
+
+// deliver hands desired state over, one at a time.
+func (u *Uplink) deliver(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case d := <-u.desired:
+			u.cfg.Desired(d)
+		}
+	}
+}
+
+// offer leaves a desired state for delivery, in place of an older one.
+func (u *Uplink) offer(d *protocol.Desired) {
+	for {
+		select {
+		case u.desired <- d:
+			return
+		default:
+		}
+		select {
+		case waiting := <-u.desired:
+			if waiting.GetGeneration() > d.GetGeneration() {
+				d = waiting
+			}
+		default:
+		}
+	}
+}
+
+// Nudge asks for a report now; at most one a second is sent.
+func (u *Uplink) Nudge() {
+	select {
+	case u.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// SetReportEvery changes the longest time between two reports, 0 for the default.
+func (u *Uplink) SetReportEvery(d time.Duration) {
+	u.mu.Lock()
+	u.reportEvery = cmp.Or(d, u.cfg.ReportEvery)
+	u.mu.Unlock()
+	u.Nudge()
+}
+
+func (u *Uplink) every() time.Duration {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.reportEvery
+}
+
+// Status returns the session's state.
+func (u *Uplink) Status() Status {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.status
+}
+
+func (u *Uplink) up() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.status = Status{Connected: true, Since: time.Now(), LastError: u.status.LastError, Cloned: u.status.Cloned}
+	if u.quiet {
+		u.log.Info("uplink is connected again")
+	} else {
+		u.log.Info("uplink is connected")
+	}
+	u.quiet = false
+}
+
+// lost notes why the session ended; only the first failure in a row is logged.
+func (u *Uplink) lost(err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	since := u.status.Since
+	if u.status.Connected {
+		since = time.Now()
+	}
+	u.status = Status{Since: since, Cloned: u.status.Cloned}
+	if err != nil {
+		u.status.LastError = fmt.Sprint(err)
+	}
+	if !u.quiet {
+		u.log.Warn("uplink has no connection, trying again", "error", err)
+	}
+	u.quiet = true
+}
+
+func (u *Uplink) cloned(is bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if is && !u.status.Cloned {
+		u.log.Error("the control plane saw this device's identity used twice and takes no more records: enrol the copy under an id of its own")
+	}
+	u.status.Cloned = is
+}
