@@ -136,7 +136,7 @@ func (s *Store) complete(ctx context.Context, d release.Digest, path string, siz
 }
 
 func verify(path string, d release.Digest) error {
-	f, err := os.Open(path) //nolint:gosec // made by us
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func (s *Store) replicate(ctx context.Context, d release.Digest, path string, si
 	if !errors.Is(err, jetstream.ErrObjectNotFound) {
 		return err
 	}
-	f, err := os.Open(path) //nolint:gosec // made by us
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,7 @@ func deviceLimits() (string, error) {
 	}
 	claims := jwt.NewUserClaims(name)
 	claims.Limits.Payload = protocol.MaxPayload
-	claims.Limits.Subs = maxDeviceSubs
+	claims.Subs = maxDeviceSubs
 	limits, err := claims.Encode(account)
 	if err != nil {
 		return "", fmt.Errorf("make device limits: %w", err)

@@ -36,8 +36,7 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("lock store directory %s: %w", dir, err)
 	}
 	if err := writeHolder(f); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%w: %w", ErrStore, err)
+		return nil, fmt.Errorf("%w: %w", ErrStore, errors.Join(err, f.Close()))
 	}
 	return f, nil
 }

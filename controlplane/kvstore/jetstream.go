@@ -91,8 +91,10 @@ func sorted(found map[string]Entry) []Entry {
 	return out
 }
 
+// drain waits until the watch has ended, which it does by itself: its goroutine
+// must not be left behind.
 func drain(changes <-chan Change) {
-	for range changes { //nolint:revive // the watch ends by itself, its goroutine must not be left behind
+	for range changes {
 	}
 }
 
@@ -135,7 +137,7 @@ func stopWatcher(w jetstream.KeyWatcher) {
 	if err := w.Stop(); err != nil {
 		return // closed already: by its context or with the connection
 	}
-	for range w.Updates() { //nolint:revive // the library closes it after Stop
+	for range w.Updates() { // the library closes it after Stop
 	}
 }
 

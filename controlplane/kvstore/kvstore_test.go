@@ -19,6 +19,7 @@ func TestBuckets(t *testing.T) {
 	implementations := map[string]func(t *testing.T, name string) kvstore.Bucket{
 		"memory": func(*testing.T, string) kvstore.Bucket { return kvstore.NewMemory() },
 		"jetstream": func(t *testing.T, name string) kvstore.Bucket {
+			t.Helper()
 			b, err := kvstore.Open(t.Context(), nc, name)
 			if err != nil {
 				t.Fatal(err)
@@ -56,6 +57,7 @@ func put(t *testing.T, b kvstore.Bucket, key, value string) uint64 {
 }
 
 func testGet(t *testing.T, b kvstore.Bucket) {
+	t.Helper()
 	if _, err := b.Get(t.Context(), "a"); !errors.Is(err, kvstore.ErrNotFound) {
 		t.Errorf("get of nothing: got %v, want ErrNotFound", err)
 	}
@@ -71,6 +73,7 @@ func testGet(t *testing.T, b kvstore.Bucket) {
 }
 
 func testList(t *testing.T, b kvstore.Bucket) {
+	t.Helper()
 	for _, key := range []string{"b.2", "b.1", "b.1.x", "b", "bc.1", "a"} {
 		put(t, b, key, key)
 	}
@@ -102,6 +105,7 @@ func testList(t *testing.T, b kvstore.Bucket) {
 }
 
 func testCreate(t *testing.T, b kvstore.Bucket) {
+	t.Helper()
 	if _, err := b.Create(t.Context(), "a", []byte("1")); err != nil {
 		t.Fatal(err)
 	}
@@ -117,6 +121,7 @@ func testCreate(t *testing.T, b kvstore.Bucket) {
 }
 
 func testCompareAndSet(t *testing.T, b kvstore.Bucket) {
+	t.Helper()
 	first, err := b.CompareAndSet(t.Context(), "a", []byte("1"), 0)
 	if err != nil {
 		t.Fatal(err)
@@ -141,6 +146,7 @@ func testCompareAndSet(t *testing.T, b kvstore.Bucket) {
 }
 
 func testDelete(t *testing.T, b kvstore.Bucket) {
+	t.Helper()
 	put(t, b, "a", "1")
 	for range 2 {
 		if err := b.Delete(t.Context(), "a"); err != nil {
@@ -153,6 +159,7 @@ func testDelete(t *testing.T, b kvstore.Bucket) {
 }
 
 func testRevisions(t *testing.T, b kvstore.Bucket) {
+	t.Helper()
 	var last uint64
 	for _, key := range []string{"a", "b", "a", "c"} {
 		revision := put(t, b, key, "v")
@@ -164,6 +171,7 @@ func testRevisions(t *testing.T, b kvstore.Bucket) {
 }
 
 func testRefusals(t *testing.T, b kvstore.Bucket) {
+	t.Helper()
 	ctx := t.Context()
 	for _, key := range []string{"", ".", "a.", ".a", "a..b", "a b", "a.*", "a.>", "é", strings.Repeat("a", kvstore.MaxKey+1)} {
 		if _, err := b.Put(ctx, key, nil); !errors.Is(err, kvstore.ErrKey) {
@@ -186,7 +194,7 @@ func testRefusals(t *testing.T, b kvstore.Bucket) {
 	if e, err := b.Get(ctx, "a"); err != nil || len(e.Value) != len(largest) {
 		t.Errorf("largest value came back with %d bytes, %v", len(e.Value), err)
 	}
-	if _, err := b.Put(ctx, "a", append(largest, 0)); !errors.Is(err, kvstore.ErrTooLarge) {
+	if _, err := b.Put(ctx, "a", make([]byte, kvstore.MaxValue+1)); !errors.Is(err, kvstore.ErrTooLarge) {
 		t.Errorf("value over the limit: got %v, want ErrTooLarge", err)
 	}
 	over, cancel := context.WithCancel(ctx)
@@ -215,6 +223,7 @@ func receive(t *testing.T, changes <-chan kvstore.Change) kvstore.Change {
 }
 
 func testWatch(t *testing.T, b kvstore.Bucket) {
+	t.Helper()
 	put(t, b, "w.a", "1")
 	put(t, b, "w.b", "2")
 	put(t, b, "x.a", "not watched")
@@ -247,6 +256,7 @@ func testWatch(t *testing.T, b kvstore.Bucket) {
 }
 
 func testWatchEnds(t *testing.T, b kvstore.Bucket) {
+	t.Helper()
 	for range 300 { // more than any buffer between bucket and watcher
 		put(t, b, kvstore.Key("w", time.Now().String()), "v")
 	}
@@ -257,12 +267,13 @@ func testWatchEnds(t *testing.T, b kvstore.Bucket) {
 	}
 	receive(t, changes)
 	cancel()
-	for range changes { //nolint:revive // until it is closed
+	for range changes {
 	}
 }
 
 // Writers that read, add one and compare-and-set lose no update.
 func testWriters(t *testing.T, b kvstore.Bucket) {
+	t.Helper()
 	const writers, rounds = 4, 10
 	put(t, b, "count", "")
 	errs := make(chan error, writers)
@@ -303,6 +314,7 @@ func addMarks(ctx context.Context, b kvstore.Bucket, n int) error {
 
 // Whoever changes a value it gave or got changes nothing in the bucket.
 func testCopies(t *testing.T, b kvstore.Bucket) {
+	t.Helper()
 	value := []byte("one")
 	if _, err := b.Put(t.Context(), "a", value); err != nil {
 		t.Fatal(err)

@@ -3,7 +3,10 @@ package ledger
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"hash"
 	"log/slog"
 	"maps"
 	"slices"
@@ -22,10 +25,11 @@ const (
 )
 
 // Anchor is the body of a record in the anchor chain: the newest record of each
-// chain that grew since the anchor before it.
+// chain that grew since the anchor before it, and the order of all records since.
 type Anchor struct {
 	Through uint64 `json:"through"` // all records up to this sequence are covered
 	Heads   []Head `json:"heads"`   // by chain name
+	Order   string `json:"order"`   // SHA-256 over the hashes (hex) of the records since the anchor before, hex
 }
 
 // Head names the newest record of a chain.
@@ -60,34 +64,57 @@ func (l *Ledger) Anchor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	next := Anchor{Through: prev.Through}
-	heads := map[string]Head{}
+	d := draft{through: prev.Through, heads: map[string]Head{}, order: sha256.New()}
 	flush := func() error {
-		if len(heads) == 0 {
+		if len(d.heads) == 0 {
 			return nil
 		}
-		next.Heads = sortedHeads(heads)
-		rec, err := l.Append(ctx, ChainAnchor, expect, kindAnchor, actorLedger, next)
+		rec, err := l.Append(ctx, ChainAnchor, expect, kindAnchor, actorLedger, d.anchor())
 		expect = rec.Seq
-		clear(heads)
 		return err
 	}
 	_, err = l.Replay(ctx, prev.Through+1, func(r Record) error {
-		if _, known := heads[r.Chain]; !known && len(heads) == maxHeads {
+		if d.full(r.Chain) {
 			if err := flush(); err != nil {
 				return err
 			}
 		}
-		next.Through = r.Seq
-		if r.Chain != ChainAnchor {
-			heads[r.Chain] = Head{Chain: r.Chain, Index: r.Index, Seq: r.Seq, Hash: r.Hash}
-		}
+		d.add(&r)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	return flush()
+}
+
+// draft is an anchor in the making.
+type draft struct {
+	through uint64
+	heads   map[string]Head
+	order   hash.Hash
+}
+
+func (d *draft) full(chain string) bool {
+	_, known := d.heads[chain]
+	return !known && len(d.heads) == maxHeads
+}
+
+func (d *draft) add(r *Record) {
+	d.through = r.Seq
+	d.order.Write([]byte(r.Hash))
+	// Anchors alone are no news: each would ask for another.
+	if r.Chain != ChainAnchor {
+		d.heads[r.Chain] = Head{Chain: r.Chain, Index: r.Index, Seq: r.Seq, Hash: r.Hash}
+	}
+}
+
+// anchor returns what was drafted and begins the next.
+func (d *draft) anchor() Anchor {
+	a := Anchor{Through: d.through, Heads: sortedHeads(d.heads), Order: hex.EncodeToString(d.order.Sum(nil))}
+	clear(d.heads)
+	d.order.Reset()
+	return a
 }
 
 // lastAnchor returns the newest anchor and its sequence; zeros when there is none.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // maxLine bounds one line of an export: a body, and room for the other fields
@@ -58,6 +59,7 @@ type link struct {
 type audit struct {
 	Summary
 	chains map[string][]link
+	open   []string // hashes of the records after the last anchor's Through
 }
 
 func (a *audit) line(data []byte) error {
@@ -101,6 +103,7 @@ func (a *audit) record(rec *Record) error {
 		return errors.New("its content does not have the hash it was given")
 	}
 	a.chains[rec.Chain] = append(chain, link{seq: rec.Seq, hash: rec.Hash})
+	a.open = append(a.open, rec.Hash)
 	a.Records++
 	if rec.Blob != "" {
 		a.Blobs++
@@ -125,7 +128,15 @@ func (a *audit) anchor(rec *Record) error {
 			return fmt.Errorf("it saw another record %d of chain %s", h.Index, h.Chain)
 		}
 	}
+	covered := body.Through - a.Anchored
+	if body.Through < a.Anchored || covered > uint64(len(a.open)) {
+		return fmt.Errorf("it covers records through %d, which do not come before it", body.Through)
+	}
+	if sum([]byte(strings.Join(a.open[:covered], ""))) != body.Order {
+		return fmt.Errorf("it saw records %d to %d in another order", a.Anchored+1, body.Through)
+	}
+	a.open = a.open[covered:]
 	a.Anchors++
-	a.Anchored = max(a.Anchored, body.Through)
+	a.Anchored = body.Through
 	return nil
 }
