@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	profiles "github.com/vedette-edge/vedette/firmware-profiles"
 	"github.com/vedette-edge/vedette/protocol"
 )
 
@@ -21,8 +24,8 @@ import (
 const maxProc = 1 << 20
 
 // Facts says what the device is. dir is the agent's state directory: its file
-// system is the disk meant. Profile and runtime fields are left to the caller,
-// who knows them. What cannot be found out stays zero; that is no reason not to
+// system is the disk meant. The runtime's fields are left to the caller, who
+// knows them. What cannot be found out stays zero; that is no reason not to
 // start.
 func Facts(dir string) *protocol.Facts {
 	f := &protocol.Facts{
@@ -31,13 +34,47 @@ func Facts(dir string) *protocol.Facts {
 		Cpus:   uint32(runtime.NumCPU()), //nolint:gosec // a count of processors
 		Kernel: kernel(),
 	}
-	f.CpuModel = cpuModel(readProc("/proc/cpuinfo"), readProc("/proc/device-tree/model"))
+	cpuinfo, board := readProc("/proc/cpuinfo"), readProc("/proc/device-tree/model")
+	f.CpuModel = cpuModel(cpuinfo, board)
+	if p, ok := Profile(); ok {
+		f.Profile = p.Name
+	}
 	f.MemoryBytes = memInfo(readProc("/proc/meminfo"), "MemTotal")
 	f.Hostname, _ = os.Hostname()
 	if d, err := Disk(dir); err == nil {
 		f.DiskBytes = d.Total
 	}
 	return f
+}
+
+// Profile is the firmware profile that this machine matches, false for none.
+func Profile() (profiles.Profile, bool) {
+	list, err := profiles.All()
+	if err != nil {
+		return profiles.Profile{}, false // a test keeps embedded profiles valid
+	}
+	return profiles.Find(list, profiles.Device{
+		Arch:  runtime.GOARCH,
+		Board: strings.TrimRight(readProc("/proc/device-tree/model"), "\x00\n"),
+		CPU:   cpuModel(readProc("/proc/cpuinfo"), ""),
+		GPUs:  gpuDrivers("/sys/class/drm"),
+	})
+}
+
+// gpuDrivers lists the kernel drivers of graphics devices, each once.
+func gpuDrivers(dir string) []string {
+	links, err := filepath.Glob(filepath.Join(dir, "*", "device", "driver"))
+	if err != nil {
+		return nil
+	}
+	var drivers []string
+	for _, l := range links {
+		target, err := os.Readlink(l)
+		if name := filepath.Base(target); err == nil && !slices.Contains(drivers, name) {
+			drivers = append(drivers, name)
+		}
+	}
+	return drivers
 }
 
 // DiskUse is the room of a file system, in bytes.

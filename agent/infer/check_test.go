@@ -78,8 +78,7 @@ func TestCheckRefusesGoData(t *testing.T) {
 		"wrong width": change(func(x *Tensor) { x.Shape = []int64{2, 1} }),
 	} {
 		_, rows, err := c.request(&Request{Inputs: in}, 10)
-		var ie *InputError
-		if !errors.As(err, &ie) {
+		if _, ok := errors.AsType[*InputError](err); !ok {
 			t.Errorf("%s: error %v", name, err)
 		}
 		if rows < 1 || rows > 10 {
