@@ -38,6 +38,8 @@ const (
 	DefaultRowsPerBin = 50
 	// DefaultMaxAge is how far back windows count for a verdict.
 	DefaultMaxAge = 24 * time.Hour
+	// DefaultBlock lets a fall of accuracy show before a day of good labels hides it.
+	DefaultBlock = time.Hour
 	// DefaultBucket and DefaultBuckets bound a chart to a day of minutes.
 	DefaultBucket  = time.Minute
 	DefaultBuckets = 1440
@@ -57,7 +59,7 @@ type Config struct {
 	Alpha      float64       // false discovery rate over the features of one comparison; of a confidence sequence too
 	RowsPerBin int           // rows needed for each bin before a feature is judged
 	MaxAge     time.Duration // windows older than this no longer count for verdicts
-	Block      time.Duration // length of one confidence sequence of accuracy; MaxAge/24 by default
+	Block      time.Duration // length of one confidence sequence of accuracy
 	Bucket     time.Duration // resolution of series
 	Buckets    int           // buckets kept per series
 	CohortBy   string        // device label that makes a cohort
@@ -94,18 +96,18 @@ type FeatureScore struct {
 	Name   string  `json:"name"`
 	Side   string  `json:"side"` // input or output: an output that drifts is prediction drift
 	PSI    float64 `json:"psi"`
-	Noise  float64 `json:"noise"`   // PSI that the two sizes alone explain at 1−Alpha
-	JS     float64 `json:"js"`      // Jensen–Shannon distance, base 2, 0 to 1
-	KS     float64 `json:"ks"`      // lower bound of the Kolmogorov–Smirnov distance; 0 for categories
-	KSUp   float64 `json:"ks_up"`   // its upper bound: KS + the largest bin
-	LInf   float64 `json:"l_inf"`   // largest difference of a bin's share
-	P      float64 `json:"p"`       // of PSI under no drift
-	Chi2P  float64 `json:"chi2_p"`  // of the χ² test of homogeneity
-	N      uint64  `json:"n"`       // effective rows of the reference
-	M      uint64  `json:"m"`       // effective rows judged
-	Bins   int     `json:"bins"`    // bins that hold anything in either sample
-	Enough bool    `json:"enough"`  // m is at least RowsPerBin·Bins
-	Apart  bool    `json:"apart"`   // PSI above the threshold and above noise
+	Noise  float64 `json:"noise"`  // PSI that the two sizes alone explain at 1−Alpha
+	JS     float64 `json:"js"`     // Jensen–Shannon distance, base 2, 0 to 1
+	KS     float64 `json:"ks"`     // lower bound of the Kolmogorov–Smirnov distance; 0 for categories
+	KSUp   float64 `json:"ks_up"`  // its upper bound: KS + the largest bin
+	LInf   float64 `json:"l_inf"`  // largest difference of a bin's share
+	P      float64 `json:"p"`      // of PSI under no drift
+	Chi2P  float64 `json:"chi2_p"` // of the χ² test of homogeneity
+	N      uint64  `json:"n"`      // effective rows of the reference
+	M      uint64  `json:"m"`      // effective rows judged
+	Bins   int     `json:"bins"`   // bins that hold anything in either sample
+	Enough bool    `json:"enough"` // m is at least RowsPerBin·Bins
+	Apart  bool    `json:"apart"`  // PSI above the threshold and above noise
 }
 
 // Comparison is one sample against one reference, over all features.
@@ -115,6 +117,8 @@ type Comparison struct {
 	Apart    int            `json:"apart"`   // features found apart
 	Enough   bool           `json:"enough"`  // at least half of the features have enough rows
 	M        uint64         `json:"m"`       // effective rows judged
+	// Condition of the training data that is nearest, when the baseline knows several.
+	Condition string `json:"condition,omitempty"`
 }
 
 // DeviceScore is one device on one release.
@@ -125,7 +129,7 @@ type DeviceScore struct {
 	Rows       uint64      `json:"rows"` // in the windows judged
 	FromMS     int64       `json:"from_ms"`
 	ToMS       int64       `json:"to_ms"`
-	Training   Comparison  `json:"training"`         // device against training
+	Training   Comparison  `json:"training"`             // device against training
 	Neighbours *Comparison `json:"neighbours,omitempty"` // device against the rest of its cohort
 }
 
@@ -191,8 +195,9 @@ type Evidence struct {
 	Calls, FailedCalls uint64
 	P95                time.Duration // of a call, 0 when none
 	Labels, Correct    uint64
-	// Outputs are the counts of the output streams on the bins they are scored
-	// on; two devices of the same release can be compared bin by bin.
+	Classes            []uint64 // rows by predicted class, nil when the model has none
+	// Outputs are the counts of all output streams on the bins of the baseline;
+	// devices of the same release can be compared bin by bin.
 	Outputs []OutputCounts
 	FromMS  int64 // start of the oldest window counted
 	ToMS    int64 // end of the newest
@@ -200,8 +205,9 @@ type Evidence struct {
 
 // OutputCounts is one output stream's histogram.
 type OutputCounts struct {
-	Name string
-	Bins []uint64
+	Name           string
+	Bins           []uint64
+	Missing, Other uint64
 }
 
 // AlarmKind says what an alarm is about.
@@ -254,11 +260,4 @@ type Series struct {
 	Cohort  string         `json:"cohort"`
 	Bucket  time.Duration  `json:"bucket_ns"`
 	Points  []Point        `json:"points"` // oldest first, empty buckets left out
-}
-
-// Record is one checkpoint entry. Value is opaque.
-type Record struct {
-	Key   string
-	Value []byte
-	Seq   uint64 // last stream sequence the value includes
 }

@@ -1,62 +1,227 @@
 package drift
 
 import (
+	"cmp"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/release"
 	"github.com/vedette-edge/vedette/protocol/sketch"
 )
+
+// maxTracks bounds the releases that one device is kept apart by. What comes
+// beyond is counted under no model, so that totals stay whole.
+const maxTracks = 256
 
 // Monitor folds what devices report. Tell it releases, labels and floors
 // before the first Apply: windows of a release it does not know count in totals
 // only.
 type Monitor struct {
-	mu  sync.Mutex
 	cfg Config
+
+	mu       sync.Mutex // guards everything below
+	releases map[release.Digest]*known
+	floors   map[string]float64
+	labels   map[string]map[string]string
+	devices  map[string]*device
+	series   map[seriesKey]*series
+	watches  map[subject]*watch
+	scores   []Score
+	cache    map[cohortKey]*judged
+	deleted  map[string]bool // checkpoint keys to be deleted
+}
+
+// known is a release with the layout of its baseline.
+type known struct {
+	Release
+
+	layout *layout
+	need   uint64 // effective rows for a verdict
+}
+
+// device is what is known of one device apart from releases.
+type device struct {
+	name   string
+	tracks map[release.Digest]*track
+	state  deviceState
+	dirty  bool
+}
+
+// track is one device on one release.
+type track struct {
+	digest release.Digest
+	state  trackState
+	dirty  bool
+	judged *sample    // as of judgedSeq and judgedOldest
+	score  Comparison // of judged against training
+	seq    uint64     // state.Seq that judged was made of
+	oldest int64      // and the age limit
 }
 
 // New makes an empty monitor.
-func New(cfg Config) *Monitor { return &Monitor{cfg: cfg} }
+func New(cfg Config) *Monitor {
+	return &Monitor{
+		cfg:      cfg.withDefaults(),
+		releases: map[release.Digest]*known{},
+		floors:   map[string]float64{},
+		labels:   map[string]map[string]string{},
+		devices:  map[string]*device{},
+		series:   map[seriesKey]*series{},
+		watches:  map[subject]*watch{},
+		cache:    map[cohortKey]*judged{},
+		deleted:  map[string]bool{},
+	}
+}
 
-// SetRelease makes a release's windows scorable. The same release again is a no-op.
-func (m *Monitor) SetRelease(r Release, b *sketch.Baseline) error { return b.Validate() }
+func (c Config) withDefaults() Config {
+	c.Threshold = cmp.Or(c.Threshold, DefaultThreshold)
+	c.Alpha = cmp.Or(c.Alpha, DefaultAlpha)
+	c.RowsPerBin = cmp.Or(c.RowsPerBin, DefaultRowsPerBin)
+	c.MaxAge = cmp.Or(c.MaxAge, DefaultMaxAge)
+	c.Bucket = max(cmp.Or(c.Bucket, DefaultBucket), time.Millisecond)
+	c.Block = max(cmp.Or(c.Block, DefaultBlock), c.Bucket)
+	c.Buckets = cmp.Or(c.Buckets, DefaultBuckets)
+	c.CohortBy = cmp.Or(c.CohortBy, DefaultCohortBy)
+	c.RaiseAfter = cmp.Or(c.RaiseAfter, DefaultRaiseAfter)
+	c.ClearAfter = cmp.Or(c.ClearAfter, DefaultClearAfter)
+	return c
+}
 
-// SetLabels replaces a device's labels.
-func (m *Monitor) SetLabels(device string, labels map[string]string) {}
+// Config returns the configuration in force, defaults filled in.
+func (m *Monitor) Config() Config { return m.cfg }
 
-// SetFloor sets the lowest accuracy a model may have, 0 for none.
-func (m *Monitor) SetFloor(model string, accuracy float64) {}
-
-// Apply folds one message of the uplink stream. A sequence at or below the last one folded changes nothing.
-func (m *Monitor) Apply(seq uint64, a *protocol.Accepted) {}
-
-// Evaluate scores everything and returns the alarms raised or cleared by it.
-func (m *Monitor) Evaluate(now time.Time) []Alarm { return nil }
-
-// Scores are those of the newest Evaluate, by model and release; model "" means all.
-func (m *Monitor) Scores(model string) []Score { return nil }
-
-// Alarms returns the raised alarms and the newest cleared ones, newest first; model "" means all.
-func (m *Monitor) Alarms(model string) []Alarm { return nil }
-
-// Evidence returns by device what a release showed in windows that began at since or later.
-func (m *Monitor) Evidence(model string, d release.Digest, since time.Time) map[string]Evidence {
+// SetRelease makes a release's windows scorable. The same release again is a
+// no-op. A nil baseline leaves a release that is counted and never scored.
+func (m *Monitor) SetRelease(r Release, b *sketch.Baseline) error {
+	k := &known{Release: r}
+	if b != nil {
+		if err := b.Validate(); err != nil {
+			return fmt.Errorf("watch release %s of %s: %w", r.Version, r.Model, err)
+		}
+		k.layout = newLayout(b)
+		k.need = uint64(m.cfg.RowsPerBin * min(k.layout.bins+reserved, MaxBins)) //nolint:gosec // small and positive
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.releases[r.Digest]; !ok {
+		m.releases[r.Digest] = k
+	}
 	return nil
 }
 
-// Totals returns what every device reported, by device, model and release.
-func (m *Monitor) Totals() []Total { return nil }
+// SetLabels replaces a device's labels.
+func (m *Monitor) SetLabels(device string, labels map[string]string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.labels[device] = labels
+}
 
-// Series returns the charts of a model, by release and cohort.
-func (m *Monitor) Series(model string) []Series { return nil }
-
-// Dirty returns the checkpoint records changed since the last call.
-func (m *Monitor) Dirty() []Record { return nil }
-
-// Load restores checkpoint records. Call it once, before the first Apply.
-func (m *Monitor) Load(records []Record) error { return nil }
+// SetFloor sets the lowest accuracy a model may have, 0 for none.
+func (m *Monitor) SetFloor(model string, accuracy float64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.floors[model] = accuracy
+}
 
 // Forget drops everything known of a device that was removed from the fleet.
-func (m *Monitor) Forget(device string) {}
+// What it counted stays in series.
+func (m *Monitor) Forget(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := m.devices[name]
+	if d == nil {
+		return
+	}
+	m.deleted[deviceKey(name)] = true
+	for _, t := range d.tracks {
+		m.deleted[trackKey(name, t.digest)] = true
+	}
+	delete(m.devices, name)
+	delete(m.labels, name)
+	for s := range m.watches {
+		if s.Device == name {
+			m.deleted[s.key()] = true
+			delete(m.watches, s)
+		}
+	}
+}
+
+// cohort is the value of the label that makes cohorts, "" without it.
+func (m *Monitor) cohort(device string) string { return m.labels[device][m.cfg.CohortBy] }
+
+// device returns a device, a new one at first.
+func (m *Monitor) device(name string) *device {
+	d := m.devices[name]
+	if d == nil {
+		d = &device{name: name, tracks: map[release.Digest]*track{}}
+		m.devices[name] = d
+		delete(m.deleted, deviceKey(name))
+	}
+	return d
+}
+
+// track returns a device's track of a release, a new one at first, nil when
+// that is no release or the device has too many.
+func (m *Monitor) track(d *device, raw []byte, model string) *track {
+	digest, err := release.DigestFromBytes(raw)
+	if err != nil {
+		return nil
+	}
+	if t := d.tracks[digest]; t != nil {
+		return t
+	}
+	if len(d.tracks) >= maxTracks {
+		return nil
+	}
+	if k := m.releases[digest]; k != nil {
+		model = k.Model
+	}
+	t := &track{digest: digest, state: trackState{Device: d.name, Model: model, Release: digest}}
+	d.tracks[digest] = t
+	delete(m.deleted, trackKey(d.name, digest))
+	return t
+}
+
+// Totals returns what every device reported, by device, model and release.
+func (m *Monitor) Totals() []Total {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var ts []Total
+	for _, d := range m.devices {
+		if t := d.state.total(d.name); t != (Total{Device: d.name}) {
+			ts = append(ts, t)
+		}
+		for _, t := range d.tracks {
+			ts = append(ts, t.state.total())
+		}
+	}
+	slices.SortFunc(ts, func(a, b Total) int {
+		return cmp.Or(cmp.Compare(a.Device, b.Device), cmp.Compare(a.Model, b.Model), slices.Compare(a.Release[:], b.Release[:]))
+	})
+	return ts
+}
+
+// Evidence returns by device what a release showed in windows that began at
+// since or later. Old windows are kept joined: one that began before since is
+// left out whole.
+func (m *Monitor) Evidence(model string, digest release.Digest, since time.Time) map[string]Evidence {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var l *layout
+	if k := m.releases[digest]; k != nil {
+		l = k.layout
+	}
+	out := map[string]Evidence{}
+	for name, d := range m.devices {
+		t := d.tracks[digest]
+		if t == nil || t.state.Model != model {
+			continue
+		}
+		if e, ok := t.state.evidence(l, since.UnixMilli()); ok {
+			out[name] = e
+		}
+	}
+	return out
+}

@@ -1,0 +1,192 @@
+package drift
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/sketch"
+)
+
+// layout says where the counts of a release's streams lie in flat slices and on
+// which bins they are scored. Inputs are kept on the scored bins alone: there
+// are many. Outputs are kept on the bins of the baseline: rollouts look at them.
+type layout struct {
+	streams []stream
+	in, out int // cells of inputs and of outputs
+	bins    int // most bins that any stream is scored on, missing and other apart
+	refs    []reference
+}
+
+// stream is one watched quantity. Its cells are n kept bins, missing, other.
+type stream struct {
+	name    string
+	output  bool
+	class   bool
+	ordered bool
+	fine    int     // bins of the baseline
+	keep    []uint8 // fine bin → kept bin, nil for the same
+	group   []uint8 // kept bin → scored bin, nil for the same
+	n       int     // kept bins
+	scored  int     // scored bins
+	at      int     // first cell
+}
+
+// reference is the training data, all of it or the part taken under one condition.
+type reference struct {
+	condition string
+	sample    sample
+}
+
+// reserved bins of MaxBins are for missing and other.
+const reserved = 2
+
+func newLayout(b *sketch.Baseline) *layout {
+	l := &layout{}
+	for i := range b.Streams {
+		l.add(&b.Streams[i])
+	}
+	l.refs = append(l.refs, l.reference("", b.Rows, func(i int) sketch.BinCounts {
+		s := &b.Streams[i]
+		return sketch.BinCounts{Counts: s.Counts, Missing: s.Missing, Other: s.Other}
+	}))
+	for _, c := range b.Conditions {
+		l.refs = append(l.refs, l.reference(c.Name, c.Rows, func(i int) sketch.BinCounts { return c.Histograms[i] }))
+	}
+	return l
+}
+
+func (l *layout) add(s *sketch.Stream) {
+	out := stream{
+		name: s.Name, output: s.Side == sketch.Output, class: s.Source == sketch.Class,
+		ordered: s.Kind != sketch.Categorical, fine: len(s.Counts),
+	}
+	groups, scored := coarsen(s)
+	out.scored = scored
+	if out.output {
+		out.n, out.group, out.at = out.fine, groups, l.out
+		l.out += out.n + 2
+	} else {
+		out.n, out.keep, out.at = scored, groups, l.in
+		l.in += out.n + 2
+	}
+	l.bins = max(l.bins, scored)
+	l.streams = append(l.streams, out)
+}
+
+// coarsen groups the bins of a stream into few of near equal training mass.
+func coarsen(s *sketch.Stream) (group []uint8, bins int) {
+	if s.Kind == sketch.Categorical {
+		return coarsenCategories(s.Counts)
+	}
+	if len(s.Counts) <= MaxBins-reserved {
+		return nil, len(s.Counts)
+	}
+	return coarsenOrdered(s.Counts, MaxBins-reserved)
+}
+
+// coarsenOrdered joins neighbours. A group is closed when taking the next bin
+// would carry it further beyond its fair share than it is short of it now.
+func coarsenOrdered(counts []uint64, most int) ([]uint8, int) {
+	var left, held float64
+	for _, n := range counts {
+		left += float64(n)
+	}
+	group := make([]uint8, len(counts))
+	g := 0
+	for i, n := range counts {
+		share := left / float64(most-g)
+		if held > 0 && g < most-1 && held+float64(n)/2 > share {
+			left -= held
+			held = 0
+			g++
+		}
+		held += float64(n)
+		group[i] = uint8(g) //nolint:gosec // below MaxBins
+	}
+	return group, g + 1
+}
+
+// coarsenCategories keeps the most frequent ones apart and joins the rest.
+func coarsenCategories(counts []uint64) ([]uint8, int) {
+	if len(counts) <= MaxBins {
+		return nil, len(counts)
+	}
+	order := make([]int, len(counts))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(counts[b], counts[a]) })
+	group := make([]uint8, len(counts))
+	for rank, i := range order {
+		group[i] = uint8(min(rank, MaxBins-1)) //nolint:gosec // below MaxBins
+	}
+	return group, MaxBins
+}
+
+func (l *layout) reference(name string, rows uint64, of func(i int) sketch.BinCounts) reference {
+	s := sample{in: make([]uint64, l.in), out: make([]uint64, l.out), rows: rows, effective: rows}
+	for i := range l.streams {
+		c := of(i)
+		l.streams[i].count(&s, c.Counts, c.Missing, c.Other)
+	}
+	return reference{name, s}
+}
+
+// fold adds a window's histograms to fresh counts. It fails when they are not
+// over the bins of the baseline.
+func (l *layout) fold(hs []*protocol.Histogram) (in, out []uint64, err error) {
+	if len(hs) != len(l.streams) {
+		return nil, nil, fmt.Errorf("%d streams, the baseline has %d: %w", len(hs), len(l.streams), sketch.ErrMismatch)
+	}
+	for i, h := range hs {
+		if len(h.GetBins()) != l.streams[i].fine {
+			return nil, nil, fmt.Errorf("stream %s has %d bins, the baseline %d: %w", l.streams[i].name, len(h.GetBins()), l.streams[i].fine, sketch.ErrMismatch)
+		}
+	}
+	s := sample{in: make([]uint64, l.in), out: make([]uint64, l.out)}
+	for i, h := range hs {
+		l.streams[i].count(&s, h.GetBins(), h.GetMissing(), h.GetOther())
+	}
+	return s.in, s.out, nil
+}
+
+// of returns the stream's cells in a sample.
+func (s *stream) of(x *sample) []uint64 {
+	if s.output {
+		return x.out[s.at : s.at+s.n+2]
+	}
+	return x.in[s.at : s.at+s.n+2]
+}
+
+func (s *stream) count(x *sample, fine []uint64, missing, other uint64) {
+	kept := s.of(x)
+	for i, n := range fine {
+		if s.keep != nil {
+			i = int(s.keep[i])
+		}
+		kept[i] += n
+	}
+	kept[s.n] += missing
+	kept[s.n+1] += other
+}
+
+// scale writes the stream's counts on the scored bins, then missing and other,
+// as if the sample had only its effective rows.
+func (s *stream) scale(dst []float64, x *sample) {
+	clear(dst)
+	kept := s.of(x)
+	factor := 0.0
+	if x.rows > 0 {
+		factor = float64(x.effective) / float64(x.rows)
+	}
+	for i, n := range kept[:s.n] {
+		if s.group != nil {
+			i = int(s.group[i])
+		}
+		dst[i] += float64(n) * factor
+	}
+	dst[s.scored] = float64(kept[s.n]) * factor
+	dst[s.scored+1] = float64(kept[s.n+1]) * factor
+}

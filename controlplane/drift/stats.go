@@ -1,0 +1,155 @@
+package drift
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"gonum.org/v1/gonum/mathext"
+	"gonum.org/v1/gonum/stat/distuv"
+)
+
+// pseudo is added to every cell, as Jeffreys' prior does, so that an empty one
+// has a logarithm.
+const pseudo = 0.5
+
+// cells is one stream of two samples on the same bins, scaled to their
+// effective sizes n and m. Cells empty in both are left out of every sum. The
+// first ordered ones have an order, which KS needs.
+type cells struct {
+	p, q    []float64 // counts
+	ordered int
+	n, m    float64
+}
+
+// score compares the two samples of a stream.
+func (c cells) score() FeatureScore {
+	k := c.used()
+	s := FeatureScore{Bins: k, N: uint64(c.n), M: uint64(c.m), P: 1, Chi2P: 1}
+	if c.n == 0 || c.m == 0 || k < 2 {
+		return s
+	}
+	var psi, js, chi2, widest float64
+	for i, a := range c.p {
+		b := c.q[i]
+		if a+b == 0 {
+			continue
+		}
+		p, q := (a+pseudo)/(c.n+pseudo*float64(k)), (b+pseudo)/(c.m+pseudo*float64(k))
+		psi += (q - p) * math.Log(q/p)
+		p, q = a/c.n, b/c.m
+		js += halfKL(p, (p+q)/2) + halfKL(q, (p+q)/2)
+		s.LInf = math.Max(s.LInf, math.Abs(p-q))
+		chi2 += homogeneity(a, b, c.n, c.m)
+		if i < c.ordered {
+			widest = math.Max(widest, math.Max(p, q))
+		}
+	}
+	s.PSI = psi
+	s.JS = math.Sqrt(math.Min(1, math.Max(0, js)))
+	s.KS = c.ks()
+	if c.ordered > 0 {
+		s.KSUp = math.Min(1, s.KS+widest)
+	}
+	s.P = chi2Survival(psi/(1/c.n+1/c.m), k-1)
+	s.Chi2P = chi2Survival(chi2, k-1)
+	return s
+}
+
+// used counts the cells that hold anything in either sample.
+func (c cells) used() int {
+	k := 0
+	for i := range c.p {
+		if c.p[i]+c.q[i] > 0 {
+			k++
+		}
+	}
+	return k
+}
+
+// ks is the largest difference of the cumulated shares at a bin's edge.
+func (c cells) ks() float64 {
+	var at, most float64
+	for i := range c.ordered {
+		at += c.p[i]/c.n - c.q[i]/c.m
+		most = math.Max(most, math.Abs(at))
+	}
+	return most
+}
+
+// halfKL is p·log2(p/m)/2.
+func halfKL(p, m float64) float64 {
+	if p == 0 {
+		return 0
+	}
+	return p * math.Log2(p/m) / 2
+}
+
+// homogeneity is one column of the χ² statistic with both rows expected from
+// the pooled margins: the reference is a sample too.
+func homogeneity(a, b, n, m float64) float64 {
+	ea, eb := (a+b)*n/(n+m), (a+b)*m/(n+m)
+	return (a-ea)*(a-ea)/ea + (b-eb)*(b-eb)/eb
+}
+
+func chi2Survival(x float64, df int) float64 {
+	if x <= 0 {
+		return 1
+	}
+	return mathext.GammaIncRegComp(float64(df)/2, x/2)
+}
+
+// noise is the PSI that chance alone stays below with probability 1−alpha.
+func noise(n, m float64, df int, alpha float64) float64 {
+	return (1/n + 1/m) * distuv.ChiSquared{K: float64(df)}.Quantile(1-alpha)
+}
+
+// discoveries is the step-up procedure of Benjamini and Hochberg (1995): the
+// level at or below which a p-value is a discovery, 0 for none.
+func discoveries(ps []float64, alpha float64) float64 {
+	slices.SortFunc(ps, cmp.Compare[float64])
+	for i := len(ps) - 1; i >= 0; i-- {
+		if level := alpha * float64(i+1) / float64(len(ps)); ps[i] <= level {
+			return level
+		}
+	}
+	return 0
+}
+
+// interval is the confidence sequence for a probability after s successes and f
+// failures: all p at which the beta-binomial mixture martingale with a uniform
+// prior is below 1/alpha. It holds at every look at once.
+func interval(s, f, alpha float64) (lower, upper float64) {
+	if s+f == 0 {
+		return 0, 1
+	}
+	mixture := mathext.Lbeta(1+s, 1+f)
+	rejected := func(p float64) bool {
+		return mixture-s*logOr0(p, s)-f*logOr0(1-p, f) >= -math.Log(alpha)
+	}
+	mean := s / (s + f)
+	return boundary(0, mean, rejected), boundary(1, mean, rejected)
+}
+
+// logOr0 is log p, but 0 when nothing is multiplied with it.
+func logOr0(p, times float64) float64 {
+	if times == 0 {
+		return 0
+	}
+	return math.Log(p)
+}
+
+// boundary bisects between an end that may be rejected and the mean, which is not.
+func boundary(out, in float64, rejected func(float64) bool) float64 {
+	if !rejected(out) {
+		return out
+	}
+	for range 50 {
+		if mid := (out + in) / 2; rejected(mid) {
+			out = mid
+		} else {
+			in = mid
+		}
+	}
+	return out
+}
