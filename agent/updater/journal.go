@@ -1,0 +1,254 @@
+package updater
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/vedette-edge/vedette/agent/slots"
+	"github.com/vedette-edge/vedette/agent/update"
+	"github.com/vedette-edge/vedette/protocol"
+)
+
+// Folder is where the journal lies below the root of the file system: one
+// record per model and one for the newest desired state.
+const Folder = "journal"
+
+const (
+	desiredName = "desired"
+	suffix      = ".json"
+	maxEntry    = 256 << 10               // bytes of one record; a real one has under 8,000
+	maxDesired  = protocol.MaxPayload * 8 // JSON of a full payload
+)
+
+// entry is the journal of one model.
+type entry struct {
+	Machine update.Machine  `json:"machine"`
+	Trial   json.RawMessage `json:"trial,omitempty"`
+	At      json.RawMessage `json:"at,omitempty"`
+}
+
+// modelPath keeps names of models apart from the other records.
+func modelPath(name string) string { return path.Join(Folder, "model-"+name+suffix) }
+
+func desiredPath() string { return path.Join(Folder, desiredName+suffix) }
+
+func (u *Updater) readJournal() error {
+	if err := u.cfg.FS.Mkdir(Folder); err != nil {
+		return err
+	}
+	if err := u.cfg.FS.Sync("."); err != nil {
+		return err
+	}
+	entries, err := fs.ReadDir(u.cfg.FS, Folder)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name, ok := strings.CutPrefix(strings.TrimSuffix(e.Name(), suffix), "model-")
+		if !ok || !strings.HasSuffix(e.Name(), suffix) || protocol.CheckName(name) != nil {
+			continue
+		}
+		if err := u.readModel(name); err != nil {
+			return err
+		}
+	}
+	for _, name := range u.cfg.Slots.Models() {
+		u.model(name)
+	}
+	return u.readDesired()
+}
+
+// model returns the model of that name, new if it has to be.
+func (u *Updater) model(name string) *model {
+	m := u.models[name]
+	if m == nil {
+		m = &model{name: name, machine: update.New(name), cancel: func() {}, done: u.loaded}
+		u.models[name] = m
+	}
+	return m
+}
+
+// readModel takes up a model where its journal left it. A record that cannot be
+// read is as good as none: the slots still say what is active, and the control
+// plane will say again what it wants.
+func (u *Updater) readModel(name string) error {
+	m := u.model(name)
+	raw, err := slots.ReadRecord(u.cfg.FS, modelPath(name), maxEntry)
+	if err == nil {
+		err = m.restore(raw)
+	} else if !errors.Is(err, slots.ErrDamaged) {
+		return err
+	}
+	if err != nil {
+		u.cfg.Log.Warn("journal record unreadable", "model", name, "error", err)
+		u.cfg.Events(&protocol.Event{Kind: "journal_damaged", Model: name, Message: err.Error()})
+		return nil
+	}
+	u.order.Store(max(u.order.Load(), m.machine.Order))
+	return nil
+}
+
+func (m *model) restore(raw []byte) error {
+	var e entry
+	if err := json.Unmarshal(raw, &e); err != nil {
+		return err
+	}
+	if err := e.Machine.Check(); err != nil {
+		return err
+	}
+	if e.Machine.Model != m.name {
+		return fmt.Errorf("journal is of model %q", e.Machine.Model)
+	}
+	trial, at := &protocol.Trial{}, &protocol.Stamp{}
+	if err := errors.Join(decode(e.Trial, trial), decode(e.At, at)); err != nil {
+		return err
+	}
+	m.machine = e.Machine
+	if e.Trial != nil {
+		m.trial = trial
+	}
+	if e.At != nil {
+		m.at = at
+	}
+	return nil
+}
+
+func decode(raw json.RawMessage, into proto.Message) error {
+	if raw == nil {
+		return nil
+	}
+	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(raw, into)
+}
+
+func encode[M interface {
+	comparable
+	proto.Message
+}](m M,
+) (json.RawMessage, error) {
+	var none M
+	if m == none {
+		return nil, nil
+	}
+	return protojson.Marshal(m)
+}
+
+// write makes a model's next step durable. What differs in its clocks alone is
+// not worth a write to flash: checkpoint does that now and then.
+func (u *Updater) write(m *model, next update.Machine, trial *protocol.Trial, at *protocol.Stamp) error {
+	still := next
+	still.Spent, still.Ran = 0, 0
+	key, err := marshal(still, trial, at)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(key, m.written) {
+		return nil
+	}
+	if err := u.writeEntry(m.name, next, trial, at); err != nil {
+		return err
+	}
+	m.written = key
+	return nil
+}
+
+func (u *Updater) writeEntry(name string, next update.Machine, trial *protocol.Trial, at *protocol.Stamp) error {
+	raw, err := marshal(next, trial, at)
+	if err != nil {
+		return err
+	}
+	if err := slots.WriteRecord(u.cfg.FS, modelPath(name), raw); err != nil {
+		return fmt.Errorf("%w: %w", ErrJournal, err)
+	}
+	return nil
+}
+
+func marshal(m update.Machine, trial *protocol.Trial, at *protocol.Stamp) ([]byte, error) {
+	t, err := encode(trial)
+	if err != nil {
+		return nil, fmt.Errorf("encode trial: %w", err)
+	}
+	a, err := encode(at)
+	if err != nil {
+		return nil, fmt.Errorf("encode stamp: %w", err)
+	}
+	raw, err := json.MarshalIndent(entry{Machine: m, Trial: t, At: a}, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("encode journal: %w", err)
+	}
+	return append(raw, '\n'), nil
+}
+
+// checkpoint writes down the clocks of machines to which they matter, so that
+// deadlines and crash windows go on after a power cut.
+func (u *Updater) checkpoint(now time.Time) {
+	for _, m := range u.models {
+		next := m.machine.At(now)
+		if next.State == update.Idle && len(next.Starts) == 0 && next.Resting == nil {
+			continue
+		}
+		if err := u.writeEntry(m.name, next, m.trial, m.at); err != nil {
+			u.cfg.Log.Warn("journal not written", "model", m.name, "error", err)
+			continue
+		}
+		u.set(func() { m.machine = next })
+	}
+}
+
+// forget drops the journal of a model that is neither wanted nor here.
+func (u *Updater) forget(m *model) {
+	_ = u.cfg.FS.RemoveAll(modelPath(m.name)) // a machine that says idle would do no harm
+	u.mu.Lock()
+	delete(u.models, m.name)
+	u.mu.Unlock()
+}
+
+// set changes what States reads.
+func (u *Updater) set(change func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	change()
+}
+
+func (u *Updater) readDesired() error {
+	raw, err := slots.ReadRecord(u.cfg.FS, desiredPath(), maxDesired)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, slots.ErrDamaged):
+		u.cfg.Log.Warn("desired state unreadable", "error", err)
+		return nil
+	case err != nil:
+		return err
+	}
+	d := &protocol.Desired{}
+	if err := decode(raw, d); err != nil {
+		u.cfg.Log.Warn("desired state unreadable", "error", err)
+		return nil
+	}
+	u.held = d
+	return nil
+}
+
+// hold makes a desired state the newest, also for the next start.
+func (u *Updater) hold(d *protocol.Desired) error {
+	raw, err := encode(d)
+	if err != nil {
+		return fmt.Errorf("encode desired state: %w", err)
+	}
+	if err := slots.WriteRecord(u.cfg.FS, desiredPath(), append(raw, '\n')); err != nil {
+		return fmt.Errorf("%w: %w", ErrJournal, err)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.held = d
+	return nil
+}

@@ -1,0 +1,210 @@
+package updater
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/vedette-edge/vedette/agent/slots"
+	"github.com/vedette-edge/vedette/agent/update"
+)
+
+const (
+	// checkpointEvery is how often clocks are written down while they matter. A
+	// power cut takes back at most that much of a deadline.
+	checkpointEvery = time.Minute
+	// journalRetry is how long a step waits when the journal cannot be written.
+	journalRetry = 10 * time.Second
+)
+
+// Run serves what is active, then keeps the models as desired until ctx ends.
+// When it returns, all it started has ended and the journal is up to date.
+func (u *Updater) Run(ctx context.Context) error {
+	u.start(ctx)
+	checkpoint := time.Now().Add(checkpointEvery)
+	for {
+		timer := time.NewTimer(time.Until(u.wake(checkpoint)))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			u.workers.Wait()
+			u.checkpoint(time.Now())
+			return nil
+		case d := <-u.inbox:
+			u.desired(ctx, d)
+		case a := <-u.asks:
+			a.reply <- u.hung(ctx, a)
+		case r := <-u.results:
+			u.news(ctx, r)
+		case <-timer.C:
+			u.tick(ctx)
+			if now := time.Now(); !now.Before(checkpoint) {
+				u.checkpoint(now)
+				checkpoint = now.Add(checkpointEvery)
+			}
+		}
+		timer.Stop()
+	}
+}
+
+// wake is when something is due next.
+func (u *Updater) wake(next time.Time) time.Time {
+	for _, m := range u.models {
+		if at, ok := m.machine.Wake(u.cfg.Limits); ok && at.Before(next) {
+			next = at
+		}
+		if at := time.Now().Add(journalRetry); len(m.backlog) > 0 && at.Before(next) {
+			next = at
+		}
+	}
+	return next
+}
+
+// start enters every machine again and loads what is active. Workers wait until
+// all is loaded, so nothing here needs the network.
+func (u *Updater) start(ctx context.Context) {
+	suspect := u.suspects()
+	for _, name := range u.names() {
+		m := u.models[name]
+		u.adopt(m)
+		set := u.cfg.Slots.Get(name)
+		e := update.Started{
+			Active: set.Active.Release, Previous: set.Previous.Release,
+			Unclean: u.cfg.Unclean, Suspect: suspect(m.machine),
+		}
+		if err := u.take(ctx, m, e); err != nil {
+			u.cfg.Log.Error("start not journaled", "model", name, "error", err)
+		}
+		if m.machine.State != update.Reverting {
+			u.restore(ctx, m)
+		}
+	}
+	close(u.loaded)
+	if u.held != nil {
+		u.apply(ctx, u.held)
+	}
+	u.nudge()
+}
+
+func (u *Updater) names() []string { return slices.Sorted(maps.Keys(u.models)) }
+
+// suspects tells which machines an unclean start speaks against: those whose
+// release is new, or else the one activated last. Blaming all would take good
+// models back.
+func (u *Updater) suspects() func(update.Machine) bool {
+	var newest uint64
+	fresh := func(m update.Machine) bool { return m.State == update.Watching || m.State == update.Activating }
+	anyFresh := false
+	for _, m := range u.models {
+		anyFresh = anyFresh || fresh(m.machine)
+		newest = max(newest, m.machine.Order)
+	}
+	return func(m update.Machine) bool {
+		if anyFresh {
+			return fresh(m)
+		}
+		return m.Order == newest
+	}
+}
+
+// adopt finds the active release again when the slots' record was damaged.
+func (u *Updater) adopt(m *model) {
+	if !slices.Contains(u.cfg.Slots.Lost(), m.name) || m.machine.Active.IsZero() {
+		return
+	}
+	err := u.cfg.Slots.Adopt(m.name, slots.Slot{Release: m.machine.Active})
+	if err != nil {
+		u.cfg.Log.Warn("active release lost", "model", m.name, "error", err)
+	}
+	u.emit("slots_damaged", m.name, m.machine.Active, "the record of the model's slots could not be read")
+}
+
+// restore serves what the slots say is active. It is read back first: a card
+// that changed a bit must not change a prediction.
+func (u *Updater) restore(ctx context.Context, m *model) {
+	active := u.cfg.Slots.Get(m.name).Active
+	if active.Empty() {
+		return
+	}
+	err := u.cfg.Slots.Check(m.name, active.Release)
+	if err == nil {
+		err = u.serve(ctx, m, active)
+	}
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	u.cfg.Log.Error("active release does not serve", "model", m.name, "release", active.Release.Short(), "error", err)
+	u.step(ctx, m, update.Broken{Release: active.Release, Code: code(err, "activate_failed"), Message: err.Error()})
+}
+
+// tick gives every machine the time that has come for it.
+func (u *Updater) tick(ctx context.Context) {
+	now := time.Now()
+	for _, name := range u.names() {
+		m := u.models[name]
+		u.drain(ctx, m)
+		if at, ok := m.machine.Wake(u.cfg.Limits); ok && !now.Before(at) && len(m.backlog) == 0 {
+			u.step(ctx, m, update.Tick{})
+		}
+	}
+}
+
+// news takes what a worker found out, unless it was told to stop meanwhile.
+func (u *Updater) news(ctx context.Context, r result) {
+	m := u.models[r.model]
+	if m == nil || r.token != m.token {
+		return
+	}
+	if r.trial != nil {
+		u.set(func() { m.trial = r.trial })
+	}
+	u.step(ctx, m, r.event)
+}
+
+func (u *Updater) hung(ctx context.Context, a ask) error {
+	m := u.models[a.model]
+	if m == nil {
+		return fmt.Errorf("note hung call: no model %q here", a.model)
+	}
+	u.emit(update.CodeCallHung, a.model, a.release, "a call to this release did not return")
+	return u.take(ctx, m, update.Hung{Release: a.release})
+}
+
+// step takes an event, or keeps it until the journal can be written again.
+func (u *Updater) step(ctx context.Context, m *model, e update.Event) {
+	m.backlog = append(m.backlog, e)
+	u.drain(ctx, m)
+}
+
+func (u *Updater) drain(ctx context.Context, m *model) {
+	for len(m.backlog) > 0 {
+		if err := u.take(ctx, m, m.backlog[0]); err != nil {
+			u.cfg.Log.Error("update waits for the journal", "model", m.name, "error", err)
+			return
+		}
+		m.backlog = m.backlog[1:]
+	}
+}
+
+// take is one step: decide, journal, then act.
+func (u *Updater) take(ctx context.Context, m *model, e update.Event) error {
+	old := m.machine
+	next, actions := old.Step(time.Now(), e, u.cfg.Limits, u.cfg.Random())
+	at := m.at
+	if next.Last != old.Last {
+		at = u.cfg.Stamp()
+	}
+	err := u.write(m, next, m.trial, at)
+	if _, start := e.(update.Started); err != nil && !start {
+		return err
+	}
+	u.set(func() { m.machine, m.at = next, at })
+	u.announce(m, old, next)
+	u.perform(ctx, m, actions)
+	if next.State == update.Idle && next.Active.IsZero() && next.Want.Release.IsZero() {
+		u.forget(m)
+	}
+	return err
+}
