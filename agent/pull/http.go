@@ -25,7 +25,7 @@ const (
 const (
 	// maxWait bounds the patience that a server can ask for.
 	maxWait = 10 * time.Minute
-	// metadataTimeout bounds one metadata file, of which the largest has 4 MiB.
+	// metadataTimeout bounds one metadata file, of which the largest has 1 MiB.
 	metadataTimeout = 2 * time.Minute
 )
 

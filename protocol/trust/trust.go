@@ -82,11 +82,12 @@ var (
 	ErrNotFound = errors.New("no such metadata")
 )
 
-// Limits of what is read, in bytes. A targets entry is about 300 bytes.
+// Limits of what is read, in bytes. A targets entry is about 400 bytes, so there
+// is room for some 2,500 releases; a value of this size still fits a message.
 const (
 	MaxRoot     = 64 << 10
 	MaxOnline   = 16 << 10 // timestamp, snapshot
-	MaxTargets  = 4 << 20
+	MaxTargets  = 1 << 20
 	maxNewRoots = 256 // in one refresh
 )
 
