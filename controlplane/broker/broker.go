@@ -51,6 +51,7 @@ const (
 	connectTimeout = 45 * time.Second
 	// startTimeout bounds the start, most of which is reading the streams back.
 	startTimeout = 2 * time.Minute
+	pingTimeout  = 10 * time.Second
 )
 
 // What Start may answer.
@@ -224,6 +225,8 @@ func (b *Broker) Disconnect(device string) error {
 // Ping asks the server for an answer over the shared connection: whether the
 // broker still lives.
 func (b *Broker) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
 	if err := b.conn.FlushWithContext(ctx); err != nil {
 		return fmt.Errorf("ping broker: %w", err)
 	}

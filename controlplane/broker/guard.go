@@ -39,6 +39,10 @@ func newGuard(secret string, log *slog.Logger) (*guard, error) {
 	}, nil
 }
 
+// mqttHeader is what the server adds to a device's message, of QoS 0 or 1, and
+// counts as payload.
+const mqttHeader = int64(len("NATS/1.0\r\nNmqtt-Pub:1\r\n\r\n"))
+
 // deviceLimits is a user claim with the limits of a device's connection. The
 // server has no other way to limit some connections more than others; nothing
 // but the limits is taken from it.
@@ -56,7 +60,7 @@ func deviceLimits() (string, error) {
 		return "", fmt.Errorf("make device limits: %w", err)
 	}
 	claims := jwt.NewUserClaims(name)
-	claims.Limits.Payload = protocol.MaxPayload
+	claims.Limits.Payload = protocol.MaxPayload + mqttHeader
 	claims.Subs = maxDeviceSubs
 	limits, err := claims.Encode(account)
 	if err != nil {
