@@ -1,0 +1,241 @@
+package ingest
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vedette-edge/vedette/controlplane/kvstore"
+	"github.com/vedette-edge/vedette/protocol"
+)
+
+// Fold is a state computed from the stream with checkpoints in a bucket. Its
+// functions are called by one goroutine.
+type Fold struct {
+	// Name is for logs and for the keys in Bucket.
+	Name string
+	// Bucket keeps the records that Dirty returns under their keys, and a marker. It belongs to this fold alone.
+	Bucket kvstore.Bucket
+	// Load restores what Dirty returned before; called once, before the first Apply, with nothing at the first start.
+	Load func(records map[string][]byte) error
+	// Apply folds one message. After a crash messages come again: a record that includes seq must skip it.
+	Apply func(seq uint64, a *protocol.Accepted)
+	// Dirty returns the records changed since the last call; an empty value deletes.
+	Dirty func() map[string][]byte
+	// Every is how often the fold is written down, DefaultCheckpoint if 0.
+	Every time.Duration
+	// Ready is called once when the fold has all that was stored when it began; may be nil.
+	Ready func()
+}
+
+// marker says up to where a fold's records are complete, and of which stream.
+type marker struct {
+	Incarnation time.Time `json:"incarnation"` // when the stream was made
+	Seq         uint64    `json:"seq"`         // last message included
+	Sum         []byte    `json:"sum"`         // SHA-256 of that message
+}
+
+const (
+	markerKey    = "marker"
+	recordPrefix = "r"
+	flushTimeout = 30 * time.Second
+	flushWriters = 16
+)
+
+// Fold runs f until ctx ends, then writes it down. ErrGap and ErrIncarnation
+// mean that the fold cannot be continued from its checkpoint.
+func (i *Ingest) Fold(ctx context.Context, f Fold) error {
+	r := &folding{ingest: i, fold: f}
+	if err := r.load(ctx); err != nil {
+		return fmt.Errorf("fold %s: %w", f.Name, err)
+	}
+	if err := r.run(ctx); err != nil {
+		return fmt.Errorf("fold %s: %w", f.Name, err)
+	}
+	return nil
+}
+
+// folding is one run of a fold.
+type folding struct {
+	ingest *Ingest
+	fold   Fold
+	mark   marker
+	raw    []byte // the message at mark.Seq, until its sum is needed
+	target uint64 // what the stream held when the run began
+	ready  bool
+}
+
+// load restores the checkpoint and makes sure that it belongs to this stream.
+func (r *folding) load(ctx context.Context) error {
+	info, err := r.ingest.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("look at the uplink stream: %w", err)
+	}
+	r.target = info.State.LastSeq
+	e, err := r.fold.Bucket.Get(ctx, markerKey)
+	switch {
+	case errors.Is(err, kvstore.ErrNotFound):
+		r.mark.Incarnation = info.Created
+	case err != nil:
+		return fmt.Errorf("read checkpoint: %w", err)
+	default:
+		if err := json.Unmarshal(e.Value, &r.mark); err != nil {
+			return fmt.Errorf("read checkpoint: %w", err)
+		}
+	}
+	if err := r.ingest.continues(ctx, r.mark); err != nil {
+		return err
+	}
+	records := map[string][]byte{}
+	if r.mark.Seq > 0 {
+		if records, err = r.records(ctx); err != nil {
+			return err
+		}
+	}
+	return r.fold.Load(records)
+}
+
+func (r *folding) records(ctx context.Context) (map[string][]byte, error) {
+	entries, err := r.fold.Bucket.List(ctx, recordPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("read checkpoint: %w", err)
+	}
+	records := make(map[string][]byte, len(entries))
+	for _, e := range entries {
+		records[strings.TrimPrefix(e.Key, recordPrefix+".")] = e.Value
+	}
+	return records, nil
+}
+
+// continues checks a checkpoint against the stream: the same incarnation, the
+// same message at the checkpoint if it is still there, and nothing missing after it.
+func (i *Ingest) continues(ctx context.Context, m marker) error {
+	info, err := i.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("look at the uplink stream: %w", err)
+	}
+	state := info.State
+	switch {
+	case !info.Created.Equal(m.Incarnation), m.Seq > state.LastSeq:
+		return fmt.Errorf("%w (checkpoint %d, stream ends at %d)", ErrIncarnation, m.Seq, state.LastSeq)
+	case state.LastSeq > 0 && state.FirstSeq > m.Seq+1:
+		return fmt.Errorf("%w (checkpoint %d, stream begins at %d)", ErrGap, m.Seq, state.FirstSeq)
+	case m.Seq == 0 || m.Seq < state.FirstSeq:
+		return nil
+	}
+	msg, err := i.stream.GetMsg(ctx, m.Seq)
+	if err != nil {
+		return fmt.Errorf("read message %d at the checkpoint: %w", m.Seq, err)
+	}
+	if sum := sha256.Sum256(msg.Data); !bytes.Equal(sum[:], m.Sum) {
+		return fmt.Errorf("%w (message %d is another one)", ErrIncarnation, m.Seq)
+	}
+	return nil
+}
+
+// followed is one message on its way to the fold.
+type followed struct {
+	seq uint64
+	raw []byte
+	a   *protocol.Accepted
+}
+
+func (r *folding) run(ctx context.Context) error {
+	inner, stop := context.WithCancel(ctx)
+	messages, ended := make(chan followed, 256), make(chan error, 1)
+	go func() {
+		ended <- r.ingest.follow(inner, r.mark.Seq+1, func(m followed) error {
+			select {
+			case messages <- m:
+				return nil
+			case <-inner.Done():
+				return inner.Err()
+			}
+		})
+	}()
+	err := r.loop(ctx, messages, ended)
+	stop()
+	if err == nil {
+		<-ended
+	}
+	final, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
+	defer cancel()
+	return errors.Join(err, r.flush(final))
+}
+
+func (r *folding) loop(ctx context.Context, messages <-chan followed, ended <-chan error) error {
+	ticker := time.NewTicker(cmp.Or(r.fold.Every, DefaultCheckpoint))
+	defer ticker.Stop()
+	r.announce()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-ended:
+			return cmp.Or(err, errFollowEnded)
+		case m := <-messages:
+			r.fold.Apply(m.seq, m.a)
+			r.mark.Seq, r.raw = m.seq, m.raw
+			r.announce()
+		case <-ticker.C:
+			if err := r.flush(ctx); err != nil {
+				r.ingest.log.Warn("fold could not be written down, trying again", "fold", r.fold.Name, "error", err)
+			}
+		}
+	}
+}
+
+// announce tells once that the fold has caught up.
+func (r *folding) announce() {
+	if r.ready || r.mark.Seq < r.target {
+		return
+	}
+	r.ready = true
+	if r.fold.Ready != nil {
+		r.fold.Ready()
+	}
+}
+
+// flush writes the changed records, then the marker: after a crash between them
+// messages come again, and records skip what they include.
+func (r *folding) flush(ctx context.Context) error {
+	if r.raw == nil {
+		return nil
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(flushWriters)
+	dirty := r.fold.Dirty()
+	for key, value := range dirty {
+		g.Go(func() error { return r.put(gctx, recordPrefix+"."+key, value) })
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("write checkpoint: %w", err)
+	}
+	sum := sha256.Sum256(r.raw)
+	r.mark.Sum = sum[:]
+	raw, err := json.Marshal(r.mark)
+	if err != nil {
+		return fmt.Errorf("encode checkpoint: %w", err)
+	}
+	if _, err := r.fold.Bucket.Put(ctx, markerKey, raw); err != nil {
+		return fmt.Errorf("write checkpoint: %w", err)
+	}
+	r.raw = nil
+	return nil
+}
+
+func (r *folding) put(ctx context.Context, key string, value []byte) error {
+	if len(value) == 0 {
+		return r.fold.Bucket.Delete(ctx, key)
+	}
+	_, err := r.fold.Bucket.Put(ctx, key, value)
+	return err
+}
