@@ -173,10 +173,11 @@ func (t *turn) next(why string) error {
 	return nil
 }
 
-// retry offers the release again to devices that tried and are out. The new
-// offer is a new decision, so devices that refused it try it once more.
+// retry lets devices that tried and are out be offered the release again. The
+// new offer is a new decision, so devices that refused it try it once more;
+// until then they are to run the old one.
 func (t *turn) retry(why string) {
 	for _, id := range t.retriable() {
-		t.move(id, DeviceWaiting, "", why)
+		t.withdraw(id, "", why)
 	}
 }

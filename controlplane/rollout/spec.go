@@ -46,7 +46,7 @@ type Spec struct {
 
 	Waves   []WaveSpec `json:"waves,omitempty"`
 	Control *float64   `json:"control,omitempty"` // share of devices held out until the last wave
-	Gates   []GateSpec `json:"gates,omitempty"` // those not named take their defaults
+	Gates   []GateSpec `json:"gates,omitempty"`   // those not named take their defaults
 
 	Budget    int       `json:"budget,omitempty"` // devices under way at one time, 0 for no limit
 	OnFailure OnFailure `json:"on_failure,omitempty"`
@@ -70,13 +70,13 @@ const (
 // 100) is of all devices of the rollout and includes the waves before; the last
 // wave is 100 percent.
 type WaveSpec struct {
-	Name     string           `json:"name,omitempty"`
-	Count    int              `json:"count,omitempty"`
-	Percent  float64          `json:"percent,omitempty"`
+	Name     string            `json:"name,omitempty"`
+	Count    int               `json:"count,omitempty"`
+	Percent  float64           `json:"percent,omitempty"`
 	Soak     *release.Duration `json:"soak,omitempty"`     // time a device must be seen healthy, and the wave's gates watched
-	Quorum   float64          `json:"quorum,omitempty"`   // share of members that must be healthy
-	Lateness release.Duration `json:"lateness,omitempty"` // silence after which a device no longer holds the wave up
-	Approval bool             `json:"approval,omitempty"` // a person approves before it opens
+	Quorum   float64           `json:"quorum,omitempty"`   // share of members that must be healthy
+	Lateness release.Duration  `json:"lateness,omitempty"` // silence after which a device no longer holds the wave up
+	Approval bool              `json:"approval,omitempty"` // a person approves before it opens
 }
 
 // GateKind names a gate.

@@ -38,9 +38,9 @@ type Header struct {
 // Waiver is a failing gate that a person resumed over. It is judged again
 // when it gets worse.
 type Waiver struct {
-	Gate  GateKind `json:"gate"`
-	Wave  int      `json:"wave"`
-	Failed float64 `json:"failed"` // numerator of the gate then
+	Gate   GateKind `json:"gate"`
+	Wave   int      `json:"wave"`
+	Failed float64  `json:"failed"` // numerator of the gate then
 }
 
 // Wave is one wave.

@@ -188,32 +188,42 @@ func (t *turn) join() {
 	t.place(ids, t.Header.Wave)
 }
 
-// replaceLate puts other devices in the place of those that never answered the
-// offer, which is withdrawn from them. So a device that is away does not stop
-// a canary wave, and a wave never has more devices than it was to have. In the
-// last wave there is nobody to take instead.
+// replaceLate puts other devices in the place of silent ones when the wave could
+// not reach its quorum without them. So a device that is away does not stop a
+// canary wave; and because it is told to stay on its old release, a wave never
+// has more devices than it was to have. In the last wave there is nobody to
+// take instead.
 func (t *turn) replaceLate() {
+	n := t.Header.Wave
 	if t.last() {
 		return
 	}
 	for _, id := range t.ids() {
-		d := t.Devices[id]
-		if d.Wave != t.Header.Wave || !d.Late || d.State != DeviceOffered {
+		if d := t.Devices[id]; d.Wave != n || !d.Late {
 			continue
+		}
+		_, need, _ := t.quorum(n)
+		if t.hopeful(n) >= need {
+			return
 		}
 		free, _ := t.pool(false)
 		if len(free) == 0 {
 			return
 		}
-		t.withdraw(id, CodeReplaced, "did not answer the offer, another device takes its place")
-		d = t.Devices[id]
+		t.withdraw(id, CodeReplaced, "silent for too long, another device takes its place")
+		d := t.Devices[id]
 		d.Wave = 0
 		t.Devices[id] = d
-		t.place(choose(t.ID, forWaves, 1, free), t.Header.Wave)
+		t.place(choose(t.ID, forWaves, 1, free), n)
 	}
 }
 
-// withdraw takes an offer back from a device that has not gone active.
+// hopeful counts the members of a wave that are healthy or may become so.
+func (t *turn) hopeful(n int) int {
+	return t.count(func(d Device) bool { return d.Wave == n && !d.Already && !d.Late && !d.State.out() })
+}
+
+// withdraw takes an offer back.
 func (t *turn) withdraw(id, code, why string) {
 	t.move(id, DeviceWaiting, code, why)
 	t.order(id, Back)
