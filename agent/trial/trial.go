@@ -2,6 +2,12 @@
 // the graph, runs the golden vectors, warms up and measures latency, under
 // limits of memory and time. Whatever the candidate does to its process, to
 // crash, to hang or to eat memory, the parent lives on and says what happened.
+//
+// Parent and child talk in JSON, one value a line. The parent writes a request;
+// the child answers "ready" when all but the candidate is loaded, so that its
+// memory can be weighed bare; the parent writes "go"; the child names each stage
+// it enters and ends with a result. It exits when its input closes: a child
+// outlives neither its result nor its parent.
 package trial
 
 import (
@@ -22,6 +28,10 @@ const (
 	CodeSchema = "schema_mismatch" // inputs or outputs are not those of the manifest
 )
 
+// codeUnfit is the child's answer for a variant that is not for this device.
+// Another variant may be.
+const codeUnfit = "unfit"
+
 // Candidate is a verified release to be tried.
 type Candidate struct {
 	Digest   release.Digest
@@ -41,6 +51,47 @@ type Verdict struct {
 	P95 time.Duration
 	// PeakBytes is the memory it took above the bare process.
 	PeakBytes uint64
-	// Report is what the control plane is told; never nil.
+	// Report is what the control plane is told; never nil. Its peak is PeakBytes.
 	Report *protocol.Trial
+}
+
+// request is the parent's first line.
+type request struct {
+	Digest  release.Digest `json:"digest"`
+	Dir     string         `json:"dir"`
+	Variant string         `json:"variant"`
+	// MemoryBytes the candidate may take above the bare process.
+	MemoryBytes uint64 `json:"memory_bytes"`
+}
+
+// permit is the parent's second line.
+type permit struct {
+	Go bool `json:"go"`
+}
+
+// Stages of a child, as far as it got.
+const (
+	stageReady  = "ready"
+	stageLoad   = "loading the graph"
+	stageGolden = "running the golden vectors"
+	stageTime   = "measuring latency"
+)
+
+// reply is one line of the child.
+type reply struct {
+	Stage  string  `json:"stage,omitempty"`
+	Result *result `json:"result,omitempty"`
+}
+
+// result is the child's last line. An empty Code means that it passed.
+type result struct {
+	Code    string  `json:"code,omitempty"`
+	Message string  `json:"message,omitempty"`
+	Rows    int     `json:"rows"`
+	Worst   float64 `json:"worst"`
+	Wrong   int     `json:"wrong"`
+	P95     int64   `json:"p95"` // nanoseconds
+
+	Provider string `json:"provider,omitempty"`
+	Runtime  string `json:"runtime,omitempty"`
 }
