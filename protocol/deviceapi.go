@@ -1,7 +1,5 @@
 package protocol
 
-import "encoding/json"
-
 // Routes of the device HTTP API [P-6]. All but EnrolPath ask for the device's
 // certificate.
 const (
@@ -13,10 +11,9 @@ const (
 
 // EnrolRequest asks for a device's first certificate.
 type EnrolRequest struct {
-	Token  string          `json:"token"`            // EnrolmentToken.Secret
-	Device string          `json:"device,omitempty"` // id proposed; the token may fix another
-	CSR    string          `json:"csr"`              // PEM; ECDSA P-256
-	Facts  json.RawMessage `json:"facts,omitempty"`  // what the device is, for the operator to see
+	Token  string `json:"token"`            // EnrolmentToken.Secret
+	Device string `json:"device,omitempty"` // id proposed; the token may fix another
+	CSR    string `json:"csr"`              // PEM; ECDSA P-256
 }
 
 // EnrolResponse is the answer to both an enrolment and a renewal.
@@ -50,12 +47,11 @@ const (
 	CodeTokenUsed    = "token_used"    // as often as it allows
 	CodeTokenRevoked = "token_revoked" //
 	CodeDeviceExists = "device_exists" // the id is taken, and the token may not replace it
-	CodeCertificate  = "certificate"   // none, not of this CA, or expired
+	CodeCertificate  = "certificate"   // none, not of this CA, or expired too long ago
 	CodeRevoked      = "revoked"       // the device or this certificate was revoked
 	CodeNotFound     = "not_found"     //
 	CodeTooLarge     = "too_large"     //
 	CodeTooMany      = "too_many"      // requests; Retry-After says when
-	CodeRange        = "range"         // of a blob; cannot be satisfied
 	CodeUnavailable  = "unavailable"   // the server is starting, stopping or out of disk
 	CodeInternal     = "internal"      // a fault of the server
 )
