@@ -276,11 +276,17 @@ func nextVersion(last int64, now time.Time) int64 { return max(last+1, now.Unix(
 // at which all of it counts. Afterwards it removes files that are too old to be
 // asked for.
 func (r *Registry) commit(ctx context.Context, old, next *view) error {
+	outdated := next.outdated()
+	for _, name := range outdated {
+		delete(next.meta, name)
+	}
+	next.head.Files = map[string]release.Digest{}
 	for name, b := range next.meta {
+		next.head.Files[name] = release.DigestOf(b)
 		if _, ok := old.meta[name]; ok {
 			continue
 		}
-		if _, err := r.cfg.Bucket.Put(ctx, metaKey(name), b); err != nil {
+		if _, err := r.cfg.Bucket.Put(ctx, metaKey(name, next.head.Files[name]), b); err != nil {
 			return fmt.Errorf("store %s: %w", name, err)
 		}
 	}
@@ -289,15 +295,14 @@ func (r *Registry) commit(ctx context.Context, old, next *view) error {
 		return fmt.Errorf("encode head: %w", err)
 	}
 	next.revision, err = r.cfg.Bucket.CompareAndSet(ctx, headKey, b, old.revision)
-	if errors.Is(err, kvstore.ErrConflict) {
-		return fmt.Errorf("%w: %w", ErrStale, err)
+	if errors.Is(err, kvstore.ErrConflict) { // another control plane published: see what
+		return errors.Join(fmt.Errorf("%w: %w", ErrStale, err), r.load(ctx))
 	}
 	if err != nil {
 		return fmt.Errorf("store head: %w", err)
 	}
-	for _, name := range next.outdated() {
-		delete(next.meta, name)
-		if err := r.cfg.Bucket.Delete(ctx, metaKey(name)); err != nil {
+	for _, name := range outdated {
+		if err := r.cfg.Bucket.Delete(ctx, metaKey(name, release.DigestOf(old.meta[name]))); err != nil {
 			r.cfg.Log.Warn("old metadata not removed", "name", name, "error", err)
 		}
 	}

@@ -9,8 +9,8 @@
 //
 // What it keeps lies in one bucket:
 //
-//	meta.ROLE.N           metadata files, byte for byte as uploaded or signed
-//	head                  which of them are the newest; one write to it is the commit
+//	meta.ROLE.N.DIGEST    metadata files, byte for byte as uploaded or signed
+//	head                  which of them count; one write to it is the commit
 //	version.MODEL.DIGEST  when it was published, its stage and how it came there
 package registry
 

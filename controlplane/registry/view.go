@@ -41,6 +41,9 @@ type head struct {
 	Timestamp int64     `json:"timestamp"`
 	At        time.Time `json:"at"` // of the newest publication
 	By        string    `json:"by"`
+	// Files are all that is served, by "ROLE.N". A file that is not named here
+	// was never committed: its writer crashed or another one was faster.
+	Files map[string]release.Digest `json:"files"`
 }
 
 // record is what the bucket keeps about a version beside its manifest.
@@ -70,7 +73,11 @@ func (v *view) clone() *view {
 
 func metaName(role string, version int64) string { return role + "." + strconv.FormatInt(version, 10) }
 
-func metaKey(name string) string { return metaPrefix + "." + name }
+// metaKey holds the digest, so that two writers of one version cannot touch
+// each other's file.
+func metaKey(name string, d release.Digest) string {
+	return metaPrefix + "." + name + "." + d.String()
+}
 
 func versionKey(t trust.Target) string {
 	return versionPrefix + "." + kvstore.Key(t.Model, t.Digest.String())
@@ -92,6 +99,7 @@ func (r *Registry) load(ctx context.Context) error {
 		return err
 	}
 	v := &view{meta: map[string][]byte{}, versions: map[release.Digest]Version{}}
+	files := map[string][]byte{}
 	for _, e := range entries {
 		kind, rest, _ := strings.Cut(e.Key, ".")
 		switch kind {
@@ -99,13 +107,20 @@ func (r *Registry) load(ctx context.Context) error {
 			v.revision = e.Revision
 			err = json.Unmarshal(e.Value, &v.head)
 		case metaPrefix:
-			v.meta[rest] = e.Value
+			files[rest] = e.Value
 		case versionPrefix:
 			err = r.loadVersion(ctx, v, e)
 		}
 		if err != nil {
 			return fmt.Errorf("key %s: %w", e.Key, err)
 		}
+	}
+	for name, d := range v.head.Files {
+		b, ok := files[name+"."+d.String()]
+		if !ok || release.DigestOf(b) != d {
+			return fmt.Errorf("metadata %s is missing or damaged in the bucket: restore it from a backup", name)
+		}
+		v.meta[name] = b
 	}
 	if b := v.file(roleTargets); b != nil {
 		if v.targets, err = trust.ReadTargets(b); err != nil {
