@@ -100,7 +100,7 @@ func (u *Uplink) dial(ctx context.Context, broker *url.URL) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial broker: %w", err)
 	}
-	if u.cfg.TLS == nil || broker.Scheme == "tcp" {
+	if u.cfg.TLS == nil || broker.Scheme == "tcp" || broker.Scheme == "mqtt" {
 		return conn, nil
 	}
 	cfg := u.cfg.TLS().Clone()

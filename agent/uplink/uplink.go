@@ -40,7 +40,7 @@ type Outbox interface {
 type Config struct {
 	// Device is the id proven by the certificate; it is the client id too.
 	Device string
-	// Brokers are tried in turn: ssl://host:port or tcp://host:port.
+	// Brokers are tried in turn: mqtts://host:port (TLS) or mqtt://host:port; ssl and tcp mean the same.
 	Brokers []string
 	// TLS is asked at every connect, so a renewed certificate is used. Nil for tcp.
 	TLS func() *tls.Config
