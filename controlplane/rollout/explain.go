@@ -26,7 +26,7 @@ func Explain(s *State, f *Facts, now time.Time) Explanation {
 	}
 	e.Waiting = t.waitsFor()
 	if !h.Deadline.IsZero() {
-		e.Waiting = append(e.Waiting, fmt.Sprintf("otherwise it ends by %s", h.Deadline.Format(time.RFC3339)))
+		e.Waiting = append(e.Waiting, "otherwise it ends by "+h.Deadline.Format(time.RFC3339))
 	}
 	return e
 }

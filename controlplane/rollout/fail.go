@@ -124,7 +124,7 @@ func (t *turn) returning() int {
 
 // outstanding counts devices that were not yet seen off the release.
 func (s *State) outstanding() int {
-	return s.count(func(d Device) bool { return d.ours() && !(d.Order.Kind == Back && d.Home) })
+	return s.count(func(d Device) bool { return d.ours() && (d.Order.Kind == Forward || !d.Home) })
 }
 
 // close keeps the deadline of the rollout's status.

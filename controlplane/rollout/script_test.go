@@ -29,6 +29,7 @@ func TestScripts(t *testing.T) {
 }
 
 func runScript(t *testing.T, file string) {
+	t.Helper()
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -351,13 +352,7 @@ func (s *script) printState() {
 	}
 	for _, id := range s.ids() {
 		if d, ok := s.state.Devices[id]; ok {
-			flags := ""
-			for flag, is := range map[string]bool{" late": d.Late, " control": d.Control, " already": d.Already} {
-				if is {
-					flags += flag
-				}
-			}
-			s.printf("%s: %s wave=%d tries=%d%s %s", id, d.State, d.Wave, d.Tries, flags, d.Code)
+			s.printf("%s: %s wave=%d tries=%d late=%t control=%t already=%t %s", id, d.State, d.Wave, d.Tries, d.Late, d.Control, d.Already, d.Code)
 		}
 	}
 }

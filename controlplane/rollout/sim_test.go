@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -51,6 +52,7 @@ type sim struct {
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
+	t.Helper()
 	s := &sim{world: newWorld(t), rnd: rand.New(rand.NewPCG(seed, 7)), seqOf: map[string]uint64{}}
 	healthy := s.rnd.IntN(3) == 0 // a third of the fleets have no bad devices
 	for i := range 3 + s.rnd.IntN(25) {
@@ -271,7 +273,7 @@ func TestSimulation(t *testing.T) {
 	}
 	ends := map[Status]int{}
 	for seed := range seeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		t.Run(strconv.Itoa(seed), func(t *testing.T) {
 			s := newSim(t, uint64(seed))
 			s.run()
 			ends[s.state.Header.Status]++

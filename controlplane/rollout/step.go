@@ -70,6 +70,15 @@ type turn struct {
 	now     time.Time
 	changes []Change
 	assign  map[string]release.Digest
+	ranked  []string // what ids returned last
+}
+
+// ids are State.ids, computed again when a device has come in; none ever goes.
+func (t *turn) ids() []string {
+	if len(t.ranked) != len(t.Devices) {
+		t.ranked = t.State.ids()
+	}
+	return t.ranked
 }
 
 // ids are the devices of the rollout in order of rank, which is the order in

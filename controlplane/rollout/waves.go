@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 )
 
 // advance opens, fills and closes waves as far as they go now.
@@ -324,7 +325,7 @@ func (t *turn) holding() []string {
 	var out []string
 	n := t.Header.Wave
 	if w := t.wave(); t.now.Before(w.SoakEnds) {
-		out = append(out, fmt.Sprintf("the wave soaks until %s", w.SoakEnds.Format("2006-01-02 15:04:05Z")))
+		out = append(out, "the wave soaks until "+w.SoakEnds.Format(time.RFC3339))
 	}
 	if soaking := t.count(func(d Device) bool { return d.Wave == n && d.State == DeviceActive && !d.Late }); soaking > 0 {
 		out = append(out, fmt.Sprintf("%d devices serve the release but not yet for the soak time", soaking))

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/vedette-edge/vedette/controlplane/ledger"
@@ -85,7 +86,7 @@ func (c *chain) add(rec ledger.Record, body *Record) (*chain, error) {
 	}
 	return &chain{
 		state: state, facts: c.facts.Apply(body.Facts), head: rec.Seq,
-		timeline: append(c.timeline[:len(c.timeline):len(c.timeline)], e), digest: body.Digest,
+		timeline: append(slices.Clip(c.timeline), e), digest: body.Digest,
 	}, nil
 }
 

@@ -11,11 +11,6 @@ import (
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
-// ClassOutput is the output whose histogram the drift gate compares: the
-// predicted class means the same in every release of a model. Other outputs
-// are counted on bins of their own release.
-const ClassOutput = "class"
-
 // gather is what is known about the devices that a rollout selects or has
 // selected.
 func (r *Runner) gather(s *rollout.State) *rollout.Facts {
@@ -155,24 +150,19 @@ func plus(a *rollout.Evidence, b drift.Evidence) *rollout.Evidence {
 	sum.FailedRows += b.FailedRows
 	sum.Labels += b.Labels
 	sum.Correct += b.Correct
-	sum.Classes = plusClasses(sum.Classes, b)
+	sum.Classes = plusClasses(sum.Classes, b.Classes)
 	return sum
 }
 
-func plusClasses(sum []uint64, b drift.Evidence) []uint64 {
-	at := slices.IndexFunc(b.Outputs, func(o drift.OutputCounts) bool { return o.Name == ClassOutput })
-	if at < 0 {
-		return sum
-	}
-	bins := b.Outputs[at].Bins
+func plusClasses(sum, more []uint64) []uint64 {
 	if sum == nil {
-		return slices.Clone(bins)
+		return slices.Clone(more)
 	}
-	if len(sum) != len(bins) {
-		return sum
+	if len(sum) != len(more) {
+		return sum // another set of classes: nothing to compare
 	}
 	out := slices.Clone(sum)
-	for i, n := range bins {
+	for i, n := range more {
 		out[i] += n
 	}
 	return out
