@@ -9,8 +9,12 @@
 package observe
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/vedette-edge/vedette/agent/infer"
@@ -19,12 +23,21 @@ import (
 	"github.com/vedette-edge/vedette/protocol/sketch"
 )
 
-// Defaults of Settings.
+// Defaults of Settings, and what a setting is held to.
 const (
 	// DefaultWindow is how long a window stays open.
 	DefaultWindow = 5 * time.Minute
 	// DefaultSnapshot is how often an open window is written down: what a kill may cost.
 	DefaultSnapshot = 10 * time.Second
+
+	minWindow, maxWindow     = time.Second, 24 * time.Hour
+	minSnapshot, maxSnapshot = time.Second, 10 * time.Minute
+)
+
+// Defaults of Config: what fits 6 MiB of flash and a day of late labels.
+const (
+	DefaultPredictions = 100_000
+	DefaultKeep        = 24 * time.Hour
 )
 
 // Sink takes what is to be sent. agent/outbox is one.
@@ -54,44 +67,282 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Defaults of Config: what fits 6 MiB of flash and a day of late labels.
-const (
-	DefaultPredictions = 100_000
-	DefaultKeep        = 24 * time.Hour
-)
-
 // Observer counts. It is the engine's infer.Observer.
-type Observer struct{ sink Sink }
+type Observer struct {
+	cfg   Config
+	sink  Sink
+	boot  Boot
+	base  *protocol.Stamp // the stamp at
+	since time.Time       // this moment
+	ring  *ring
+	known *table
+
+	settings chan pace // holds the newest, taken by Run
+
+	flushing sync.Mutex // held while windows are written down or closed
+	sinking  bool       // guarded by flushing: the sink's last answer was an error
+
+	mu      sync.RWMutex // guards the maps
+	windows map[windowKey]*window
+	labels  map[labelsKey]*labels
+	infos   map[string][]*info // by model, announced last is last
+}
+
+// maxInfos is how many releases of a model can be counted in full: the one that
+// serves, its shadow, and the ones they may go back to.
+const maxInfos = 4
 
 var _ infer.Observer = (*Observer)(nil)
 
+type windowKey struct {
+	model   string
+	release release.Digest
+	role    string
+}
+
+// pace is how often windows are closed and written down.
+type pace struct{ window, snapshot time.Duration }
+
 // New opens the ring in dir, or makes one. Windows go to sink.
 func New(dir string, sink Sink, boot Boot, cfg Config) (*Observer, error) {
-	return &Observer{sink: sink}, nil
+	cfg.Predictions = cmp.Or(cfg.Predictions, DefaultPredictions)
+	cfg.Keep = cmp.Or(cfg.Keep, DefaultKeep)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	known, err := openTable(dir)
+	if err != nil {
+		return nil, err
+	}
+	ring, err := openRing(dir, cfg.Predictions)
+	if err != nil {
+		return nil, err
+	}
+	return &Observer{
+		cfg: cfg, sink: sink, boot: boot, base: boot.Stamp(), since: time.Now(), ring: ring, known: known,
+		settings: make(chan pace, 1),
+		windows:  map[windowKey]*window{}, labels: map[labelsKey]*labels{}, infos: map[string][]*info{},
+	}, nil
 }
 
 // SetRelease says how calls of a release are counted. Call it before the
 // release serves. b may be nil: then only rows, calls and latency are counted.
 func (o *Observer) SetRelease(model string, d release.Digest, m *release.Manifest, b *sketch.Baseline) error {
+	in := &info{model: model, digest: d, schema: &m.Schema, classes: classIndex(m.Schema.Classes)}
+	if b != nil {
+		c, err := sketch.NewCounter(b)
+		if err != nil {
+			return err
+		}
+		in.counter = c
+	}
+	if err := o.known.add(knownRelease{Model: model, Release: d, Classes: m.Schema.Classes}); err != nil {
+		return err
+	}
+	for _, w := range o.announce(in) {
+		w.learn(in)
+	}
 	return nil
 }
 
-// Apply takes over settings of the control plane; zero fields mean the defaults.
-func (o *Observer) Apply(s *protocol.Settings) {}
+// announce makes a release the newest of its model and returns the windows
+// that may have been opened without it.
+func (o *Observer) announce(in *info) []*window {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	rest := slices.DeleteFunc(slices.Clone(o.infos[in.model]), func(i *info) bool { return i.digest == in.digest })
+	rest = append(rest, in)
+	o.infos[in.model] = rest[max(0, len(rest)-maxInfos):]
+	var open []*window
+	for k, w := range o.windows {
+		if k.model == in.model && k.release == in.digest {
+			open = append(open, w)
+		}
+	}
+	return open
+}
 
 // Served counts one call. It allocates nothing in steady state.
-func (o *Observer) Served(c *infer.Call) {}
+func (o *Observer) Served(c *infer.Call) {
+	key := windowKey{c.Model, c.Release, c.Role}
+	for {
+		if o.window(key).served(o, c) {
+			return
+		}
+	}
+}
 
-// Feedback joins a truth with its prediction. label is a class name of the
-// release's schema or the index of one. matched is false when the prediction is
-// not held any more, was never seen or has its label already; that is counted, and no error.
-func (o *Observer) Feedback(ctx context.Context, model, id, label string) (matched bool, err error) {
-	return false, nil
+// window returns the window of a key. A release nobody announced is counted
+// without its inputs and outputs: what was served must not be missing.
+func (o *Observer) window(key windowKey) *window {
+	o.mu.RLock()
+	w := o.windows[key]
+	o.mu.RUnlock()
+	if w != nil {
+		return w
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if w = o.windows[key]; w == nil {
+		in := &info{model: key.model, digest: key.release}
+		for _, known := range o.infos[key.model] {
+			if known.digest == key.release {
+				in = known
+			}
+		}
+		w = newWindow(key, in)
+		o.windows[key] = w
+	}
+	return w
+}
+
+// at places a moment on the clocks of this boot.
+func (o *Observer) at(t time.Time) (monotonicMS uint64, wallMS int64) {
+	ms := t.Sub(o.since).Milliseconds()
+	return uint64(max(0, int64(o.base.GetMonotonicMs())+ms)), o.base.GetWallMs() + ms //nolint:gosec // milliseconds of one boot
+}
+
+// Apply takes over settings of the control plane; zero fields mean the defaults.
+func (o *Observer) Apply(s *protocol.Settings) {
+	p := paceOf(s)
+	for {
+		select {
+		case o.settings <- p:
+			return
+		default:
+		}
+		select { // an older setting waits there: replace it
+		case <-o.settings:
+		default:
+		}
+	}
+}
+
+func paceOf(s *protocol.Settings) pace {
+	window, snapshot := DefaultWindow, DefaultSnapshot
+	if ms := s.GetWindowMs(); ms > 0 {
+		window = min(max(time.Duration(ms)*time.Millisecond, minWindow), maxWindow)
+	}
+	if ms := s.GetSnapshotMs(); ms > 0 {
+		snapshot = min(max(time.Duration(ms)*time.Millisecond, minSnapshot), maxSnapshot)
+	}
+	return pace{window, snapshot}
 }
 
 // Run closes windows and writes open ones down until ctx ends; then it closes
 // everything and returns. Stop serving first.
-func (o *Observer) Run(ctx context.Context) error { return nil }
+func (o *Observer) Run(ctx context.Context) error {
+	p := paceOf(nil)
+	window, snapshot := time.NewTicker(p.window), time.NewTicker(p.snapshot)
+	defer window.Stop()
+	defer snapshot.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return errors.Join(o.CloseWindows(), o.ring.sync())
+		case next := <-o.settings:
+			if next != p {
+				p = next
+				window.Reset(p.window)
+				snapshot.Reset(p.snapshot)
+			}
+		case <-window.C:
+			o.report(o.CloseWindows())
+		case <-snapshot.C:
+			o.report(o.Snapshot())
+		}
+	}
+}
+
+// report logs the first failure of the sink and its recovery.
+func (o *Observer) report(err error) {
+	o.flushing.Lock()
+	defer o.flushing.Unlock()
+	switch {
+	case err != nil && !o.sinking:
+		o.cfg.Logger.Error("cannot hand windows over, they stay open until it works", "error", err)
+	case err == nil && o.sinking:
+		o.cfg.Logger.Info("windows are handed over again")
+	}
+	o.sinking = err != nil
+}
+
+// Snapshot writes every open window and label record down that has changed.
+func (o *Observer) Snapshot() error {
+	o.flushing.Lock()
+	defer o.flushing.Unlock()
+	var errs []error
+	windows, labels := o.open()
+	for _, w := range windows {
+		if b := w.peek(o); b != nil {
+			if err := o.sink.PutOpen(w.name, b); err != nil {
+				w.touch()
+				errs = append(errs, err)
+			}
+		}
+	}
+	for _, l := range labels {
+		if b := l.peek(o); b != nil {
+			if err := o.sink.PutOpen(l.name, b); err != nil {
+				l.touch()
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// CloseWindows hands every open window and label record over. One that the
+// sink refuses stays open and goes on counting: nothing is lost.
+func (o *Observer) CloseWindows() error {
+	o.flushing.Lock()
+	defer o.flushing.Unlock()
+	var errs []error
+	windows, labels := o.open()
+	for _, w := range windows {
+		out := w.swap()
+		if out == nil {
+			o.retire(w)
+			continue
+		}
+		err := o.sink.CloseOpen(w.name, w.body(o, out))
+		w.settle(out, err != nil)
+		errs = append(errs, err)
+	}
+	for _, l := range labels {
+		if b := l.take(o); b != nil {
+			if err := o.sink.CloseOpen(l.name, b); err != nil {
+				l.giveBack(b.GetLabels())
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Observer) open() ([]*window, []*labels) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	windows := make([]*window, 0, len(o.windows))
+	for _, w := range o.windows {
+		windows = append(windows, w)
+	}
+	ls := make([]*labels, 0, len(o.labels))
+	for _, l := range o.labels {
+		ls = append(ls, l)
+	}
+	return windows, ls
+}
+
+// retire forgets a window that counted nothing while it was open: updates must
+// not pile up memory.
+func (o *Observer) retire(w *window) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if w.retire() {
+		delete(o.windows, w.key)
+	}
+}
 
 // Close closes the ring. Call it after Run has returned.
-func (o *Observer) Close() error { return nil }
+func (o *Observer) Close() error { return o.ring.close() }
