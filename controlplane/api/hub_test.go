@@ -105,7 +105,7 @@ func TestHubContinues(t *testing.T) {
 
 func TestHubRefusesUnknownKinds(t *testing.T) {
 	h := newHub(time.Now)
-	if err := h.follow(t.Context(), []string{"divice"}, 0, nil); operator.CodeOf(err) != operator.Invalid {
+	if err := h.follow(t.Context(), []string{"dev"}, 0, nil); operator.CodeOf(err) != operator.Invalid {
 		t.Errorf("got %v", err)
 	}
 }

@@ -44,22 +44,21 @@ type Device struct {
 	Outbox   Outbox            `json:"outbox"`
 	Marks    []Mark            `json:"marks,omitempty"`
 
-	Generation         uint64    `json:"generation"`                   // desired state the device acts on
-	DesiredGeneration  uint64    `json:"desired_generation"`           // newest one made for it
-	AgentVersion       string    `json:"agent_version,omitempty"`      //
-	BootCount          uint64    `json:"boot_count,omitempty"`         // starts of this installation
-	BootUnclean        bool      `json:"boot_unclean,omitempty"`       // the boot before ended without a clean stop
-	DiskFreeBytes      uint64    `json:"disk_free_bytes,omitempty"`    //
-	RSSBytes           uint64    `json:"rss_bytes,omitempty"`          // resident memory of the agent
-	CertificateExpires time.Time `json:"certificate_expires,omitzero"` //
-	Rollout            string    `json:"rollout,omitempty"`            // running rollout the device is part of
-	RolloutState       string    `json:"rollout_state,omitempty"`      // its state there
-	RolloutWave        int       `json:"rollout_wave,omitempty"`       // 1 is the first; 0 when in no wave
-	ClockOffsetMS      int64     `json:"clock_offset_ms,omitempty"`    // device's wall clock minus the server's, at the last message
-	Uncertain          bool      `json:"clock_uncertain,omitempty"`    // records of boots without a known clock exist
-	ReportedAt         time.Time `json:"reported_at,omitzero"`         // when Models and Outbox were reported, server time
-	RootDigest         string    `json:"root_digest,omitempty"`        // of the TUF root the device trusts
-	ReportedProtocol   uint32    `json:"protocol,omitempty"`           // wire version it speaks
+	Generation        uint64    `json:"generation"`                // desired state the device acts on
+	DesiredGeneration uint64    `json:"desired_generation"`        // newest one made for it
+	AgentVersion      string    `json:"agent_version,omitempty"`   //
+	BootCount         uint64    `json:"boot_count,omitempty"`      // starts of this installation
+	BootUnclean       bool      `json:"boot_unclean,omitempty"`    // the boot before ended without a clean stop
+	DiskFreeBytes     uint64    `json:"disk_free_bytes,omitempty"` //
+	RSSBytes          uint64    `json:"rss_bytes,omitempty"`       // resident memory of the agent
+	Rollout           string    `json:"rollout,omitempty"`         // running rollout the device is part of
+	RolloutState      string    `json:"rollout_state,omitempty"`   // its state there
+	RolloutWave       int       `json:"rollout_wave,omitempty"`    // 1 is the first; 0 when in no wave
+	ClockOffsetMS     int64     `json:"clock_offset_ms,omitempty"` // device's wall clock minus the server's, at the last message
+	Uncertain         bool      `json:"clock_uncertain,omitempty"` // records of boots without a known clock exist
+	ReportedAt        time.Time `json:"reported_at,omitzero"`      // when Models and Outbox were reported, server time
+	RootDigest        string    `json:"root_digest,omitempty"`     // of the TUF root the device trusts
+	ReportedProtocol  uint32    `json:"protocol,omitempty"`        // wire version it speaks
 }
 
 // Facts are what a device is.
@@ -158,8 +157,9 @@ type Trial struct {
 type DeviceDetail struct {
 	Device
 
-	Totals   []Total        `json:"totals"`   // per release
-	Drift    []DeviceDrift  `json:"drift"`    // per model it serves
+	Totals   []Total        `json:"totals"` // per release
+	Drift    []DeviceDrift  `json:"drift"`  // per model it serves
+	Lost     *Loss          `json:"lost,omitempty"`
 	Epochs   []Epoch        `json:"epochs"`   // counters of the exact accounting
 	Events   []DeviceEvent  `json:"events"`   // newest first, bounded
 	Rollouts []DeviceInWave `json:"rollouts"` // it is or was part of, newest first, bounded
@@ -167,11 +167,10 @@ type DeviceDetail struct {
 
 // Epoch is one counter of the exact accounting as device and server see it.
 type Epoch struct {
-	ID           string `json:"id"`            // hex
-	Sent         uint64 `json:"sent"`          // highest number given out by the device
-	Acknowledged uint64 `json:"acknowledged"`  // highest number the device knows to be held
-	Current      bool   `json:"current"`       // new records are numbered here
-	Held         uint64 `json:"held,omitzero"` // highest number the server holds
+	ID           string `json:"id"`           // hex
+	Sent         uint64 `json:"sent"`         // highest number given out by the device
+	Acknowledged uint64 `json:"acknowledged"` // highest number the device knows to be held
+	Current      bool   `json:"current"`      // new records are numbered here
 }
 
 // DeviceEvent is something a device told that is neither a count nor a state.
@@ -182,8 +181,8 @@ type DeviceEvent struct {
 	Release    *release.Digest   `json:"release,omitempty"`
 	Message    string            `json:"message,omitempty"`
 	Attributes map[string]string `json:"attributes,omitempty"`
-	At         time.Time         `json:"at,omitzero"`
-	Uncertain  bool              `json:"time_uncertain,omitempty"`
+	At         time.Time         `json:"at,omitzero"`       // by the device's clock
+	Received   time.Time         `json:"received,omitzero"` // by the server's
 }
 
 // DeviceInWave is a device's part in a rollout.
@@ -212,7 +211,7 @@ type Reasoned struct {
 type TapMessage struct {
 	Device   string          `json:"device"`
 	Received time.Time       `json:"received"`
-	Kind     string          `json:"kind"`     // hello, report, record, skip, cloned
+	Kind     string          `json:"kind"`     // hello, report, record, skip, mark; missed: the reader was too slow
 	Envelope json.RawMessage `json:"envelope"` // protobuf as JSON
 }
 

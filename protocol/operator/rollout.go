@@ -202,33 +202,38 @@ type Explanation struct {
 
 // Plan is what a rollout would do, told before it starts.
 type Plan struct {
-	Spec     RolloutSpec    `json:"spec"` // with defaults filled in
-	Release  release.Digest `json:"release"`
-	Devices  int            `json:"devices"`
-	Bytes    int64          `json:"bytes"`             // to be downloaded by all devices together
-	Expected string         `json:"expected"`          // shortest possible time, as a duration
-	Control  int            `json:"control,omitempty"` // devices held out
-	Waves    []PlanWave     `json:"waves"`
-	Warnings []string       `json:"warnings,omitempty"`
+	Spec     RolloutSpec       `json:"spec"` // with defaults filled in
+	Release  release.Digest    `json:"release"`
+	Devices  int               `json:"devices"`           // that would be offered it
+	Already  []string          `json:"already,omitempty"` // run it now
+	Refused  map[string]string `json:"refused,omitempty"` // cannot run it, with the reason
+	Held     map[string]string `json:"held,omitempty"`    // are in another rollout, by its id
+	Control  []string          `json:"control,omitempty"` // held out until the last wave
+	Waves    []PlanWave        `json:"waves"`
+	Bytes    int64             `json:"bytes"`    // to be downloaded at most, by all devices together
+	Expected release.Duration  `json:"expected"` // with every device doing well and no waiting for people
+	Warnings []string          `json:"warnings,omitempty"`
 }
 
 // PlanWave is one wave of a plan.
 type PlanWave struct {
-	Number     int            `json:"number"`
-	Name       string         `json:"name,omitempty"`
-	Devices    int            `json:"devices"`
-	Profiles   map[string]int `json:"profiles"` // devices by firmware profile
-	List       []string       `json:"list"`
-	Bytes      int64          `json:"bytes"`
-	Soak       string         `json:"soak,omitempty"`
-	Detectable []Detectable   `json:"detectable,omitempty"`
+	Number     int              `json:"number"`
+	Name       string           `json:"name,omitempty"`
+	Devices    []string         `json:"devices"`  // in the order they would be offered it
+	Profiles   map[string]int   `json:"profiles"` // devices by firmware profile
+	Sites      map[string]int   `json:"sites"`    // devices by site
+	Bytes      int64            `json:"bytes"`
+	Expected   release.Duration `json:"expected"`
+	Approval   bool             `json:"approval,omitempty"` // a person approves before it opens
+	Detectable []Detectable     `json:"detectable,omitempty"`
 }
 
-// Detectable is the smallest regression that one gate can see in one wave.
+// Detectable is the smallest regression that one gate would find in one wave in
+// four of five cases.
 type Detectable struct {
 	Kind  string  `json:"kind"`
 	Limit float64 `json:"limit"`
-	Least float64 `json:"least"`
+	Least float64 `json:"least"` // 0 when nothing can be said
 	Text  string  `json:"text"`
 }
 

@@ -1,0 +1,309 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/vedette-edge/vedette/controlplane/rollout"
+	"github.com/vedette-edge/vedette/controlplane/runner"
+	"github.com/vedette-edge/vedette/protocol/operator"
+	"github.com/vedette-edge/vedette/protocol/release"
+)
+
+// Rollouts drives rollouts.
+type Rollouts interface {
+	List() []runner.View
+	Get(id string) (runner.View, error)
+	Explain(id string) (runner.Explanation, error)
+	Plan(ctx context.Context, spec rollout.Spec) (rollout.Plan, error)
+	Create(ctx context.Context, actor, reason string, spec rollout.Spec) (runner.View, error)
+	Act(ctx context.Context, id string, c rollout.Command) (runner.View, error)
+}
+
+// rolloutError gives an answer of the engine its code.
+func rolloutError(err error) error {
+	var code operator.Code
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, rollout.ErrNotNow), errors.Is(err, rollout.ErrHeld), errors.Is(err, rollout.ErrNobody):
+		code = operator.Conflict
+	case errors.Is(err, rollout.ErrReason):
+		code = operator.ReasonRequired
+	case errors.Is(err, rollout.ErrSpec):
+		code = operator.Invalid
+	case errors.Is(err, runner.ErrNotFound):
+		return operator.Errorf(operator.NotFound, "%w", err).WithHint(`list them with "vedette rollout list"`)
+	default:
+		return registryError(err)
+	}
+	return operator.Errorf(code, "%w", err)
+}
+
+// Rollouts lists rollouts, newest first.
+func (s *Service) Rollouts(_ context.Context, q operator.RolloutQuery) (*operator.Page[operator.RolloutSummary], error) {
+	list := []operator.RolloutSummary{}
+	for _, v := range s.d.Rollouts.List() {
+		r := s.rolloutSummary(v)
+		if (q.Model == "" || r.Model == q.Model) && (q.State == "" || r.State == q.State) && (!q.Active || !r.State.Ended()) {
+			list = append(list, r)
+		}
+	}
+	slices.SortFunc(list, func(a, b operator.RolloutSummary) int { return strings.Compare(rolloutKey(&a), rolloutKey(&b)) })
+	return paginate(list, q.Paging, rolloutKey)
+}
+
+func rolloutKey(r *operator.RolloutSummary) string { return newestFirst(r.Created, r.ID) }
+
+func (s *Service) rolloutSummary(v runner.View) operator.RolloutSummary {
+	h := &v.State.Header
+	out := operator.RolloutSummary{
+		ID: v.State.ID, Model: v.State.Spec.Model, Version: v.State.Spec.Version, Release: v.State.Spec.Release,
+		State: operator.RolloutState(h.Status), Cause: h.Cause, Wave: h.Wave, Waves: len(v.State.Waves), Devices: len(v.State.Devices),
+		Counts: map[string]int{}, Created: h.Created, Started: h.Started, Since: h.Since, CreatedBy: h.Creator,
+	}
+	if h.Status.Final() {
+		out.Ended = h.Since
+	}
+	for _, d := range v.State.Devices {
+		out.Counts[string(d.State)]++
+	}
+	return out
+}
+
+// Rollout is everything about one rollout.
+func (s *Service) Rollout(_ context.Context, id string) (*operator.Rollout, error) {
+	v, err := s.d.Rollouts.Get(id)
+	if err != nil {
+		return nil, rolloutError(err)
+	}
+	return s.rollout(v), nil
+}
+
+func (s *Service) rollout(v runner.View) *operator.Rollout {
+	out := &operator.Rollout{
+		RolloutSummary: s.rolloutSummary(v), Spec: rolloutSpec(v.State.Spec), WaveList: []operator.Wave{}, Gates: gates(v.Gates),
+		Timeline: []operator.Decision{}, Actions: []string{}, Deadline: v.State.Header.Deadline, Revision: v.Revision,
+	}
+	for _, a := range v.Actions {
+		out.Actions = append(out.Actions, string(a))
+	}
+	for i := range v.State.Waves {
+		out.WaveList = append(out.WaveList, s.wave(v.State, i))
+	}
+	for id, d := range v.State.Devices {
+		if d.Control {
+			out.Control = append(out.Control, id)
+		}
+		if d.Wave == 0 {
+			out.Waiting = append(out.Waiting, id)
+		}
+	}
+	slices.Sort(out.Control)
+	slices.Sort(out.Waiting)
+	for _, e := range slices.Backward(v.Timeline) {
+		out.Timeline = append(out.Timeline, decision(&e))
+	}
+	return out
+}
+
+func (s *Service) wave(state *rollout.State, i int) operator.Wave {
+	w := &state.Waves[i]
+	out := operator.Wave{
+		Number: i + 1, State: string(w.State), Cause: w.Cause, Planned: w.Planned, Counts: map[string]int{}, Devices: []operator.WaveDevice{},
+		Gates: gates(w.Gates), Since: w.Since, Opened: w.Opened, SoakEnds: w.SoakEnds, Closed: w.Closed, Forced: w.Forced,
+	}
+	if i < len(state.Spec.Waves) {
+		out.Spec = waveSpec(state.Spec.Waves[i])
+		out.Name = out.Spec.Name
+	}
+	for id, d := range state.Devices {
+		if d.Wave == i+1 {
+			out.Counts[string(d.State)]++
+			out.Devices = append(out.Devices, s.waveDevice(id, &d))
+		}
+	}
+	slices.SortFunc(out.Devices, func(a, b operator.WaveDevice) int { return strings.Compare(a.Device, b.Device) })
+	return out
+}
+
+func (s *Service) waveDevice(id string, d *rollout.Device) operator.WaveDevice {
+	out := operator.WaveDevice{
+		Device: id, State: string(d.State), Since: d.Since, Code: d.Code, Message: d.Message, Site: d.Site, Profile: d.Profile,
+		Tries: d.Tries, Late: d.Late, Already: d.Already, Presence: operator.PresenceUnknown,
+	}
+	if known, ok := s.d.Fleet.Device(id); ok {
+		out.Presence = operator.Presence(known.Presence)
+	}
+	return out
+}
+
+func gates(in []rollout.GateResult) []operator.Gate {
+	out := []operator.Gate{}
+	for _, g := range in {
+		out = append(out, operator.Gate{
+			Kind: string(g.Gate), Result: string(g.Result), Numerator: g.Numerator, Denominator: g.Denominator,
+			Value: g.Value, Limit: g.Limit, From: g.From, To: g.To, Text: g.Text,
+		})
+	}
+	return out
+}
+
+func decision(e *runner.Entry) operator.Decision {
+	out := operator.Decision{
+		Seq: e.Seq, At: e.At, Actor: e.Actor, Kind: e.Kind, Action: string(e.Action), Reason: e.Reason, Hash: e.Hash, Text: decisionText(e),
+	}
+	for _, c := range e.Changes {
+		out.Changes = append(out.Changes, operator.Change{
+			Subject: c.Subject, Wave: c.Wave, From: c.From, To: c.To, Why: c.Why, Devices: c.Devices,
+		})
+	}
+	return out
+}
+
+// decisionText is one line for a timeline.
+func decisionText(e *runner.Entry) string {
+	if e.Kind == runner.KindCreated {
+		return "created"
+	}
+	var parts []string
+	for _, c := range e.Changes {
+		parts = append(parts, changeText(&c))
+	}
+	if len(parts) == 0 {
+		return string(e.Action)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// changeText is one transition in words.
+func changeText(c *rollout.Change) string {
+	subject := c.Subject
+	switch c.Subject {
+	case rollout.SubjectWave:
+		subject = fmt.Sprintf("wave %d", c.Wave)
+	case rollout.SubjectDevices:
+		subject = fmt.Sprintf("%d devices", len(c.Devices))
+		if len(c.Devices) == 1 {
+			subject = c.Devices[0]
+		}
+	}
+	return fmt.Sprintf("%s %s: %s", subject, c.To, c.Why)
+}
+
+// ExplainRollout says why a rollout is where it is.
+func (s *Service) ExplainRollout(_ context.Context, id string) (*operator.Explanation, error) {
+	why, err := s.d.Rollouts.Explain(id)
+	if err != nil {
+		return nil, rolloutError(err)
+	}
+	v := &why.View
+	out := &operator.Explanation{
+		ID: id, State: operator.RolloutState(v.State.Header.Status), Summary: why.Summary, Waiting: why.Waiting,
+		Gates: gates(v.Gates), Decisions: []operator.Decision{},
+	}
+	for i := range v.Timeline {
+		out.Decisions = append(out.Decisions, decision(&v.Timeline[i]))
+	}
+	return out, nil
+}
+
+// PlanRollout says what a rollout would do.
+func (s *Service) PlanRollout(ctx context.Context, spec operator.RolloutSpec) (*operator.Plan, error) {
+	p, err := s.d.Rollouts.Plan(ctx, specOf(spec))
+	if err != nil {
+		return nil, rolloutError(err)
+	}
+	out := &operator.Plan{
+		Spec: rolloutSpec(p.Spec), Release: p.Spec.Release, Devices: p.Devices, Already: p.Already, Refused: p.Refused, Held: p.Held,
+		Control: p.Control, Waves: []operator.PlanWave{}, Bytes: p.Bytes, Expected: release.Duration(p.Expected), Warnings: p.Warnings,
+	}
+	for _, w := range p.Waves {
+		out.Waves = append(out.Waves, planWave(&w))
+	}
+	return out, nil
+}
+
+func planWave(w *rollout.PlanWave) operator.PlanWave {
+	out := operator.PlanWave{
+		Number: w.Number, Name: w.Name, Devices: w.Devices, Profiles: w.Profiles, Sites: w.Sites, Bytes: w.Bytes,
+		Expected: release.Duration(w.Expected), Approval: w.Approval,
+	}
+	for _, d := range w.Detectable {
+		out.Detectable = append(out.Detectable, operator.Detectable{Kind: string(d.Gate), Limit: d.Limit, Least: d.Least, Text: d.Text})
+	}
+	return out
+}
+
+// CreateRollout makes a rollout, and starts it when asked to.
+func (s *Service) CreateRollout(ctx context.Context, c operator.RolloutCreate) (*operator.Rollout, error) {
+	p, err := commander(ctx, operator.Operator, c.Reason)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.d.Rollouts.Create(ctx, p.Name, c.Reason, specOf(c.Spec))
+	if err != nil {
+		return nil, rolloutError(err)
+	}
+	if c.Start {
+		return s.ActOnRollout(ctx, v.State.ID, operator.RolloutAction{Action: operator.ActStart, Reason: c.Reason})
+	}
+	return s.rollout(v), nil
+}
+
+// ActOnRollout does to a rollout what an operator asks for.
+func (s *Service) ActOnRollout(ctx context.Context, id string, a operator.RolloutAction) (*operator.Rollout, error) {
+	p, err := commander(ctx, operator.Operator, a.Reason)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(operator.Actions(), a.Action) {
+		return nil, operator.Errorf(operator.Invalid, "there is no action %.40q", a.Action).WithHint("actions are %s", strings.Join(operator.Actions(), ", "))
+	}
+	v, err := s.d.Rollouts.Act(ctx, id, rollout.Command{Action: rollout.Action(a.Action), Actor: p.Name, Reason: a.Reason})
+	if err != nil {
+		return nil, rolloutError(err)
+	}
+	return s.rollout(v), nil
+}
+
+// specOf and rolloutSpec translate between the API and the engine, whose specs
+// have the same fields.
+func specOf(in operator.RolloutSpec) rollout.Spec {
+	out := rollout.Spec{
+		Model: in.Model, Version: in.Version, Selector: in.Selector, Control: in.Control, Budget: in.Budget,
+		OnFailure: rollout.OnFailure(in.OnFailure), Approval: in.Approval,
+		DeviceDeadline: in.DeviceDeadline, DecisionDeadline: in.DecisionDeadline, Deadline: in.Deadline,
+	}
+	for _, w := range in.Waves {
+		out.Waves = append(out.Waves, rollout.WaveSpec(w))
+	}
+	for _, g := range in.Gates {
+		out.Gates = append(out.Gates, rollout.GateSpec{
+			Kind: rollout.GateKind(g.Kind), Limit: g.Limit, Min: g.Min, Inconclusive: rollout.Inconclusive(g.Inconclusive), Off: g.Off,
+		})
+	}
+	return out
+}
+
+func rolloutSpec(in rollout.Spec) operator.RolloutSpec {
+	out := operator.RolloutSpec{
+		Model: in.Model, Version: in.Version, Selector: in.Selector, Control: in.Control, Budget: in.Budget,
+		OnFailure: operator.OnFailure(in.OnFailure), Approval: in.Approval,
+		DeviceDeadline: in.DeviceDeadline, DecisionDeadline: in.DecisionDeadline, Deadline: in.Deadline,
+	}
+	for _, w := range in.Waves {
+		out.Waves = append(out.Waves, waveSpec(w))
+	}
+	for _, g := range in.Gates {
+		out.Gates = append(out.Gates, operator.GateSpec{
+			Kind: string(g.Kind), Limit: g.Limit, Min: g.Min, Inconclusive: string(g.Inconclusive), Off: g.Off,
+		})
+	}
+	return out
+}
+
+func waveSpec(w rollout.WaveSpec) operator.WaveSpec { return operator.WaveSpec(w) }
