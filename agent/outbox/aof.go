@@ -33,6 +33,10 @@ func scanFile(raw string) scan {
 		s.damaged += int64(start - at)
 		s.add(f)
 		at = start + n
+		if rest := raw[at:]; len(rest) < 2 && strings.HasPrefix("\r\n", rest) {
+			s.tail = Cut // the frame is whole, the command around it is not
+			return s
+		}
 		if strings.HasPrefix(raw[at:], "\r\n") {
 			at += 2
 		}
@@ -146,10 +150,13 @@ func shortOrDamaged(rest string, mark byte) Tail {
 	return Damaged
 }
 
-// plausible judges the beginning of a value: a run of zeros at its end is not
-// the mark of a short write but of a page that never reached the disk.
+// blank is more zeros than a frame holds in a row.
+const blank = 128
+
+// plausible judges the beginning of a value: a long run of zeros at its end is
+// not the mark of a short write but of a page that never reached the disk.
 func plausible(rest string) Tail {
-	if strings.HasSuffix(rest, strings.Repeat("\x00", 16)) {
+	if strings.HasSuffix(rest, strings.Repeat("\x00", blank)) {
 		return Damaged
 	}
 	return Cut
