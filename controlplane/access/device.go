@@ -19,7 +19,7 @@ import (
 // certificates to refuse when somebody takes it over.
 type device struct {
 	ID       string    `json:"id"`
-	Key      string    `json:"key"`     // SHA-256 of the enrolled public key, hex
+	Key      string    `json:"key"`     // SHA-256 of the newest public key, hex
 	Serials  []string  `json:"serials"` // newest last
 	Enrolled time.Time `json:"enrolled"`
 	Renewed  time.Time `json:"renewed,omitzero"`
@@ -210,7 +210,7 @@ func (a *Authority) Renew(ctx context.Context, id string, cert *x509.Certificate
 		return nil, err
 	}
 	_, err = change(ctx, a, deviceKey(id), func(d *device) error {
-		d.Renewed = a.ca.now().UTC()
+		d.Renewed, d.Key = a.ca.now().UTC(), keyOf(request.RawSubjectPublicKeyInfo)
 		d.addSerial(next)
 		return nil
 	})

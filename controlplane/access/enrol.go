@@ -233,7 +233,7 @@ func (a *Authority) take(ctx context.Context, t *enrolToken, secret, proposed, k
 	case t.Uses <= 0:
 		return "", ErrTokenUsed
 	}
-	if err := a.mayTake(ctx, t, name); err != nil {
+	if err := a.mayTake(ctx, t, name, key); err != nil {
 		return "", err
 	}
 	t.Uses--
@@ -241,17 +241,22 @@ func (a *Authority) take(ctx context.Context, t *enrolToken, secret, proposed, k
 	return name, nil
 }
 
-// mayTake refuses an id that is taken before a use is spent on it.
-func (a *Authority) mayTake(ctx context.Context, t *enrolToken, name string) error {
+// mayTake refuses an id that is taken before a use is spent on it. Whoever has
+// the key of the device is the device.
+func (a *Authority) mayTake(ctx context.Context, t *enrolToken, name, key string) error {
 	if t.Replace {
 		return nil
 	}
-	_, err := a.bucket.Get(ctx, deviceKey(name))
-	switch {
-	case errors.Is(err, kvstore.ErrNotFound) && a.Revoked(name), err == nil:
+	if a.Revoked(name) {
 		return ErrDeviceExists
+	}
+	var d device
+	_, err := a.load(ctx, deviceKey(name), &d)
+	switch {
 	case errors.Is(err, kvstore.ErrNotFound):
 		return nil
+	case err == nil && d.Key != key:
+		return ErrDeviceExists
 	default:
 		return err
 	}
@@ -267,11 +272,11 @@ func (a *Authority) register(ctx context.Context, t *enrolToken, name, key strin
 		if err != nil && !errors.Is(err, kvstore.ErrNotFound) {
 			return false, err
 		}
-		same := known && d.Key == key && d.Token == t.ID
+		same := known && d.Key == key
 		if known && !same && !t.Replace {
 			return false, ErrDeviceExists
 		}
-		replaced = !same && (known || a.Revoked(name))
+		replaced = known && !same || a.Revoked(name)
 		if replaced {
 			if err := a.supersede(ctx, &d, name, cert); err != nil {
 				return false, err
