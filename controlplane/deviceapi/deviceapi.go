@@ -151,13 +151,19 @@ func (s *Server) Start(ctx context.Context, address string) error {
 	if err != nil {
 		return fmt.Errorf("listen for devices on %s: %w", address, err)
 	}
+	s.Serve(l)
+	return nil
+}
+
+// Serve serves in the background on a listener that is there already, until
+// Stop, which closes it.
+func (s *Server) Serve(l net.Listener) {
 	s.listener = l
 	s.serving.Go(func() {
 		if err := s.http.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
 			s.cfg.Logger.Error("device API stopped", slog.Any("error", err))
 		}
 	})
-	return nil
 }
 
 // Addr is where the server listens, "host:port".

@@ -1,0 +1,255 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/vedette-edge/vedette/agent/host"
+	"github.com/vedette-edge/vedette/agent/identity"
+	"github.com/vedette-edge/vedette/agent/infer"
+	"github.com/vedette-edge/vedette/agent/observe"
+	"github.com/vedette-edge/vedette/agent/outbox"
+	"github.com/vedette-edge/vedette/agent/pull"
+	"github.com/vedette-edge/vedette/agent/serve"
+	"github.com/vedette-edge/vedette/agent/slots"
+	"github.com/vedette-edge/vedette/agent/trial"
+	"github.com/vedette-edge/vedette/agent/updater"
+	"github.com/vedette-edge/vedette/agent/uplink"
+	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/release"
+	"github.com/vedette-edge/vedette/protocol/sketch"
+	"github.com/vedette-edge/vedette/protocol/trust"
+)
+
+// Agent is one device. New makes it, Run is its life.
+type Agent struct {
+	cfg   Config
+	log   *slog.Logger
+	facts *protocol.Facts
+
+	identity *identity.Identity
+	boot     *host.Boot
+	outbox   *outbox.Outbox
+	observer *observe.Observer
+	engine   *infer.Engine
+	files    *slots.Root
+	updater  *updater.Updater
+	server   *serve.Server
+	uplink   *uplink.Uplink
+
+	hung   chan error  // a call hangs: the process must be replaced
+	opened []io.Closer // by New, in order
+}
+
+// New opens the state directory and joins the stages. Nothing serves before
+// Run. Close releases what New opened.
+func New(cfg Config) (*Agent, error) {
+	a := &Agent{cfg: cfg, log: cfg.Logger, hung: make(chan error, 1)}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	for _, open := range []func() error{
+		a.openIdentity, a.openOutbox, a.openObserver, a.openEngine, a.openUpdater, a.openServer, a.openUplink,
+	} {
+		if err := open(); err != nil {
+			return nil, errors.Join(err, a.Close())
+		}
+	}
+	return a, nil
+}
+
+// Close releases what New opened. Call it after Run has returned.
+func (a *Agent) Close() error {
+	var errs []error
+	for i := len(a.opened) - 1; i >= 0; i-- {
+		errs = append(errs, a.opened[i].Close())
+	}
+	a.opened = nil
+	return errors.Join(errs...)
+}
+
+func (a *Agent) openIdentity() (err error) {
+	a.facts = a.describe()
+	a.identity, err = identity.Open(filepath.Join(a.cfg.State, identityDir), identity.Config{Logger: a.log})
+	return err
+}
+
+// openOutbox comes before the boot is counted: the outbox is what keeps a
+// second agent out of the directory.
+func (a *Agent) openOutbox() error {
+	box, salvage, err := outbox.Open(filepath.Join(a.cfg.State, outboxFile), outbox.Options{
+		Merge:  sketch.MergeWindow,
+		Stamp:  a.stamp,
+		Logger: a.log,
+	})
+	if err != nil {
+		return fmt.Errorf("open outbox: %w", err)
+	}
+	a.outbox, a.opened = box, append(a.opened, box)
+	if salvage != nil {
+		a.log.Warn("outbox was damaged and has been salvaged", "lost_records", salvage.LostRecords,
+			"more_may_be_lost", salvage.LostUnknown, "quarantine", salvage.Quarantine)
+	}
+	if a.boot, err = host.StartBoot(a.cfg.State); err != nil {
+		return fmt.Errorf("count this start: %w", err)
+	}
+	if a.boot.Unclean {
+		return a.tell(&protocol.Event{
+			Kind:    "boot_unclean",
+			Message: "the agent's start before this one did not end by itself: what it served since its last snapshot is not counted",
+		})
+	}
+	return nil
+}
+
+// stamp dates what is told before the boot has been counted, too.
+func (a *Agent) stamp() *protocol.Stamp {
+	if a.boot == nil {
+		return nil
+	}
+	return a.boot.Stamp()
+}
+
+func (a *Agent) tell(e *protocol.Event) error {
+	return a.outbox.Append(&protocol.Body{At: a.stamp(), Kind: &protocol.Body_Event{Event: e}})
+}
+
+func (a *Agent) openObserver() error {
+	dir := filepath.Join(a.cfg.State, ringDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make folder of predictions: %w", err)
+	}
+	o, err := observe.New(dir, a.outbox, a.boot, observe.Config{Provider: a.provider, Logger: a.log})
+	if err != nil {
+		return fmt.Errorf("open predictions: %w", err)
+	}
+	a.observer, a.opened = o, append(a.opened, o)
+	return nil
+}
+
+func (a *Agent) openEngine() error {
+	a.engine = infer.New(a.cfg.Runtime, infer.Config{Observer: a.observer, Hung: a.onHung, Log: a.log})
+	return nil
+}
+
+func (a *Agent) provider(model string) string {
+	for _, s := range a.engine.Status() {
+		if s.Model == model {
+			return s.Provider
+		}
+	}
+	return ""
+}
+
+// onHung journals who is to blame, then asks for the process to be replaced.
+func (a *Agent) onHung(model string, d release.Digest) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	err := a.updater.Hung(ctx, model, d)
+	select {
+	case a.hung <- errors.Join(ErrRestart, err):
+	default:
+	}
+}
+
+func (a *Agent) openUpdater() error {
+	files, err := slots.OS(a.cfg.State)
+	if err != nil {
+		return err
+	}
+	a.files, a.opened = files, append(a.opened, files)
+	held, err := slots.Open(files, a.cfg.State)
+	if err != nil {
+		return fmt.Errorf("open models: %w", err)
+	}
+	store, err := trust.Open(filepath.Join(a.cfg.State, trustDir), a.identity.RootDigest())
+	if err != nil {
+		return fmt.Errorf("open trust: %w", err)
+	}
+	source := &pull.HTTP{Client: a.client(), Base: a.identity.DeviceAPI()}
+	a.updater, err = updater.New(updater.Config{
+		FS: files, Slots: held,
+		Puller: pull.New(pull.Config{Blobs: source, Metadata: source, Trust: store, Now: a.identity.Now, Log: a.log}),
+		Trier:  trial.New(trial.Config{Args: a.cfg.TrialArgs, AgentVersion: a.cfg.Version, Log: a.log}),
+		Engine: a.engine, Unclean: a.boot.Unclean, MemoryBudget: a.cfg.MemoryBudget,
+		OnActive: a.onActive, Events: a.onEvent, Stamp: a.boot.Stamp, Limits: a.cfg.Limits, Log: a.log,
+	})
+	if err != nil {
+		return fmt.Errorf("open journal: %w", err)
+	}
+	if d := a.updater.Held(); d != nil {
+		a.observer.Apply(d.GetSettings())
+	}
+	return nil
+}
+
+// client asks the identity for its TLS configuration at every connection, so
+// that a renewed certificate is used without a restart.
+func (a *Agent) client() *http.Client {
+	dialer := &tls.Dialer{}
+	return &http.Client{Transport: &http.Transport{
+		DialTLSContext: dialWith(dialer, a.identity.TLS),
+		// A model's files come over one or two connections; idle ones cost a
+		// metered link its keep-alives.
+		MaxIdleConns: 2, IdleConnTimeout: 30 * time.Second, ResponseHeaderTimeout: 30 * time.Second,
+	}}
+}
+
+func (a *Agent) onEvent(e *protocol.Event) {
+	if err := a.tell(e); err != nil {
+		a.log.Error("event is not stored", "kind", e.GetKind(), "error", err)
+	}
+}
+
+// onActive counts a release's calls against its own baseline, from its first
+// call on.
+func (a *Agent) onActive(r infer.Release) error {
+	raw, err := os.ReadFile(r.Path(r.Manifest.Baseline))
+	if err != nil {
+		return fmt.Errorf("read baseline: %w", err)
+	}
+	b, err := sketch.Decode(raw)
+	if err != nil {
+		return fmt.Errorf("read baseline: %w", err)
+	}
+	return a.observer.SetRelease(r.Manifest.Model, r.Digest, r.Manifest, b)
+}
+
+func (a *Agent) openServer() error {
+	a.server = serve.New(a.engine, serve.Config{
+		Listen: a.cfg.Listen, Socket: a.cfg.Socket, Version: a.cfg.Version,
+		Runtime: a.cfg.Runtime.Info(), Labels: a.observer, Agent: a.status, Log: a.log,
+	})
+	return nil
+}
+
+func (a *Agent) openUplink() (err error) {
+	a.uplink, err = uplink.New(uplink.Config{
+		Device: a.identity.Device(), Brokers: a.identity.MQTT(), TLS: a.identity.TLS,
+		Outbox: a.outbox, Hello: a.hello, Report: a.report, Stamp: a.boot.Stamp,
+		Desired: a.onDesired, ServerTime: a.identity.TrustedTime, Logger: a.log,
+	})
+	if err != nil {
+		return fmt.Errorf("make uplink: %w", err)
+	}
+	a.applySettings(a.updater.Held().GetSettings())
+	return nil
+}
+
+func (a *Agent) onDesired(d *protocol.Desired) {
+	a.updater.Desired(d)
+	a.applySettings(d.GetSettings())
+}
+
+func (a *Agent) applySettings(s *protocol.Settings) {
+	a.observer.Apply(s)
+	a.uplink.SetReportEvery(time.Duration(s.GetReportMs()) * time.Millisecond)
+}

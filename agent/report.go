@@ -1,0 +1,74 @@
+package agent
+
+import (
+	"encoding/hex"
+
+	"github.com/vedette-edge/vedette/agent/host"
+	"github.com/vedette-edge/vedette/agent/serve"
+	"github.com/vedette-edge/vedette/protocol"
+)
+
+// hello is what opens every connection; the uplink adds connection and epochs.
+func (a *Agent) hello() *protocol.Hello {
+	root := a.identity.RootDigest()
+	return &protocol.Hello{
+		AgentVersion: a.cfg.Version,
+		BootCount:    a.boot.Count,
+		Unclean:      a.boot.Unclean,
+		Generation:   a.updater.Held().GetGeneration(),
+		Facts:        a.facts,
+		RootDigest:   root[:],
+	}
+}
+
+// report is the device's whole reported state.
+func (a *Agent) report() *protocol.Report {
+	stats := a.outbox.Stats()
+	r := &protocol.Report{
+		Generation:    a.updater.Held().GetGeneration(),
+		Models:        a.updater.States(),
+		OutboxBytes:   uint64(max(stats.Bytes, 0)),   //nolint:gosec // not negative
+		OutboxPending: uint64(max(stats.Pending, 0)), //nolint:gosec // not negative
+		OutboxSent:    uint64(max(stats.Sent, 0)),    //nolint:gosec // not negative
+		RssBytes:      host.RSS(),
+	}
+	if disk, err := host.Disk(a.cfg.State); err == nil {
+		r.DiskFreeBytes = disk.Free
+	}
+	for _, m := range r.GetModels() {
+		m.Provider = a.provider(m.GetModel())
+	}
+	return r
+}
+
+// status is what GET /status says beyond serving.
+func (a *Agent) status() *serve.Agent {
+	report, link := a.report(), a.uplink.Status()
+	s := &serve.Agent{
+		Device: a.identity.Device(), BootCount: a.boot.Count, Unclean: a.boot.Unclean,
+		Generation: report.GetGeneration(),
+		Uplink:     serve.Uplink{Connected: link.Connected, Since: link.Since, Error: link.LastError},
+		Outbox:     serve.Outbox{Pending: report.GetOutboxPending(), Sent: report.GetOutboxSent(), Bytes: report.GetOutboxBytes()},
+	}
+	for _, m := range report.GetModels() {
+		s.Updates = append(s.Updates, serve.Update{
+			Model: m.GetModel(), State: m.GetState(), ForMs: m.GetStateForMs(),
+			Active: hex.EncodeToString(m.GetActive()), Previous: hex.EncodeToString(m.GetPrevious()), Target: hex.EncodeToString(m.GetTarget()),
+			Done: m.GetDoneBytes(), Total: m.GetTotalBytes(),
+			Result: m.GetOutcome().GetResult(), Code: m.GetOutcome().GetCode(), Message: m.GetOutcome().GetMessage(),
+		})
+	}
+	return s
+}
+
+// describe says what the device is and which firmware profile that matches.
+func (a *Agent) describe() *protocol.Facts {
+	f := host.Facts(a.cfg.State)
+	info := a.cfg.Runtime.Info()
+	f.Runtime, f.RuntimeVersion, f.ExecutionProviders = info.Name, info.Version, info.Providers
+	f.Profile = a.cfg.Profile
+	if found, ok := host.Profile(); ok && f.GetProfile() == "" {
+		f.Profile = found.Name
+	}
+	return f
+}

@@ -1,0 +1,146 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// How long a clean stop may take.
+const (
+	stopServing = 5 * time.Second
+	// lastWords is for the windows that the stop itself has closed. What does
+	// not get out by then is sent after the next start.
+	lastWords   = 3 * time.Second
+	stopRuntime = 5 * time.Second
+)
+
+// errCounting says that the observer has ended while requests were served.
+var errCounting = errors.New("predictions are no longer counted")
+
+// Run serves and reports until ctx ends, a stage fails, or a call hangs
+// (ErrRestart). It stops in the order in which evidence flows: first requests,
+// then windows, last the uplink.
+func (a *Agent) Run(ctx context.Context) error {
+	a.log.Info("agent started", "device", a.identity.Device(), "boot", a.boot.Count, "unclean", a.boot.Unclean, "version", a.cfg.Version)
+	// The uplink outlives ctx by its last words; everything else ends with it.
+	linkCtx, hangUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer hangUp()
+	link := &errgroup.Group{}
+	link.Go(func() error { return ignoreEnd(linkCtx, a.uplink.Run(linkCtx)) })
+
+	err := a.work(ctx)
+	a.awaitEmpty(lastWords)
+	hangUp()
+	err = errors.Join(err, link.Wait())
+	if errors.Is(err, ErrRestart) {
+		return err // a hung call never comes back: there is nothing to wait for
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopRuntime)
+	defer cancel()
+	if err := errors.Join(err, a.engine.Close(closing)); err != nil {
+		return err
+	}
+	return a.boot.End()
+}
+
+// work runs the stages that end with ctx, and returns when all windows are in
+// the outbox.
+func (a *Agent) work(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	counting, stopCounting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopCounting()
+	var countErr error // read after counted
+	counted := make(chan struct{})
+	go func() {
+		defer close(counted)
+		countErr = ignoreEnd(counting, a.observer.Run(counting))
+	}()
+
+	group.Go(func() error { return ignoreEnd(ctx, a.updater.Run(ctx)) })
+	group.Go(func() error { return ignoreEnd(ctx, a.identity.Run(ctx)) })
+	group.Go(func() error { return a.serveUntil(ctx) })
+	group.Go(func() error { a.nudge(ctx); return nil })
+	group.Go(func() error {
+		select {
+		case err := <-a.hung:
+			return err
+		case <-counted:
+			return errCounting
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	err := group.Wait()
+	stopCounting()
+	<-counted
+	return errors.Join(err, countErr)
+}
+
+// serveUntil listens when what was active before serves again, so that a
+// client's first call finds a model.
+func (a *Agent) serveUntil(ctx context.Context) error {
+	select {
+	case <-a.updater.Loaded():
+	case <-ctx.Done():
+		return nil
+	}
+	if err := a.server.Start(ctx); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopServing)
+	defer cancel()
+	return a.server.Stop(stopping)
+}
+
+// nudge reports changes of what is active at once.
+func (a *Agent) nudge(ctx context.Context) {
+	for {
+		select {
+		case <-a.updater.Changed():
+			a.uplink.Nudge()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// awaitEmpty gives a connected uplink the time to hand in what is left.
+func (a *Agent) awaitEmpty(most time.Duration) {
+	timeout := time.NewTimer(most)
+	defer timeout.Stop()
+	for {
+		s := a.outbox.Stats()
+		if s.Open+s.Pending+s.Sent == 0 || !a.uplink.Status().Connected {
+			return
+		}
+		select {
+		case <-a.outbox.Changed():
+		case <-time.After(50 * time.Millisecond): // the uplink may have taken the signal
+		case <-timeout.C:
+			return
+		}
+	}
+}
+
+// ignoreEnd drops the error that a stage returns because it was told to stop.
+func ignoreEnd(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// dialWith connects with the TLS configuration of the moment.
+func dialWith(dialer *tls.Dialer, config func() *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		d := *dialer
+		d.Config = config()
+		return d.DialContext(ctx, network, addr)
+	}
+}

@@ -1,0 +1,79 @@
+package controlplane
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vedette-edge/vedette/controlplane/api"
+	"github.com/vedette-edge/vedette/controlplane/deviceapi"
+	"github.com/vedette-edge/vedette/protocol/operator"
+)
+
+// openService joins what operators read and command. It comes before anything
+// that could have news for them.
+func (s *Server) openService(context.Context) error {
+	ca := s.ca.SHA256()
+	deviceAPI, mqtt := s.publicURLs()
+	s.service = api.NewService(api.Deps{
+		Fleet: s.fleet, Desired: s.desired, Rollouts: s.runner, Registry: s.registry, Blobs: s.blobs,
+		Monitor: s.monitor, Retrain: s.retrain, Ledger: s.ledger, Access: s.access,
+		Info: api.Info{
+			Version: s.cfg.Version, Started: time.Now(), API: s.peopleURL(),
+			DeviceAPI: deviceAPI, MQTT: []string{mqtt}, CASHA256: hex.EncodeToString(ca[:]),
+			Storage: s.storage,
+		},
+		Log: s.cfg.Logger,
+	})
+	return nil
+}
+
+func (s *Server) peopleURL() string {
+	scheme := "http"
+	if s.cfg.TLSCert != "" {
+		scheme = "https"
+	}
+	return scheme + "://" + s.people.Addr().String()
+}
+
+// storage tells how full the server is.
+func (s *Server) storage(context.Context) (operator.Storage, error) {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(s.cfg.Data, &disk); err != nil {
+		return operator.Storage{}, fmt.Errorf("measure disk of %s: %w", s.cfg.Data, err)
+	}
+	return operator.Storage{
+		BlobBytes:     uint64(max(s.blobs.Total(), 0)),          //nolint:gosec // not negative
+		DiskFreeBytes: disk.Bavail * uint64(max(disk.Bsize, 0)), //nolint:gosec // not negative
+	}, nil
+}
+
+// servePeople serves the operator API and the pages.
+func (s *Server) servePeople(context.Context) error {
+	routes := api.New(api.Config{Backend: s.service, Auth: s.access, Log: s.cfg.Logger})
+	mux := http.NewServeMux()
+	mux.Handle(operator.Prefix+"/", routes)
+	h := &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout}
+	start := h.Serve
+	if s.cfg.TLSCert != "" {
+		start = func(l net.Listener) error { return h.ServeTLS(l, s.cfg.TLSCert, s.cfg.TLSKey) }
+	}
+	s.serve(s.people, h, start)
+	s.onStop(func(context.Context) error { routes.Close(); return nil }) // streams first: Shutdown would wait for them
+	return nil
+}
+
+// serveDevices serves what devices alone may ask for.
+func (s *Server) serveDevices(context.Context) error {
+	d := deviceapi.New(deviceapi.Config{
+		CA: s.ca, Access: s.access, Fleet: s.fleet, Trust: s.registry, Blobs: s.blobs, Logger: s.cfg.Logger,
+	})
+	d.Serve(s.devices)
+	s.onStop(d.Stop)
+	return nil
+}
