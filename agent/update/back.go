@@ -81,7 +81,10 @@ func (s *step) broken(e Broken) {
 	if e.Release != s.Active || s.Active.IsZero() || s.State == Activating || s.State == Reverting {
 		return
 	}
-	if e.Code == CodeDamaged || s.canGoBack() {
+	switch {
+	case e.Code == CodeDamaged:
+		s.goBack(ResultFailed, e.Code, e.Message)
+	case s.canGoBack():
 		s.goBack(ResultReverted, e.Code, e.Message)
 	}
 }

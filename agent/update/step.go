@@ -221,6 +221,9 @@ func (s *step) activated(e Activated) {
 		return
 	}
 	s.enter(Watching)
+	if !s.adopts(s.Want) { // asked for during the switch
+		s.conclude(ResultSuperseded, "", superseded(s.Want))
+	}
 }
 
 func (s *step) failed(e Failed) {
