@@ -142,7 +142,7 @@ func retryAfter(res *http.Response) time.Duration {
 	if err != nil {
 		return 0
 	}
-	return min(time.Duration(s)*time.Second, maxWait) //nolint:gosec // 16 bits
+	return min(time.Duration(s)*time.Second, maxWait)
 }
 
 // linkError marks an error of the connection, unless the caller gave up.

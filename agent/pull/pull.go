@@ -95,7 +95,7 @@ func New(cfg Config) *Puller {
 	}
 	if cfg.openPart == nil {
 		cfg.openPart = func(path string) (partFile, error) {
-			return os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the caller's folder and a digest
+			return os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 		}
 	}
 	return &Puller{cfg: cfg}

@@ -27,7 +27,7 @@ func (r *Registry) SetStage(ctx context.Context, actor, model, version string, c
 		return Version{}, err
 	}
 	if err := mayStage(ver, c); err != nil {
-		return Version{}, fmt.Errorf("stage of %s %s: %w", model, ver.Target.Version, err)
+		return Version{}, fmt.Errorf("stage of %s %s: %w", model, ver.Version, err)
 	}
 	if c.Stage == operator.StageProduction {
 		if err := r.retire(ctx, actor, ver); err != nil {
@@ -70,7 +70,7 @@ func (r *Registry) retire(ctx context.Context, actor string, by Version) error {
 		if ver.Stage != operator.StageProduction || ver.Digest == by.Digest {
 			continue
 		}
-		c := operator.StageChange{Stage: operator.StageArchived, Reason: "replaced by " + by.Target.Version}
+		c := operator.StageChange{Stage: operator.StageArchived, Reason: "replaced by " + by.Version}
 		if err := r.moveTo(ctx, actor, ver, c); err != nil {
 			return err
 		}
@@ -85,11 +85,11 @@ func (r *Registry) moveTo(ctx context.Context, actor string, ver Version, c oper
 	ver.StageLog = ver.StageLog[:min(len(ver.StageLog), maxStageLog)]
 	revision, err := strconv.ParseUint(ver.Revision, 10, 64)
 	if err != nil {
-		return fmt.Errorf("revision of %s %s: %w", ver.Model, ver.Target.Version, err)
+		return fmt.Errorf("revision of %s %s: %w", ver.Model, ver.Version, err)
 	}
 	revision, err = r.put(ctx, ver.record(), revision)
 	if err != nil {
-		return fmt.Errorf("stage of %s %s: %w", ver.Model, ver.Target.Version, err)
+		return fmt.Errorf("stage of %s %s: %w", ver.Model, ver.Version, err)
 	}
 	ver.Revision = strconv.FormatUint(revision, 10)
 	next := r.current().clone()

@@ -200,7 +200,7 @@ func (m *Model) summed(v *view) Model {
 	}
 	for _, ver := range m.Versions {
 		if ver.Stage == operator.StageProduction {
-			m.Production = ver.Target.Version
+			m.Production = ver.Version
 		}
 		m.Updated = latest(m.Updated, ver.Published)
 		if len(ver.StageLog) > 0 {
@@ -237,7 +237,7 @@ func (r *Registry) Version(model, version string) (Version, error) {
 	}
 	var found *Version
 	for i, ver := range m.Versions {
-		if ver.Digest.String() == version || ver.Target.Version == version && (found == nil || found.Withdrawn) {
+		if ver.Digest.String() == version || ver.Version == version && (found == nil || found.Withdrawn) {
 			found = &m.Versions[i]
 		}
 	}

@@ -11,7 +11,7 @@ import (
 
 // field is one protobuf field: a number, or the place of its bytes.
 type field struct {
-	num   protowire.Number
+	num   int32
 	typ   protowire.Type
 	value uint64 // of varints
 	body  span   // of bytes
@@ -99,8 +99,8 @@ func (d *decoder) field(s span) (f field, next int64, err error) {
 	if tag < 0 {
 		return field{}, 0, fmt.Errorf("%w: no field at byte %d", ErrFormat, s.off)
 	}
-	f = field{num: num, typ: typ}
-	n := 0
+	f = field{num: int32(num), typ: typ}
+	var n int
 	switch typ {
 	case protowire.VarintType:
 		f.value, n = protowire.ConsumeVarint(b[tag:])
@@ -117,6 +117,8 @@ func (d *decoder) field(s span) (f field, next int64, err error) {
 		}
 		f.body = span{from, from + int64(length)} //nolint:gosec // not above s.end
 		next = f.body.end
+	case protowire.StartGroupType, protowire.EndGroupType:
+		fallthrough
 	default:
 		n = -1 // groups, which no version of ONNX has
 	}

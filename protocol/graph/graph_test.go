@@ -91,7 +91,7 @@ func TestTruncatedAnywhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n := range len(b) {
+	for n := range b {
 		if g, err := read(b[:n]); err == nil && len(g.Opsets) == 2 {
 			t.Errorf("cut at %d of %d: read as %v", n, len(b), g)
 		} else if err != nil && !errors.Is(err, ErrFormat) {

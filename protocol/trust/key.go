@@ -77,7 +77,7 @@ func WriteKey(path string, k *Key) error {
 // ReadKey reads what WriteKey wrote. A file that its group or others can read
 // is refused: its key may be known already.
 func ReadKey(path string) (*Key, error) {
-	f, err := os.Open(path) //nolint:gosec // the caller names its own key file
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open key: %w", err)
 	}

@@ -39,90 +39,90 @@ func TestReleaseIsAcceptedWhenSigned(t *testing.T) {
 func TestRefused(t *testing.T) {
 	tests := []struct {
 		name   string
-		attack func(t *testing.T, r *repo)
+		attack func(r *repo)
 		now    time.Time
 		want   error
 	}{
-		{"timestamp of an earlier day", func(_ *testing.T, r *repo) {
+		{"timestamp of an earlier day", func(r *repo) {
 			r.files["timestamp"] = sign(r, 1)
 		}, day0, ErrRollback},
-		{"snapshot of an earlier day under a new timestamp", func(t *testing.T, r *repo) {
-			r.files["timestamp"] = signed(t)(SignTimestamp(r.timestamp, r.serial+1, r.files["snapshot.1"], day0.Add(time.Hour)))
+		{"snapshot of an earlier day under a new timestamp", func(r *repo) {
+			r.files["timestamp"] = signed(r.t)(SignTimestamp(r.timestamp, r.serial+1, r.files["snapshot.1"], day0.Add(time.Hour)))
 		}, day0, ErrRollback},
-		{"targets of an earlier day under a new snapshot", func(_ *testing.T, r *repo) {
+		{"targets of an earlier day under a new snapshot", func(r *repo) {
 			r.newestTargets = r.files["targets.1"]
 			r.online(day0.Add(year), day0.Add(year))
 		}, day0, ErrRollback},
-		{"frozen timestamp", func(*testing.T, *repo) {}, day0.Add(8 * 24 * time.Hour), ErrExpired},
-		{"new timestamp that expired already", func(_ *testing.T, r *repo) {
+		{"frozen timestamp", func(*repo) {}, day0.Add(8 * 24 * time.Hour), ErrExpired},
+		{"new timestamp that expired already", func(r *repo) {
 			r.online(day0.Add(year), day0.Add(-time.Hour))
 		}, day0, ErrExpired},
-		{"expired snapshot", func(_ *testing.T, r *repo) {
+		{"expired snapshot", func(r *repo) {
 			r.online(day0.Add(-time.Hour), day0.Add(year))
 		}, day0, ErrExpired},
-		{"expired targets", func(t *testing.T, r *repo) {
-			r.publish(signed(t)(Extend(r.newestTargets, day0.Add(-time.Hour))))
+		{"expired targets", func(r *repo) {
+			r.publish(signed(r.t)(Extend(r.newestTargets, day0.Add(-time.Hour))))
 		}, day0, ErrExpired},
-		{"expired root", func(_ *testing.T, r *repo) {
+		{"expired root", func(r *repo) {
 			r.online(day0.Add(3*year), day0.Add(3*year))
 		}, day0.Add(2*year + time.Hour), ErrExpired},
-		{"targets signed by one key of two", func(t *testing.T, r *repo) {
-			r.serve(signed(t)(Sign(draft(t, r), r.targets[0])))
+		{"targets signed by one key of two", func(r *repo) {
+			r.serve(signed(r.t)(Sign(draft(r.t, r), r.targets[0])))
 		}, day0, ErrSignature},
-		{"targets signed twice by one key", func(t *testing.T, r *repo) {
-			doc := signed(t)(Sign(draft(t, r), r.targets[0]))
-			r.serve(doubleSignature(t, doc))
+		{"targets signed twice by one key", func(r *repo) {
+			doc := signed(r.t)(Sign(draft(r.t, r), r.targets[0]))
+			r.serve(doubleSignature(r.t, doc))
 		}, day0, ErrMalformed},
-		{"targets without a signature", func(t *testing.T, r *repo) { r.serve(draft(t, r)) }, day0, ErrSignature},
-		{"targets signed by the online keys", func(t *testing.T, r *repo) {
-			r.serve(signed(t)(Sign(draft(t, r), r.snapshot, r.timestamp)))
+		{"targets without a signature", func(r *repo) { r.serve(draft(r.t, r)) }, day0, ErrSignature},
+		{"targets signed by the online keys", func(r *repo) {
+			r.serve(signed(r.t)(Sign(draft(r.t, r), r.snapshot, r.timestamp)))
 		}, day0, ErrSignature},
-		{"targets signed by strangers", func(t *testing.T, r *repo) {
-			r.serve(signed(t)(Sign(draft(t, r), newKey(t), newKey(t))))
+		{"targets signed by strangers", func(r *repo) {
+			r.serve(signed(r.t)(Sign(draft(r.t, r), newKey(r.t), newKey(r.t))))
 		}, day0, ErrSignature},
-		{"timestamp signed by a stranger", func(t *testing.T, r *repo) {
-			r.timestamp = newKey(t)
+		{"timestamp signed by a stranger", func(r *repo) {
+			r.timestamp = newKey(r.t)
 			r.online(day0.Add(year), day0.Add(year))
 		}, day0, ErrSignature},
-		{"targets changed on the way", func(t *testing.T, r *repo) {
-			r.publish(draft(t, r))
-			name := fmt.Sprintf("targets.%d", header(t, r.newestTargets).Version)
+		{"targets changed on the way", func(r *repo) {
+			r.publish(draft(r.t, r))
+			name := fmt.Sprintf("targets.%d", header(r.t, r.newestTargets).Version)
 			r.files[name] = bytes.Replace(r.newestTargets, []byte("digits"), []byte("digitz"), 1)
 		}, day0, ErrTampered},
-		{"targets of another length", func(t *testing.T, r *repo) {
-			r.publish(draft(t, r))
-			name := fmt.Sprintf("targets.%d", header(t, r.newestTargets).Version)
+		{"targets of another length", func(r *repo) {
+			r.publish(draft(r.t, r))
+			name := fmt.Sprintf("targets.%d", header(r.t, r.newestTargets).Version)
 			r.files[name] = append(slices.Clone(r.newestTargets), ' ')
 		}, day0, ErrTampered},
-		{"targets of endless length", func(t *testing.T, r *repo) {
-			r.publish(draft(t, r))
-			name := fmt.Sprintf("targets.%d", header(t, r.newestTargets).Version)
+		{"targets of endless length", func(r *repo) {
+			r.publish(draft(r.t, r))
+			name := fmt.Sprintf("targets.%d", header(r.t, r.newestTargets).Version)
 			r.files[name] = make([]byte, MaxTargets+1)
 		}, day0, ErrTampered},
-		{"targets with a null entry", func(t *testing.T, r *repo) {
+		{"targets with a null entry", func(r *repo) {
 			bad := []byte(`{"signatures":[],"signed":{"_type":"targets","spec_version":"1.0.31","version":9,"expires":"2027-01-01T00:00:00Z","targets":{"a":null}}}`)
 			r.serve(bad)
 		}, day0, ErrMalformed},
-		{"timestamp that names nothing", func(t *testing.T, r *repo) {
+		{"timestamp that names nothing", func(r *repo) {
 			m := metadata.Timestamp(day0.Add(year))
 			m.Signed.Version = 99
 			m.Signed.Meta = map[string]*metadata.MetaFiles{}
-			r.files["timestamp"] = signed(t)(signOnline(m, r.timestamp))
+			r.files["timestamp"] = signed(r.t)(signOnline(m, r.timestamp))
 		}, day0, ErrMalformed},
-		{"next root signed by strangers", func(t *testing.T, r *repo) {
-			other := newRepo(t)
-			next := signed(t)(NewRoot(other.files["root.1"], other.plan()))
-			r.files["root.2"] = signed(t)(Sign(next, other.root...))
+		{"next root signed by strangers", func(r *repo) {
+			other := newRepo(r.t)
+			next := signed(r.t)(NewRoot(other.files["root.1"], other.plan()))
+			r.files["root.2"] = signed(r.t)(Sign(next, other.root...))
 		}, day0, ErrSignature},
-		{"next root with a gap", func(t *testing.T, r *repo) {
+		{"next root with a gap", func(r *repo) {
 			r.rotate(func() {})
 			r.rotate(func() {})
 			r.files["root.2"] = r.files["root.3"]
 		}, day0, ErrRollback},
-		{"captive portal", func(_ *testing.T, r *repo) {
+		{"captive portal", func(r *repo) {
 			r.files["timestamp"] = []byte("<html>please log in</html>")
 		}, day0, ErrMalformed},
-		{"nothing there", func(_ *testing.T, r *repo) { delete(r.files, "timestamp") }, day0, ErrUnavailable},
+		{"nothing there", func(r *repo) { delete(r.files, "timestamp") }, day0, ErrUnavailable},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -134,7 +134,7 @@ func TestRefused(t *testing.T) {
 			if _, err := s.Release("digits", d); err != nil {
 				t.Fatal(err)
 			}
-			tt.attack(t, r)
+			tt.attack(r)
 			if err := s.Refresh(t.Context(), r, tt.now); !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}

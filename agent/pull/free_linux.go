@@ -1,5 +1,3 @@
-//go:build unix
-
 package pull
 
 import (
@@ -13,7 +11,7 @@ func freeSpace(dir string) (int64, error) {
 	if err := syscall.Statfs(dir, &s); err != nil {
 		return 0, err
 	}
-	return int64(s.Bavail) * int64(s.Bsize), nil //nolint:gosec // no disk has 2^63 bytes
+	return int64(s.Bavail) * s.Bsize, nil //nolint:gosec // no disk has 2^63 bytes
 }
 
 // onDisk is how many bytes a file takes on disk; a part has holes.
