@@ -130,10 +130,14 @@ func (d *Desired) Run(ctx context.Context) error {
 		return err
 	}
 	d.open()
-	return d.ledger.Follow(ctx, next, d.Apply)
+	if err := d.ledger.Follow(ctx, next, d.Apply); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
-// Ready is closed when the ledger has been read.
+// Ready is closed when the ledger has been read and the devices that said hello
+// before have been answered.
 func (d *Desired) Ready() <-chan struct{} { return d.ready }
 
 // open answers the hellos that waited.
@@ -142,10 +146,10 @@ func (d *Desired) open() {
 	held := d.held
 	d.held = nil
 	d.mu.Unlock()
-	close(d.ready)
 	for _, id := range slices.Sorted(maps.Keys(held)) {
 		d.OnHello(id, held[id])
 	}
+	close(d.ready)
 }
 
 // Apply folds one ledger record and tells the devices it concerns. The runner

@@ -138,11 +138,18 @@ func Digest(s *State, f *Facts) (string, error) {
 }
 
 // Replay checks one committed decision: with these facts, at that time and
-// with that command, Step must come to it again. It returns the state after it.
-func Replay(s *State, f *Facts, d *Decision, seq uint64) (*State, error) {
-	_, again, err := Step(s, f, d.At, d.Command)
+// with that command, Step must come to it again, and the state must have the
+// digest recorded. It returns the state after it.
+func Replay(s *State, f *Facts, d *Decision, digest string, seq uint64) (*State, error) {
+	next, again, err := Step(s, f, d.At, d.Command)
 	if err != nil {
 		return nil, fmt.Errorf("replay decision %d of rollout %s: %w", seq, s.ID, err)
+	}
+	switch is, err := Digest(next, f); {
+	case err != nil:
+		return nil, err
+	case is != digest:
+		return nil, fmt.Errorf("decision %d of rollout %s leads to state %s, recorded is %s", seq, s.ID, is, digest)
 	}
 	want, err := json.Marshal(d)
 	if err != nil {
