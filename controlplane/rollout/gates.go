@@ -93,10 +93,9 @@ type tally struct {
 func (s *State) tally() tally {
 	var c tally
 	for _, d := range s.Devices {
-		if d.Already || d.Order.Kind != Forward {
-			continue
+		if !d.Already && d.Tries > 0 {
+			c.add(d)
 		}
-		c.add(d)
 	}
 	return c
 }
@@ -113,7 +112,9 @@ func (c *tally) add(d Device) {
 		c.activated++
 	case DeviceReverted:
 		c.activated++
-		c.fellBack++
+		if d.Code != CodeRolledBack {
+			c.fellBack++
+		}
 	case DeviceFailed:
 		c.failed++
 		if d.Code == CodeGolden {

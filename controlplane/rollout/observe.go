@@ -143,7 +143,7 @@ func (t *turn) observeBack(id string, d Device, f DeviceFacts) {
 	switch {
 	case f.Revoked:
 		t.move(id, DeviceSuperseded, CodeRevoked, "revoked or cloned: nothing it says is taken")
-	case on && d.State == DeviceWaiting:
+	case on && !d.State.arrived() && t.Header.Status != StatusReverting:
 		t.move(id, DeviceActive, CodeOvertaken, "went active before the withdrawal reached it, and is on its way back")
 	case on || f.Target == t.Spec.Release || f.Generation < d.Order.Seq || d.Home:
 	default:

@@ -230,11 +230,17 @@ func (t *turn) withdraw(id, code, why string) {
 	t.order(id, Back)
 }
 
-// withdrawAll takes back every offer that has not led anywhere.
+// withdrawAll takes back every offer that has not led to the release being
+// active, also from devices that failed: some would try again by themselves.
 func (t *turn) withdrawAll(why string) {
 	for _, id := range t.ids() {
-		if d := t.Devices[id]; d.Order.Kind == Forward && (d.State == DeviceOffered || d.State.working()) {
+		d := t.Devices[id]
+		switch {
+		case d.Order.Kind != Forward || d.Already:
+		case d.State == DeviceOffered || d.State.working():
 			t.withdraw(id, CodeWithdrawn, why)
+		case d.State == DeviceFailed || d.State == DeviceReverted || d.State == DeviceRefused:
+			t.order(id, Back)
 		}
 	}
 }
