@@ -29,6 +29,7 @@ type world struct {
 	faults    int
 	reinstall int
 	doubtful  bool             // a fault after which exactness cannot be proven
+	lossy     bool             // a fault after which something may be lost
 	copied    bool             // the device was cloned
 	gone      []outbox.EpochID // of outboxes that were thrown away
 }
@@ -75,7 +76,8 @@ type mutation string
 const (
 	sound            mutation = ""
 	ackWithoutStore  mutation = "acknowledge, keep the cursor, do not store"
-	mergeAfterNumber mutation = "merge a record that has its number"
+	forgetSent       mutation = "give numbers out again after a kill"
+	neverSkip        mutation = "send no skips"
 	skipWithoutTotal mutation = "take a skip without counting what it skips"
 	freeOnPublish    mutation = "take the broker's PUBACK for a receipt"
 	resendUnasked    mutation = "go on in the old epoch after a damaged tail"
@@ -228,19 +230,28 @@ func (w *world) publish(i int, m mutation, add func(string, *world)) {
 		messages = append(messages, message{device: i, record: r})
 	}
 	for _, msg := range messages {
+		if m == neverSkip && msg.record.GetSkip() != nil {
+			continue
+		}
 		next := w.copy()
 		next.devices[i].fresh = false
 		next.arrive(msg, m)
-		if m == freeOnPublish && msg.record != nil {
-			next.hear(message{device: i, ack: &protocol.Ack{Epoch: msg.record.GetEpoch(), Seq: msg.record.GetSeq()}})
-		}
+		next.published(msg, m)
 		add(msg.String(), next)
 		if len(w.up) < maxFlight && !msg.in(w.up) && msg.record != nil {
 			late := w.copy()
 			late.devices[i].fresh = false
 			late.up = append(slices.Clone(w.up), msg)
+			late.published(msg, m)
 			add(msg.String()+" is delayed", late)
 		}
+	}
+}
+
+// published is where the planted bug takes PUBACK for a receipt.
+func (w *world) published(msg message, m mutation) {
+	if m == freeOnPublish && msg.record != nil {
+		w.hear(message{device: msg.device, ack: &protocol.Ack{Epoch: msg.record.GetEpoch(), Seq: msg.record.GetSeq()}})
 	}
 }
 
@@ -251,6 +262,7 @@ func (w *world) deviceFaults(i int, m mutation, add func(string, *world)) {
 	add("kill", kill)
 	for hole := range len(d.disk) - 1 {
 		next := w.copy()
+		next.lossy = true
 		next.restart(i, slices.Delete(slices.Clone(d.disk), hole, hole+1), outbox.Whole, m)
 		add(fmt.Sprintf("salvage with hole %d", hole), next)
 	}
@@ -263,7 +275,7 @@ func (w *world) deviceFaults(i int, m mutation, add func(string, *world)) {
 	}
 	for n := range len(d.disk) {
 		next := w.copy()
-		next.doubtful = true
+		next.doubtful, next.lossy = true, true
 		next.restart(i, d.disk[:n], outbox.Damaged, m)
 		add(fmt.Sprintf("counter lost after %d of %d writes", n, len(d.disk)), next)
 	}
@@ -283,11 +295,10 @@ func (w *world) deviceFaults(i int, m mutation, add func(string, *world)) {
 
 // restart is what outbox.Open does: recover, report, write anew, close what is left.
 func (w *world) restart(i int, disk []write, tail outbox.Tail, m mutation) {
-	frames := make([]*outbox.Frame, len(disk))
-	for j := range disk {
-		frames[j] = &disk[j].frame
+	if m == resendUnasked {
+		tail = outbox.Whole
 	}
-	book, s := outbox.Recover(frames, tail)
+	book, s := outbox.Recover(framesOf(disk, m), tail)
 	if book == nil {
 		w.anew(i)
 		d := &w.devices[i]
@@ -311,12 +322,24 @@ func (w *world) restart(i int, disk []write, tail outbox.Tail, m mutation) {
 		w.apply(i, c, outbox.Sum{})
 	}
 	d.fresh = false
-	w.up = onlyOthers(w.up, i)
 }
 
-// onlyOthers drops what a device had on its way: its connection is gone.
-func onlyOthers(flight []message, i int) []message {
-	return slices.DeleteFunc(slices.Clone(flight), func(m message) bool { return m.device == i })
+// framesOf is what is read from the disk, or what a planted bug makes of it.
+func framesOf(disk []write, m mutation) []*outbox.Frame {
+	var frames []*outbox.Frame
+	for _, d := range disk {
+		f := d.frame
+		switch {
+		case m == forgetMoved:
+			f.Head.Moved = 0
+		case m == forgetSent && f.Kind == 's':
+			continue
+		case m == forgetSent:
+			f.Head.Sent = f.Head.Acked
+		}
+		frames = append(frames, &f)
+	}
+	return frames
 }
 
 // anew is a device with a new outbox.
@@ -328,7 +351,6 @@ func (w *world) anew(i int) {
 	d.disk = image(&d.book)
 	d.boot++
 	d.fresh = false
-	w.up = onlyOthers(w.up, i)
 }
 
 func (w *world) serverFaults(add func(string, *world)) {
@@ -344,6 +366,7 @@ func (w *world) serverFaults(add func(string, *world)) {
 		next.server = *w.backup
 		next.up, next.down = nil, nil
 		next.faults++
+		next.lossy = true
 		add("server is restored from its backup", next)
 	}
 }
@@ -513,5 +536,7 @@ func (w *world) hash() [16]byte {
 	}
 	number(w.generated.Rows, w.generated.Labels, uint64(w.made), uint64(w.faults))
 	flag(w.copied)
+	flag(w.lossy)
+	flag(w.doubtful)
 	return [16]byte(h.Sum(nil)[:16])
 }

@@ -137,7 +137,7 @@ func AcceptHello(c Cursor, h *protocol.Hello) (after Cursor, v Verdict, err erro
 		v.Acks = append(v.Acks, ack)
 	}
 	if len(h.GetEpochs()) > 0 {
-		c, v.Accepted.Abandoned = c.abandon(lineage(h))
+		c, v.Accepted.Abandoned = c.abandon(h)
 	}
 	return c, v, nil
 }
@@ -163,6 +163,15 @@ func (c Cursor) continued(e epochCursor, alive map[epochID]bool) bool {
 	return false
 }
 
+func listed(h *protocol.Hello, id epochID) bool {
+	for _, said := range h.GetEpochs() {
+		if epochID(said.GetId()) == id {
+			return true
+		}
+	}
+	return false
+}
+
 // lineage is every epoch that the device may be in: those it lists and their
 // successors, which an older hello that arrives late does not know yet.
 func lineage(h *protocol.Hello) map[epochID]bool {
@@ -182,9 +191,16 @@ func lineage(h *protocol.Hello) map[epochID]bool {
 
 // abandon marks the epochs that do not lead to the lineage. What was still to
 // come in them is unknown for ever [P-4.12].
-func (c Cursor) abandon(alive map[epochID]bool) (after Cursor, abandoned [][]byte) {
+func (c Cursor) abandon(h *protocol.Hello) (after Cursor, abandoned [][]byte) {
+	var alive map[epochID]bool
 	for _, e := range c.epochs {
-		if e.abandoned || c.continued(e, alive) {
+		if e.abandoned || listed(h, e.id) {
+			continue
+		}
+		if alive == nil {
+			alive = lineage(h)
+		}
+		if c.continued(e, alive) {
 			continue
 		}
 		e.abandoned = true
