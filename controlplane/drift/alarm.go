@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -98,7 +99,7 @@ func (w *watch) step(f *finding, cfg *Config, nowMS int64) *Alarm {
 	}
 	s := w.Subject
 	w.Alarms = append(w.Alarms, Alarm{
-		ID: s.hash(fmt.Sprint(nowMS)), Kind: s.Kind, Model: s.Model, Release: s.Release, Version: f.version,
+		ID: s.hash(strconv.FormatInt(nowMS, 10)), Kind: s.Kind, Model: s.Model, Release: s.Release, Version: f.version,
 		Cohort: s.Cohort, Device: s.Device, RaisedMS: nowMS, Features: f.features, Accuracy: f.accuracy, Message: f.message,
 	})
 	w.Alarms = w.Alarms[max(0, len(w.Alarms)-alarmHistory):]

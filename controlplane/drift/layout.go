@@ -103,7 +103,7 @@ func coarsenOrdered(counts []uint64, most int) ([]uint8, int) {
 			g++
 		}
 		held += float64(n)
-		group[i] = uint8(g) //nolint:gosec // below MaxBins
+		group[i] = uint8(g)
 	}
 	return group, g + 1
 }
@@ -120,7 +120,7 @@ func coarsenCategories(counts []uint64) ([]uint8, int) {
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(counts[b], counts[a]) })
 	group := make([]uint8, len(counts))
 	for rank, i := range order {
-		group[i] = uint8(min(rank, MaxBins-1)) //nolint:gosec // below MaxBins
+		group[i] = uint8(min(rank, MaxBins-1))
 	}
 	return group, MaxBins
 }

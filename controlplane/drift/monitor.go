@@ -54,10 +54,9 @@ type track struct {
 	digest release.Digest
 	state  trackState
 	dirty  bool
-	judged *sample    // as of judgedSeq and judgedOldest
+	judged *sample    // newest evidence, as of seq
 	score  Comparison // of judged against training
 	seq    uint64     // state.Seq that judged was made of
-	oldest int64      // and the age limit
 }
 
 // New makes an empty monitor.

@@ -21,16 +21,16 @@ var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // readCSV reads numbers below a header; columns that are not numbers become 0
 // and are returned as text in the last result.
-func readCSV(t testing.TB, name string) (rows [][]float32, last []string) {
-	t.Helper()
+func readCSV(tb testing.TB, name string) (rows [][]float32, last []string) {
+	tb.Helper()
 	f, err := os.Open(filepath.Join("..", "..", "deploy", "demo", "models", name))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer f.Close()
 	all, err := csv.NewReader(f).ReadAll()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for _, line := range all[1:] {
 		row := make([]float32, len(line))
@@ -118,20 +118,20 @@ func digitsBatch(c *centroids, images [][]float32, condition string) *sketch.Bat
 	return b
 }
 
-func baselineOf(t testing.TB, schema *release.Schema, batches ...*sketch.Batch) *sketch.Baseline {
-	t.Helper()
+func baselineOf(tb testing.TB, schema *release.Schema, batches ...*sketch.Batch) *sketch.Baseline {
+	tb.Helper()
 	b, err := sketch.NewBuilder(schema)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for _, x := range batches {
 		if err := b.Add(x); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	base, err := b.Baseline()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return base
 }
@@ -172,7 +172,6 @@ type camera struct {
 	counter *sketch.Counter
 	through lens
 	at      int
-	drop    bool // its images' rows are not hashed: an old agent
 }
 
 // fleet feeds a monitor as ingest would.
@@ -188,8 +187,9 @@ type fleet struct {
 	cameras []*camera
 }
 
-func newFleet(t testing.TB, cfg Config) *fleet {
-	return &fleet{t: t, m: New(cfg), now: start}
+func newFleet(tb testing.TB, cfg Config) *fleet {
+	tb.Helper()
+	return &fleet{t: tb, m: New(cfg), now: start}
 }
 
 func (f *fleet) apply(a *protocol.Accepted) {
@@ -291,13 +291,13 @@ func (f *fleet) score() Score {
 }
 
 // demo is the fleet of the demonstration: eight cameras on three sites.
-func demo(t testing.TB, version int) *fleet {
-	t.Helper()
-	f := newFleet(t, Config{MaxAge: time.Minute, Bucket: 5 * time.Second, Block: time.Minute})
+func demo(tb testing.TB, version int) *fleet {
+	tb.Helper()
+	f := newFleet(tb, Config{MaxAge: time.Minute, Bucket: 5 * time.Second, Block: time.Minute})
 	v := strconv.Itoa(version)
-	train, conditions := readCSV(t, "digits-"+v+".train.csv")
-	labels, _ := readCSV(t, "digits-"+v+".expected.csv")
-	f.images, _ = readCSV(t, "heldout.csv")
+	train, conditions := readCSV(tb, "digits-"+v+".train.csv")
+	labels, _ := readCSV(tb, "digits-"+v+".expected.csv")
+	f.images, _ = readCSV(tb, "heldout.csv")
 	f.reader = trainCentroids(train, labels)
 	f.release = release.Digest{byte(version)}
 	var parts []*sketch.Batch
@@ -307,9 +307,9 @@ func demo(t testing.TB, version int) *fleet {
 			from = i
 		}
 	}
-	base := baselineOf(t, digitsSchema(), parts...)
+	base := baselineOf(tb, digitsSchema(), parts...)
 	if err := f.m.SetRelease(Release{Digest: f.release, Model: "digits", Version: v, Sequence: uint64(version)}, base); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for i, site := range []string{"a", "a", "a", "b", "b", "b", "c", "c"} {
 		f.add("cam-"+site+strconv.Itoa(i), site, base)

@@ -108,8 +108,8 @@ func noise(n, m float64, df int, alpha float64) float64 {
 // level at or below which a p-value is a discovery, 0 for none.
 func discoveries(ps []float64, alpha float64) float64 {
 	slices.SortFunc(ps, cmp.Compare[float64])
-	for i := len(ps) - 1; i >= 0; i-- {
-		if level := alpha * float64(i+1) / float64(len(ps)); ps[i] <= level {
+	for i, p := range slices.Backward(ps) {
+		if level := alpha * float64(i+1) / float64(len(ps)); p <= level {
 			return level
 		}
 	}

@@ -12,16 +12,17 @@ import (
 	"github.com/vedette-edge/vedette/protocol/sketch"
 )
 
+// draw is one multinomial sample.
 func draw(rng *rand.Rand, shares []float64, n int) []float64 {
 	out := make([]float64, len(shares))
-	for range n {
-		u := rng.Float64()
-		for i, s := range shares {
-			if u -= s; u < 0 || i == len(shares)-1 {
-				out[i]++
-				break
-			}
+	left, rest := float64(n), 1.0
+	for i, s := range shares {
+		out[i] = left
+		if p := s / rest; p < 1-1e-9 && left > 0 {
+			out[i] = distuv.Binomial{N: left, P: p, Src: rng}.Rand()
 		}
+		left -= out[i]
+		rest -= s
 	}
 	return out
 }

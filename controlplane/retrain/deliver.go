@@ -272,8 +272,7 @@ func (t *Trigger) send(ctx context.Context, d *due) error {
 
 // bare drops the URL that http puts into its errors: it may hold credentials.
 func bare(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		return u.Err
 	}
 	return err

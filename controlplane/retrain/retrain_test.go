@@ -193,7 +193,11 @@ func TestLinkLocalIsNotDialled(t *testing.T) {
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://169.254.169.254/latest", nil)
 	client := NewClient()
 	client.Transport.(*http.Transport).Proxy = nil
-	if _, err := client.Do(req); !errors.Is(err, errLinkLocal) {
+	res, err := client.Do(req)
+	if err == nil {
+		res.Body.Close()
+	}
+	if !errors.Is(err, errLinkLocal) {
 		t.Errorf("got %v, want errLinkLocal", err)
 	}
 }

@@ -23,7 +23,7 @@ const maxEdges = MaxBins
 // ordered maps a float's bits so that they compare as the floats do.
 func ordered(v float32) uint32 {
 	b := math.Float32bits(v)
-	return b ^ (uint32(int32(b)>>31) | 1<<31)
+	return b ^ (-(b >> 31) | 1<<31)
 }
 
 // newBins takes strictly rising finite edges without negative zero, 32 at most.

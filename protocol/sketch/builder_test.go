@@ -38,20 +38,20 @@ func randomBatch(rng *rand.Rand, rows, features int) *Batch {
 	return b
 }
 
-func build(t testing.TB, schema *release.Schema, batches ...*Batch) *Baseline {
-	t.Helper()
+func build(tb testing.TB, schema *release.Schema, batches ...*Batch) *Baseline {
+	tb.Helper()
 	b, err := NewBuilder(schema)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for _, batch := range batches {
 		if err := b.Add(batch); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	base, err := b.Baseline()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return base
 }

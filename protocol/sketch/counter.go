@@ -115,7 +115,7 @@ func (c *Counter) countFeature(i int, b *Batch) {
 	}
 	x := find(side, s.Tensor)
 	if x == nil || s.Index >= x.Width || len(x.Data) < b.Rows*x.Width {
-		t.missing += uint64(b.Rows)
+		t.missing += uint64(max(b.Rows, 0))
 		return
 	}
 	if s.Kind == Discrete {

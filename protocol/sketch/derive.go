@@ -113,8 +113,8 @@ func (b *Batch) outputs(r int) output {
 	if b.Classes <= 0 || (r+1)*b.Classes > len(b.Scores) {
 		return o
 	}
-	best := 0
-	best, o.confidence, o.entropy = summarise(b.Scores[r*b.Classes : (r+1)*b.Classes])
+	best, confidence, entropy := summarise(b.Scores[r*b.Classes : (r+1)*b.Classes])
+	o.confidence, o.entropy = confidence, entropy
 	if b.Class == nil {
 		o.class = int64(best)
 	}

@@ -102,7 +102,7 @@ func encodeRegisters(regs []byte) []byte {
 		if r == 0 {
 			continue
 		}
-		out = append(binary.AppendUvarint(out, uint64(i-last)), r)
+		out = append(binary.AppendUvarint(out, uint64(i-last)), r) //nolint:gosec // rises
 		last = i
 		if len(out) > registers {
 			return append([]byte{denseDistinct}, regs...)
