@@ -240,7 +240,7 @@ func spoil(r *rand.Rand, raw []byte) []byte {
 // Whatever happens to the file, it opens, counts nothing twice, and where it
 // claims to know what is lost, that is exactly what is missing.
 func TestSalvageOfRandomDamage(t *testing.T) {
-	rounds := 300
+	rounds := 200
 	if os.Getenv("VEDETTE_FULL") != "" {
 		rounds = 10_000
 	}
@@ -260,16 +260,26 @@ func TestSalvageOfRandomDamage(t *testing.T) {
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
+		// A file that ends exactly where it once ended shows nothing; the server
+		// sees it as an identity used twice.
+		rolledBack := newestLSN(string(bad)) < newestLSN(string(raw))
 		held, lost, unknown := drainAll(t, o)
 		o.Close()
 		whole := Sum{Rows: 3 * n, Labels: n}
 		switch total := held.plus(lost); {
 		case held.Rows > whole.Rows || held.Labels > whole.Labels:
 			t.Fatalf("seed %d: holds %+v, more than the %+v there were; salvage %+v", seed, held, whole, s)
-		case !unknown && (s == nil || !s.Unproven) && total != whole:
+		case !unknown && !rolledBack && total != whole:
 			t.Fatalf("seed %d: holds %+v and lost %+v of %+v; salvage %+v", seed, held, lost, whole, s)
 		}
 	}
+}
+
+func newestLSN(raw string) (lsn uint64) {
+	for _, f := range scanFile(raw).frames {
+		lsn = max(lsn, f.Head.LSN)
+	}
+	return lsn
 }
 
 // mixed is a file with a history: open windows that grew, merges, labels.
