@@ -226,13 +226,12 @@ func post(ctx context.Context, c *http.Client, url string, body any) (*protocol.
 func transportError(ctx context.Context, err error) error {
 	_, authority := errors.AsType[x509.UnknownAuthorityError](err)
 	_, hostname := errors.AsType[x509.HostnameError](err)
-	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, ErrWrongCA), errors.Is(err, ErrWrongServer), errors.Is(err, ErrAnswer):
 		return err
-	case authority, noTLS:
+	case authority, errors.Is(err, http.ErrSchemeMismatch):
 		return fmt.Errorf("%w: %w", ErrWrongCA, err)
 	case hostname:
 		return fmt.Errorf("%w: %w", ErrWrongServer, err)

@@ -111,7 +111,7 @@ func decodeKey(data []byte) (*ecdsa.PrivateKey, error) {
 }
 
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path) //nolint:gosec // the agent's own directory
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +141,7 @@ func writeFile(path string, data []byte) error {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	d, err := os.Open(dir) //nolint:gosec // the agent's own directory
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

@@ -165,7 +165,13 @@ func (d *device) csr() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 }
 
-func (d *device) do(method, path string, body any, header ...string) (*http.Response, []byte) {
+// answer is a response whose body has been read.
+type answer struct {
+	StatusCode int
+	Header     http.Header
+}
+
+func (d *device) do(method, path string, body any, header ...string) (answer, []byte) {
 	d.b.t.Helper()
 	var in io.Reader = http.NoBody
 	switch v := body.(type) {
@@ -195,11 +201,11 @@ func (d *device) do(method, path string, body any, header ...string) (*http.Resp
 	if err != nil {
 		d.b.t.Fatal(err)
 	}
-	return res, data
+	return answer{res.StatusCode, res.Header}, data
 }
 
 // refused checks an answer that is no success.
-func refused(t *testing.T, res *http.Response, body []byte, status int, code string) {
+func refused(t *testing.T, res answer, body []byte, status int, code string) {
 	t.Helper()
 	var e protocol.APIError
 	if err := json.Unmarshal(body, &e); err != nil {
@@ -231,20 +237,20 @@ func (b *bench) enrolled(id string) *device {
 }
 
 // take uses the certificate of an answer.
-func (d *device) take(res *http.Response, body []byte) protocol.EnrolResponse {
+func (d *device) take(res answer, body []byte) protocol.EnrolResponse {
 	d.b.t.Helper()
-	var answer protocol.EnrolResponse
-	if err := json.Unmarshal(body, &answer); err != nil || res.StatusCode != http.StatusOK {
+	var out protocol.EnrolResponse
+	if err := json.Unmarshal(body, &out); err != nil || res.StatusCode != http.StatusOK {
 		d.b.t.Fatalf("status %d, %q, %v", res.StatusCode, body, err)
 	}
-	block, _ := pem.Decode([]byte(answer.Certificate))
+	block, _ := pem.Decode([]byte(out.Certificate))
 	cert, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
 		d.b.t.Fatal(err)
 	}
 	d.cert = cert
 	d.connect()
-	return answer
+	return out
 }
 
 func TestEnrolAndRead(t *testing.T) {
