@@ -118,7 +118,7 @@ func (a *app) profile(cmd *cobra.Command, f *profileFlags, graphPath string) err
 	if err != nil {
 		return err
 	}
-	defer session.Close() //nolint:errcheck // frees memory before the program ends
+	defer session.Close()
 	p, err := f.survey(cmd.Context(), session, schema)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -126,7 +127,7 @@ func readSettings(path string) (*settings, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(raw))
 	dec.KnownFields(true)
 	if err := dec.Decode(s); err != nil && !errors.Is(err, io.EOF) {
-		return nil, usagef("%s: %w", path, err)
+		return nil, usagef("%s: %s", path, strings.Join(strings.Fields(err.Error()), " ")) // one line for the journal
 	}
 	return s, nil
 }

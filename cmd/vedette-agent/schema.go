@@ -36,7 +36,7 @@ func decodeSchema(raw []byte) (*release.Schema, error) {
 }
 
 func readGraph(name string) (*graph.Graph, error) {
-	f, err := os.Open(name) //nolint:gosec // the graph that the publisher named
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("open graph: %w", err)
 	}

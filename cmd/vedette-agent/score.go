@@ -100,7 +100,7 @@ func (a *app) score(cmd *cobra.Command, f *scoreFlags, file string) error {
 	if err != nil {
 		return err
 	}
-	defer session.Close() //nolint:errcheck // frees memory before the program ends
+	defer session.Close()
 	raw, err := fileDigest(graph)
 	if err != nil {
 		return err
@@ -220,7 +220,7 @@ func onDevice(state string) string {
 }
 
 func fileDigest(name string) (release.Digest, error) {
-	raw, err := os.ReadFile(name) //nolint:gosec // the graph that the operator named
+	raw, err := os.ReadFile(name)
 	if err != nil {
 		return release.Digest{}, fmt.Errorf("read graph: %w", err)
 	}
@@ -231,7 +231,7 @@ func (a *app) openInput(file string) (score.Input, func(), error) {
 	if file == "-" {
 		return score.Input{Reader: a.in, Name: "standard input"}, func() {}, nil
 	}
-	f, err := os.Open(file) //nolint:gosec // the file that the operator named
+	f, err := os.Open(file)
 	if err != nil {
 		return score.Input{}, nil, fmt.Errorf("open input: %w", err)
 	}

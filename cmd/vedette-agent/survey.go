@@ -121,7 +121,7 @@ func (p *surveyor) each(fn func(rows, expected []infer.Tensor, at batchPlace) er
 }
 
 func openTable(name string, s *release.Schema, header string, keep []string) (*score.Reader, func(), error) {
-	f, err := os.Open(name) //nolint:gosec // a file that the publisher named
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open table: %w", err)
 	}
