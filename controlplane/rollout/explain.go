@@ -57,7 +57,7 @@ func (t *turn) runningWaits() []string {
 	}
 	out := t.underWayByState()
 	if len(out) == 0 {
-		out = t.holding()
+		out = append(t.devicesHold(), t.gatesHold()...)
 	}
 	return out
 }

@@ -1,9 +1,9 @@
 package rollout
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
-	"encoding/hex"
 	"maps"
 	"math"
 	"slices"
@@ -12,9 +12,8 @@ import (
 // A rank orders the devices of one rollout. The rollout's id is part of it, so
 // that no device is the canary of every rollout, and anyone can compute it
 // again.
-func rank(rollout, purpose, device string) string {
-	sum := sha256.Sum256([]byte(rollout + "\x00" + purpose + "\x00" + device))
-	return hex.EncodeToString(sum[:])
+func rank(rollout, purpose, device string) [sha256.Size]byte {
+	return sha256.Sum256([]byte(rollout + "\x00" + purpose + "\x00" + device))
 }
 
 // Purposes of a rank. The control group has one of its own: whoever is in it
@@ -51,11 +50,18 @@ func choose(rollout, purpose string, n int, from []candidate) []string {
 }
 
 func sortByRank(rollout, purpose string, ids []string) {
-	ranks := make(map[string]string, len(ids))
-	for _, id := range ids {
-		ranks[id] = rank(rollout, purpose, id)
+	type ranked struct {
+		rank [sha256.Size]byte
+		id   string
 	}
-	slices.SortFunc(ids, func(a, b string) int { return cmp.Compare(ranks[a], ranks[b]) })
+	all := make([]ranked, len(ids))
+	for i, id := range ids {
+		all[i] = ranked{rank(rollout, purpose, id), id}
+	}
+	slices.SortFunc(all, func(a, b ranked) int { return bytes.Compare(a.rank[:], b.rank[:]) })
+	for i, r := range all {
+		ids[i] = r.id
+	}
 }
 
 // apportion shares n out in proportion to sizes by largest remainder; ties go

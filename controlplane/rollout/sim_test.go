@@ -253,7 +253,7 @@ func (s *sim) run() {
 			cmd = nil // they overrule what is checked here; the scripts cover them
 		}
 		s.decide(cmd)
-		if s.rnd.IntN(100) == 0 {
+		if s.rnd.IntN(300) == 0 {
 			s.restart()
 		}
 		if s.t.Failed() {
@@ -267,7 +267,7 @@ func (s *sim) run() {
 // pause, abort and roll back at random. The invariants hold after every
 // decision, every rollout ends, and the ledger replays to the same state.
 func TestSimulation(t *testing.T) {
-	seeds := 300
+	seeds := 200
 	if testing.Short() {
 		seeds = 30
 	}

@@ -312,7 +312,7 @@ func (t *turn) tryPass() bool {
 	if w.State == WaveOpen {
 		t.setWave(n, WaveSoaking, "no device is under way")
 	}
-	if len(t.holding()) > 0 {
+	if len(t.devicesHold()) > 0 || len(t.gatesHold()) > 0 {
 		return false
 	}
 	t.pass(n, "", false)
@@ -326,8 +326,9 @@ func (s *State) unfinished(n int) int {
 	})
 }
 
-// holding says what keeps a soaking wave from passing, one sentence each.
-func (t *turn) holding() []string {
+// devicesHold says what about its devices keeps a soaking wave from passing,
+// one sentence each.
+func (t *turn) devicesHold() []string {
 	var out []string
 	n := t.Header.Wave
 	if w := t.wave(); t.now.Before(w.SoakEnds) {
@@ -339,6 +340,12 @@ func (t *turn) holding() []string {
 	if healthy, need, base := t.quorum(n); healthy < need {
 		out = append(out, fmt.Sprintf("%d of %d devices are healthy, the quorum is %d", healthy, base, need))
 	}
+	return out
+}
+
+// gatesHold says which gates keep a soaking wave from passing.
+func (t *turn) gatesHold() []string {
+	var out []string
 	for _, g := range Judge(t.State, t.facts, t.now) {
 		if g.Result == GateFail || g.Result == GateInconclusive && t.Spec.gate(g.Gate).Inconclusive == Hold {
 			out = append(out, fmt.Sprintf("gate %s is %s: %s", g.Gate, g.Result, g.Text))

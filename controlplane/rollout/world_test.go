@@ -26,6 +26,7 @@ type world struct {
 	facts *Facts
 	first *State   // as created
 	log   []record // what the ledger holds
+	known *Facts   // as of the newest record
 }
 
 // record is what the runner commits.
@@ -38,7 +39,7 @@ type record struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return &world{t: t, now: begin, seq: 100, facts: &Facts{Devices: map[string]DeviceFacts{}}}
+	return &world{t: t, now: begin, seq: 100, facts: (&Facts{}).Apply(FactsPatch{}), known: &Facts{}}
 }
 
 // set changes what is known of a device.
@@ -60,15 +61,6 @@ func (w *world) create(spec Spec, requires Requirements) {
 	w.first = w.state
 }
 
-// recorded are the facts as of the newest record.
-func (w *world) recorded() *Facts {
-	f := &Facts{}
-	for _, r := range w.log {
-		f = f.Apply(r.Facts)
-	}
-	return f.Apply(FactsPatch{})
-}
-
 // step takes one step, commits it and lets desired state follow.
 func (w *world) step(cmd *Command) (*Decision, error) {
 	w.t.Helper()
@@ -77,12 +69,13 @@ func (w *world) step(cmd *Command) (*Decision, error) {
 	if err != nil || d.Empty() {
 		return d, err
 	}
-	digest, err := Digest(next, w.facts.Apply(FactsPatch{}))
+	digest, err := Digest(next, w.facts)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.seq++
-	w.log = append(w.log, w.roundTrip(record{Seq: w.seq, Decision: d, Facts: w.recorded().Diff(w.facts), Digest: digest}))
+	w.log = append(w.log, w.roundTrip(record{Seq: w.seq, Decision: d, Facts: w.known.Diff(w.facts), Digest: digest}))
+	w.known = w.facts.Apply(FactsPatch{})
 	if w.state, err = before.Apply(d.Patch, w.seq); err != nil {
 		w.t.Fatal(err)
 	}
