@@ -312,11 +312,17 @@ func appendElement(b []byte, data any, i int, isJSON bool) []byte {
 	return b
 }
 
+// appendNumber writes the shortest text that reads back the same, without an
+// exponent as long as a person would.
 func appendNumber(b []byte, v float64, size int, isJSON bool) []byte {
 	if isJSON && (math.IsNaN(v) || math.IsInf(v, 0)) {
 		return append(b, "null"...)
 	}
-	return strconv.AppendFloat(b, v, 'g', -1, size)
+	form := byte('f')
+	if abs := math.Abs(v); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
+		form = 'e'
+	}
+	return strconv.AppendFloat(b, v, form, -1, size)
 }
 
 // finish gives the result its name.
