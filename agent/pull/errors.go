@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"syscall"
 	"time"
 
@@ -89,8 +91,11 @@ func classify(err error) error {
 			return &Error{code: k.code, retry: k.retry, err: err}
 		}
 	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
+	case is[*fs.PathError](err), is[*os.LinkError](err): // the trust store could not write
+		return diskError("keep metadata", err)
 	}
 	return &Error{code: "pull", err: err}
 }

@@ -72,6 +72,9 @@ func (f *fetch) run(ctx context.Context, files []release.File) error {
 // room refuses a release that would fill the disk: the outbox needs some too.
 // Unfinished parts already have theirs.
 func (f *fetch) room(missing []release.File) error {
+	if len(missing) == 0 {
+		return nil
+	}
 	need := f.p.cfg.Reserve
 	for _, file := range missing {
 		need += file.Size
@@ -83,7 +86,7 @@ func (f *fetch) room(missing []release.File) error {
 	if err != nil {
 		return diskError("look for room", err)
 	}
-	if len(missing) > 0 && free < need {
+	if free < need {
 		return classify(fmt.Errorf("%w: %d MiB are free, the download and a reserve need %d MiB; free some and it goes on by itself", ErrDiskFull, free>>20, need>>20))
 	}
 	return nil

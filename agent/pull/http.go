@@ -52,10 +52,23 @@ func (h *HTTP) Open(ctx context.Context, d release.Digest, offset int64) (io.Rea
 	if err != nil {
 		return nil, errors.Join(err, res.Body.Close())
 	}
-	if _, err := io.CopyN(io.Discard, res.Body, skip); err != nil {
-		return nil, errors.Join(linkError(ctx, "skip to the missing part", err), res.Body.Close())
+	return &tail{ReadCloser: res.Body, skip: skip}, nil
+}
+
+// tail drops the first bytes of a body. Each Read drops one buffer and returns
+// nothing, so that whoever watches the reader sees that it moves.
+type tail struct {
+	io.ReadCloser
+	skip int64
+}
+
+func (t *tail) Read(b []byte) (int, error) {
+	if t.skip == 0 {
+		return t.ReadCloser.Read(b)
 	}
-	return res.Body, nil
+	n, err := t.ReadCloser.Read(b[:min(int64(len(b)), t.skip)])
+	t.skip -= int64(n)
+	return 0, err
 }
 
 // bodyStart says how many bytes of the body come before offset.
@@ -79,7 +92,9 @@ func (h *HTTP) Metadata(ctx context.Context, name string, limit int64) ([]byte, 
 	defer cancel()
 	res, err := h.get(ctx, trustPath+url.PathEscape(name)+".json", 0)
 	if errors.Is(err, ErrNotFound) {
-		return nil, fmt.Errorf("%w: %w", trust.ErrNotFound, err)
+		// Not an *Error: for the end of a chain of roots this is the usual answer,
+		// and a server without any metadata will have some later.
+		return nil, fmt.Errorf("%w: %v", trust.ErrNotFound, err) //nolint:errorlint // see above
 	}
 	if err != nil {
 		return nil, err

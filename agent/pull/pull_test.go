@@ -732,6 +732,30 @@ func TestResolveRefuses(t *testing.T) {
 	}
 }
 
+// TestTrustCannotBeKept: what is not written down is not believed, and the
+// reason is the disk.
+func TestTrustCannotBeKept(t *testing.T) {
+	w := newWorld(t, 100)
+	dir := filepath.Join(t.TempDir(), "trust")
+	store, err := trust.Open(dir, release.DigestOf(w.files[trustPath+"root.1.json"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	w.cfg.Trust = store
+	_, err = New(w.cfg).Resolve(t.Context(), "digits", w.digest)
+	reason(t, err, ErrDisk, "disk", true)
+}
+
+func TestServerWithoutMetadataYet(t *testing.T) {
+	w := newWorld(t, 100)
+	delete(w.files, trustPath+"timestamp.json")
+	_, err := New(w.cfg).Resolve(t.Context(), "digits", w.digest)
+	reason(t, err, trust.ErrUnavailable, "metadata_unavailable", true)
+}
+
 // TestGoingBackWhileFrozen: a release that ran here before is resolved although
 // the server has nothing fresh to say.
 func TestGoingBackWhileFrozen(t *testing.T) {
