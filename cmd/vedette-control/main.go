@@ -82,6 +82,7 @@ CA and the first admin token, which is left in DATA/admin-token.`,
 	f.StringVar(&cfg.TLSKey, "tls-key", "", "key that belongs to --tls-cert (PEM)")
 	f.StringVar(&cfg.Drift.CohortBy, "cohort-by", "", "device label that makes a cohort (default site)")
 	f.DurationVar(&cfg.Drift.MaxAge, "drift-max-age", 0, "how far back windows count for a verdict (default 24h)")
+	f.DurationVar(&cfg.Drift.Block, "drift-block", 0, "length of one confidence sequence of accuracy (default 1h)")
 	f.DurationVar(&cfg.Drift.Bucket, "drift-bucket", 0, "resolution of the charts (default 1m)")
 	f.DurationVar(&cfg.EvaluateEvery, "drift-every", controlplane.DefaultEvaluate, "how often drift is scored")
 	f.StringVar(&level, "log", "info", "log level: debug, info, warn, error")

@@ -82,7 +82,7 @@ Start with "vedette login"; then "vedette status" shows the fleet.`,
 	}
 	add("publish", keyCommand(a), modelCommand(a))
 	add("fleet", statusCommand(a), deviceCommand(a), rolloutCommand(a), driftCommand(a), ledgerCommand(a), settingsCommand(a))
-	add("admin", loginCommand(a), contextCommand(a), tokenCommand(a))
+	add("admin", loginCommand(a), contextCommand(a), tokenCommand(a), demoCommand(a))
 	root.SetHelpCommandGroupID("admin")
 	root.SetCompletionCommandGroupID("admin")
 	return root

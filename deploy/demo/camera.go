@@ -46,7 +46,7 @@ type tally struct {
 	Last    string            `json:"last_error,omitempty"`
 }
 
-func newCamera(device, url string, images []image, p pace) *camera {
+func newCamera(device, url string, images []image, p Pace) *camera {
 	return &camera{
 		device: device, url: url, images: images,
 		batch: p.Batch, every: p.Every, delay: p.LabelDelay,
