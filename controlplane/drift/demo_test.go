@@ -183,6 +183,29 @@ func TestDeviceWithoutCohort(t *testing.T) {
 	}
 }
 
+// What a faulty sensor makes a device get wrong asks nobody for a new model.
+func TestSensorFaultIsNoBreachOfAccuracy(t *testing.T) {
+	f := demo(t, 1)
+	f.m.SetFloor("digits", 0.84)
+	f.cameras[0].through = func(x []float32) []float32 {
+		out := deadRow(x)
+		clear(out[16:48])
+		return out
+	}
+	for range 40 {
+		f.tick(demoWindow, demoRows)
+		for _, a := range f.m.Evaluate(f.now) {
+			if a.Kind != SensorAlarm {
+				t.Errorf("alarm %s: %s", a.Kind, a.Message)
+			}
+		}
+	}
+	c := f.score().Cohorts[0]
+	if c.Cohort != "a" || c.Accuracy.Verdict == Breach || c.Accuracy.Accuracy < 0.85 {
+		t.Errorf("accuracy of the site without its faulty device: got %+v", c.Accuracy)
+	}
+}
+
 func TestTooFewDistinctRowsSayNothing(t *testing.T) {
 	f := demo(t, 1)
 	f.images = f.images[:40] // each camera sees the same forty for ever

@@ -46,7 +46,7 @@ func (m *Monitor) Evaluate(now time.Time) []Alarm {
 	for _, key := range sortedKeys(groups) {
 		k := m.releases[key.release]
 		j := m.judge(key, k, groups[key], nowMS)
-		j.cohort.Accuracy = m.accuracy(key, k.Model, j.reach, nowMS)
+		j.cohort.Accuracy = m.accuracy(k.Model, j, groups[key], nowMS)
 		m.chart(key, j, nowMS)
 		s := scores[key.release]
 		if s == nil {
@@ -269,18 +269,59 @@ func subtract(dst, src []uint64) {
 	}
 }
 
+// minBlockLabels is how many labels a new block needs before it is looked at
+// instead of the one before.
+const minBlockLabels = 20
+
+// block sums the labels of the newest block of time that has enough of them, or
+// of the one before it. Blocks are fixed spans: a confidence sequence holds for
+// every look at one, but not for a span that slides. A device with a sensor
+// fault is left out: what it gets wrong says nothing of the model.
+func (m *Monitor) block(j *judged, tracks []*track, nowMS int64) (labels, correct uint64) {
+	length := m.cfg.Block.Milliseconds()
+	start := nowMS - nowMS%length
+	for range 2 {
+		var l, c uint64
+		for i, t := range tracks {
+			if j.devices[i].Verdict != SensorFault {
+				n, k := t.state.labels(start, start+length)
+				l, c = l+n, c+k
+			}
+		}
+		if labels == 0 || l >= minBlockLabels {
+			labels, correct = l, c
+		}
+		if labels >= minBlockLabels {
+			break
+		}
+		start -= length
+	}
+	return labels, correct
+}
+
+// labels sums the spans that lie between two moments.
+func (s *trackState) labels(from, to int64) (matched, correct uint64) {
+	for _, x := range s.Labels {
+		if x.Start >= from && x.End < to {
+			matched += x.Matched
+			correct += x.Correct
+		}
+	}
+	return matched, correct
+}
+
 // accuracy holds the labels of the newest block against the model's floor.
 // Labels of repeated rows tell nothing new either.
-func (m *Monitor) accuracy(key cohortKey, model string, reach uint64, nowMS int64) AccuracyScore {
-	labels, correct := m.block(seriesKey(key), nowMS)
+func (m *Monitor) accuracy(model string, j *judged, tracks []*track, nowMS int64) AccuracyScore {
+	labels, correct := m.block(j, tracks, nowMS)
 	a := AccuracyScore{Labels: labels, Correct: correct, Upper: 1, Floor: m.floors[model], Verdict: Insufficient}
 	if labels == 0 {
 		return a
 	}
 	a.Accuracy = float64(correct) / float64(labels)
 	n := float64(labels)
-	if reach > 0 {
-		n = min(n, float64(reach))
+	if j.reach > 0 {
+		n = min(n, float64(j.reach))
 	}
 	a.Lower, a.Upper = interval(n*a.Accuracy, n*(1-a.Accuracy), m.cfg.Alpha)
 	switch {
