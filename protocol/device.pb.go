@@ -1124,7 +1124,7 @@ type Skip struct {
 	To            uint64                 `protobuf:"varint,1,opt,name=to,proto3" json:"to,omitempty"`
 	Chain         []byte                 `protobuf:"bytes,2,opt,name=chain,proto3" json:"chain,omitempty"`   // chain value at `to`
 	Total         *Tally                 `protobuf:"bytes,3,opt,name=total,proto3" json:"total,omitempty"`   // counted in the epoch up to and including `to`
-	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"` // salvage, server_behind
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"` // salvage, server_behind, closed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -99,6 +99,17 @@ func CheckName(s string) error {
 	return nil
 }
 
+// Reasons of a skip [P-4.6].
+const (
+	// SkipSalvage says that a damaged file lost the records.
+	SkipSalvage = "salvage"
+	// SkipServerBehind says that the server held them once and was restored from a backup.
+	SkipServerBehind = "server_behind"
+	// SkipClosed is SkipServerBehind in an epoch that the device has left. A closed
+	// epoch takes no other: one from before the closing would be counted twice.
+	SkipClosed = "closed"
+)
+
 // NextChain is the chain value of a record: SHA-256(chain of the one before ‖
 // body), first eight bytes [P-4.2]. The first record of an epoch follows eight
 // zero bytes.

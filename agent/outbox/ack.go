@@ -172,8 +172,12 @@ func (b *Book) settle(final Mark) outcome {
 // sent again, because counting twice is worse than saying that one does not know.
 func (b *Book) forgotten(final Mark) outcome {
 	m, suspects := b.head.Sent, 0
+	line := b.head.Suspect
+	if !b.head.Closing {
+		line = b.head.Next // a copy closed the epoch: it may have sent all of them
+	}
 	for i, it := range b.pending {
-		if it.Index >= b.head.Suspect {
+		if it.Index >= line {
 			break
 		}
 		suspects++

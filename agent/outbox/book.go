@@ -69,7 +69,7 @@ func (b *Book) Doubt() *Book {
 // Head returns the accounting after the newest change.
 func (b *Book) Head() Head { return b.head }
 
-// Pending, Open and Held count records by region.
+// Pending counts the records that wait for a number.
 func (b *Book) Pending() int { return len(b.pending) }
 
 // Open counts the records still growing.
@@ -107,7 +107,7 @@ func without(items []*Item, drop *Item) []*Item {
 }
 
 func with(items []*Item, it *Item) []*Item {
-	return append(items[:len(items):len(items)], it)
+	return append(slices.Clip(items), it)
 }
 
 // find returns the open record of that name, or nil.
@@ -260,7 +260,7 @@ func (b *Book) Records() []*protocol.Record {
 	var out []*protocol.Record
 	for _, f := range b.head.Former {
 		if base, behind := b.former[f.Epoch]; behind {
-			out = append(out, f.Final.skip(f.Epoch, base, "server_behind"))
+			out = append(out, f.Final.skip(f.Epoch, base, protocol.SkipClosed))
 		}
 	}
 	if b.head.Closing {
@@ -268,7 +268,7 @@ func (b *Book) Records() []*protocol.Record {
 	}
 	at := b.base
 	if at < b.head.Acked.Seq {
-		out = append(out, b.head.Acked.skip(b.head.Epoch, at, "server_behind"))
+		out = append(out, b.head.Acked.skip(b.head.Epoch, at, protocol.SkipServerBehind))
 		at = b.head.Acked.Seq
 	}
 	for _, s := range b.sent {
@@ -276,13 +276,13 @@ func (b *Book) Records() []*protocol.Record {
 			continue
 		}
 		if s.Seq > at+1 {
-			out = append(out, s.before().skip(b.head.Epoch, at, "salvage"))
+			out = append(out, s.before().skip(b.head.Epoch, at, protocol.SkipSalvage))
 		}
 		out = append(out, s.record(b.head.Epoch))
 		at = s.Seq
 	}
 	if at < b.head.Sent.Seq {
-		out = append(out, b.head.Sent.skip(b.head.Epoch, at, "salvage"))
+		out = append(out, b.head.Sent.skip(b.head.Epoch, at, protocol.SkipSalvage))
 	}
 	return out
 }

@@ -145,7 +145,7 @@ func (o *Outbox) hold(path string) error {
 	if err != nil {
 		return fmt.Errorf("make outbox lock: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a descriptor fits an int
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return errors.Join(ErrInUse, f.Close())
 	}
 	o.lock = f

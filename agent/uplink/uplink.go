@@ -30,7 +30,7 @@ var (
 
 // Outbox is what the uplink empties. agent/outbox is one.
 type Outbox interface {
-	Send(max int) ([]*protocol.Record, error)
+	Send(limit int) ([]*protocol.Record, error)
 	Ack(*protocol.Ack) error
 	Epochs() []*protocol.Epoch
 	Changed() <-chan struct{}
@@ -152,7 +152,7 @@ func (u *Uplink) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(backoff(attempt, u.cfg.MaxBackoff, rand.Float64())):
+		case <-time.After(backoff(attempt, u.cfg.MaxBackoff, rand.Float64())): //nolint:gosec // spreads load, keeps no secret
 		}
 	}
 }

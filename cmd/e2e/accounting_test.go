@@ -3,6 +3,7 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -94,7 +95,7 @@ func check(w *world, m mutation) (exact bool, err error) {
 	}
 	if end.server.cursor.Cloned() {
 		if !w.copied && !w.doubtful {
-			return false, fmt.Errorf("a device that was never copied is marked as cloned")
+			return false, errors.New("a device that was never copied is marked as cloned")
 		}
 		return false, nil
 	}
@@ -103,7 +104,7 @@ func check(w *world, m mutation) (exact bool, err error) {
 	}
 	if end.server.uncertain {
 		if !w.doubtful {
-			return false, fmt.Errorf("totals are uncertain though nothing happened that makes them so")
+			return false, errors.New("totals are uncertain though nothing happened that makes them so")
 		}
 		return false, nil
 	}
@@ -291,7 +292,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 func TestAccountingIsExactInEveryInterleaving(t *testing.T) {
 	depth, limit := 6, 25_000
 	if os.Getenv("VEDETTE_FULL") != "" {
-		depth, limit = 8, 400_000 // a state with its disk takes some kilobytes
+		depth, limit = 8, 200_000 // a state with its disk takes some kilobytes
 	}
 	starts := map[string]*world{"the beginning": newWorld()}
 	for name, way := range deep {

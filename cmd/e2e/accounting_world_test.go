@@ -147,7 +147,7 @@ func (w *world) apply(i int, c outbox.Change, more outbox.Sum) {
 		d.fresh = false
 		return
 	}
-	d.disk = append(d.disk[:len(d.disk):len(d.disk)], write{frame: c.Frame, more: more})
+	d.disk = append(slices.Clip(d.disk), write{frame: c.Frame, more: more})
 	d.fresh = true
 	w.generated = add(w.generated, more)
 }
@@ -200,17 +200,17 @@ func (w *world) deviceSteps(i int, m mutation, add func(string, *world)) {
 // generate is traffic: a window, labels, or an open window that grows and closes.
 func (w *world) generate(i int, add func(string, *world)) {
 	d := w.devices[i]
-	make := func(name string, c outbox.Change, more outbox.Sum) {
+	put := func(name string, c outbox.Change, more outbox.Sum) {
 		next := w.copy()
 		next.apply(i, c, more)
 		next.made++
 		add(name, next)
 	}
-	make("window", d.book.Append(windowOf(d.boot, 1)), outbox.Sum{Rows: 1})
-	make("labels", d.book.Append(labelsOf(d.boot, 1)), outbox.Sum{Labels: 1})
-	make("open window grows", d.book.PutOpen("m", windowOf(d.boot, 2)), openGrowth(d.book, 2))
+	put("window", d.book.Append(windowOf(d.boot, 1)), outbox.Sum{Rows: 1})
+	put("labels", d.book.Append(labelsOf(d.boot, 1)), outbox.Sum{Labels: 1})
+	put("open window grows", d.book.PutOpen("m", windowOf(d.boot, 2)), openGrowth(d.book, 2))
 	if d.book.Open() > 0 {
-		make("open window closes", d.book.CloseOpen("m", windowOf(d.boot, 3)), openGrowth(d.book, 3))
+		put("open window closes", d.book.CloseOpen("m", windowOf(d.boot, 3)), openGrowth(d.book, 3))
 	}
 }
 
@@ -374,7 +374,7 @@ func (w *world) serverFaults(add func(string, *world)) {
 // arrive is the server taking a message; the answer is on its way.
 func (w *world) arrive(msg message, m mutation) {
 	var v ingest.Verdict
-	after := w.server.cursor
+	var after ingest.Cursor
 	var err error
 	if msg.hello != nil {
 		after, v, err = ingest.AcceptHello(w.server.cursor, msg.hello)

@@ -41,7 +41,7 @@ func Accept(c Cursor, r *protocol.Record) (after Cursor, v Verdict, err error) {
 			Accepted: &protocol.Accepted{Cloned: true},
 			Acks:     []*protocol.Ack{{Epoch: r.GetEpoch(), Seq: e.last, Cloned: true}},
 		}, nil
-	case r.GetPrev() != e.last || e.closed && r.GetSkip() == nil:
+	case r.GetPrev() != e.last || e.closed && r.GetSkip().GetReason() != protocol.SkipClosed:
 		return c, Verdict{Acks: []*protocol.Ack{e.ack()}}, nil
 	}
 	a, next := e.take(r)

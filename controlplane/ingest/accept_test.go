@@ -161,16 +161,18 @@ func TestRefusedContentCountsAsLostAndDoesNotBlock(t *testing.T) {
 	short := window(4)
 	short.GetWindow().Release = []byte("short")
 	for name, send := range map[string]func(*sender) *protocol.Record{
-		"name":           func(s *sender) *protocol.Record { return s.next(t, bad) },
-		"digest":         func(s *sender) *protocol.Record { return s.next(t, short) },
-		"count":          func(s *sender) *protocol.Record { return s.next(t, huge) },
-		"not decodable":  func(s *sender) *protocol.Record { return s.raw([]byte{0xff, 0xff}, &protocol.Tally{Rows: 3}) },
-		"unknown kind":   func(s *sender) *protocol.Record { return s.raw(nil, &protocol.Tally{Rows: 3}) },
-		"another total":  func(s *sender) *protocol.Record { return s.raw(encode(t, window(1)), &protocol.Tally{Rows: 3}) },
-		"too many bins":  func(s *sender) *protocol.Record { return s.next(t, withStreams(1, maxBins+1)) },
-		"many streams":   func(s *sender) *protocol.Record { return s.next(t, withStreams(maxStreams+1, 1)) },
-		"more than all":  func(s *sender) *protocol.Record { return s.next(t, labelled(1, 2)) },
-		"nameless event": func(s *sender) *protocol.Record { return s.next(t, &protocol.Body{Kind: &protocol.Body_Event{Event: &protocol.Event{}}}) },
+		"name":          func(s *sender) *protocol.Record { return s.next(t, bad) },
+		"digest":        func(s *sender) *protocol.Record { return s.next(t, short) },
+		"count":         func(s *sender) *protocol.Record { return s.next(t, huge) },
+		"not decodable": func(s *sender) *protocol.Record { return s.raw([]byte{0xff, 0xff}, &protocol.Tally{Rows: 3}) },
+		"unknown kind":  func(s *sender) *protocol.Record { return s.raw(nil, &protocol.Tally{Rows: 3}) },
+		"another total": func(s *sender) *protocol.Record { return s.raw(encode(t, window(1)), &protocol.Tally{Rows: 3}) },
+		"too many bins": func(s *sender) *protocol.Record { return s.next(t, withStreams(1, maxBins+1)) },
+		"many streams":  func(s *sender) *protocol.Record { return s.next(t, withStreams(maxStreams+1, 1)) },
+		"more than all": func(s *sender) *protocol.Record { return s.next(t, labelled(1, 2)) },
+		"nameless event": func(s *sender) *protocol.Record {
+			return s.next(t, &protocol.Body{Kind: &protocol.Body_Event{Event: &protocol.Event{}}})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, c := newSender(1), Cursor{}
@@ -235,8 +237,13 @@ func TestClosedEpochTakesSkipsOnly(t *testing.T) {
 	if _, v := take(t, c, s.next(t, window(2))); v.Accepted != nil || !v.Acks[0].GetClosed() {
 		t.Errorf("body in a closed epoch: %v", v)
 	}
-	if _, v := take(t, c, s.skip(1)); v.Accepted.GetLost().GetRows() != 2 {
-		t.Errorf("skip in a closed epoch: %v", v)
+	if _, v := take(t, c, s.skip(1)); v.Accepted != nil {
+		t.Errorf("skip from before the closing: %v", v)
+	}
+	skip := s.skip(1)
+	skip.Skip.Reason = protocol.SkipClosed
+	if _, v := take(t, c, skip); v.Accepted.GetLost().GetRows() != 2 {
+		t.Errorf("skip of a closed epoch: %v", v)
 	}
 }
 

@@ -164,7 +164,7 @@ func (r *folding) run(ctx context.Context) error {
 	err := r.loop(ctx, messages, ended)
 	stop()
 	if err == nil {
-		<-ended
+		<-ended //nolint:errcheck // ended because it was told to
 	}
 	final, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
 	defer cancel()

@@ -11,7 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
+	"hash/crc32"
 	"log/slog"
 	"sync"
 	"time"
@@ -167,14 +167,15 @@ func (i *Ingest) dispatch(m *nats.Msg) {
 		i.stats.malformed.Add(1)
 		return
 	}
-	h := fnv.New32a()
-	h.Write([]byte(device)) // never fails
-	w := i.workers[int(h.Sum32())%len(i.workers)]
 	select {
-	case w.in <- incoming{device: device, leaf: leaf, data: m.Data}:
+	case i.workerOf(device).in <- incoming{device: device, leaf: leaf, data: m.Data}:
 	default:
 		i.stats.dropped.Add(1)
 	}
+}
+
+func (i *Ingest) workerOf(device string) *worker {
+	return i.workers[crc32.ChecksumIEEE([]byte(device))%uint32(len(i.workers))] //nolint:gosec // a few workers
 }
 
 // Stop takes nothing more, finishes what it has begun and writes the cursors down.
@@ -200,11 +201,9 @@ func (i *Ingest) Clear(ctx context.Context, device string) error {
 	if err := protocol.CheckDeviceID(device); err != nil {
 		return err
 	}
-	h := fnv.New32a()
-	h.Write([]byte(device)) // never fails
 	answer := make(chan error, 1)
 	select {
-	case i.workers[int(h.Sum32())%len(i.workers)].in <- incoming{device: device, clear: answer}:
+	case i.workerOf(device).in <- incoming{device: device, clear: answer}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
