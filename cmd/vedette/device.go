@@ -55,7 +55,13 @@ func deviceList(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) { deviceTable(w, list, time.Now()) })
+			return a.print(list, func(w io.Writer) {
+				if len(list) == 0 && q != (operator.DeviceQuery{Paging: q.Paging}) {
+					none(w, "devices match")
+					return
+				}
+				deviceTable(w, list, time.Now())
+			})
 		},
 	}
 	f := cmd.Flags()

@@ -77,6 +77,9 @@ func (p *publisher) pack(ctx context.Context, dir string, f versionFlags) (*rele
 	if f.model == "" || f.version == "" {
 		return nil, usagef("give the names with --model and --version")
 	}
+	if err := gather(dir, f.graphs); err != nil {
+		return nil, err
+	}
 	content, err := openFolder(dir)
 	if err != nil {
 		return nil, err
@@ -129,7 +132,7 @@ its targets.json is signed with the keys of this machine if it needs that. With
 --model and --version the folder is packed first.
 
 An upload that breaks off continues where it stopped when push is run again.`,
-		Example: `  vedette model push digits-1 --model digits --version 1 --author ann --metric accuracy=0.98`,
+		Example: `  vedette model push digits-1 --graph digits.onnx --model digits --version 1 --author ann --metric accuracy=0.98`,
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if stage != "" && !operator.Stage(stage).Valid() {

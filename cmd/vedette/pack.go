@@ -32,6 +32,7 @@ const (
 
 // versionFlags say what a folder becomes.
 type versionFlags struct {
+	graphs         []string
 	model, version string
 	sequence       uint64
 	precision      string
@@ -48,6 +49,7 @@ type versionFlags struct {
 
 func (f *versionFlags) register(cmd *cobra.Command) {
 	fs := cmd.Flags()
+	fs.StringArrayVar(&f.graphs, "graph", nil, "graph that is not in the folder yet: it is copied there (repeat)")
 	fs.StringVar(&f.model, "model", "", "name of the model")
 	fs.StringVar(&f.version, "version", "", "name of the version, unique within the model")
 	fs.Uint64Var(&f.sequence, "sequence", 0, "number that rises with every version (default: the highest plus one)")
@@ -72,6 +74,36 @@ type folder struct {
 	schema   release.Schema
 	baseline release.File
 	golden   release.File
+}
+
+// gather copies graphs into the folder, so that it holds the whole version.
+func gather(dir string, graphs []string) error {
+	for _, path := range graphs {
+		if filepath.Ext(path) != graphSuffix {
+			return usagef("--graph %s: the name of a graph ends in %s", path, graphSuffix)
+		}
+		if filepath.Clean(filepath.Dir(path)) == filepath.Clean(dir) {
+			continue
+		}
+		if err := copyFile(filepath.Join(dir, filepath.Base(path)), path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func copyFile(to, from string) error {
+	return withFile(from, func(r *os.File) error {
+		w, err := os.Create(to)
+		if err != nil {
+			return fileError(err)
+		}
+		_, err = io.Copy(w, r)
+		if err = errors.Join(err, w.Close()); err != nil {
+			return fileError(err)
+		}
+		return nil
+	})
 }
 
 // openFolder reads a folder and checks that its parts fit each other: what a

@@ -11,6 +11,7 @@ import (
 	"github.com/vedette-edge/vedette/protocol/operator"
 	"github.com/vedette-edge/vedette/protocol/release"
 	"github.com/vedette-edge/vedette/protocol/sketch"
+	"github.com/vedette-edge/vedette/protocol/trust"
 )
 
 // Registry knows models, versions and the signed metadata.
@@ -54,8 +55,8 @@ func registryError(err error) error {
 		code = operator.NotFound
 	case errors.Is(err, registry.ErrNoRoot):
 		return operator.Errorf(operator.NoRoot, "%w", err).WithHint(`run "vedette key init" once`)
-	case errors.Is(err, registry.ErrStale):
-		code = operator.Stale
+	case errors.Is(err, registry.ErrStale), errors.Is(err, trust.ErrRollback):
+		code = operator.Stale // an older version is one that was made from an older one
 	case errors.Is(err, registry.ErrMissingBlob):
 		return operator.Errorf(operator.BlobMissing, "%w", err).WithHint("upload all files of the release first")
 	case errors.Is(err, registry.ErrRefused):
