@@ -9,10 +9,15 @@ import (
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
-// smallCohort is up to how many devices every one is compared with the rest.
-// In a larger cohort only those are that left training, and the rest's distinct
-// rows are taken to be the whole cohort's.
-const smallCohort = 32
+// In a cohort of up to showAll devices every one is compared with the rest, for
+// people to look at; in a larger one only those that left training are, whose
+// verdict depends on it. Beyond smallCohort the rest is the whole cohort less the
+// device, with the cohort's distinct rows: gathering it anew for each would be
+// quadratic.
+const (
+	showAll     = 8
+	smallCohort = 32
+)
 
 type cohortKey struct {
 	release release.Digest
@@ -208,7 +213,7 @@ func (g *group) device(t *track, c *CohortScore) DeviceScore {
 	}
 	apart := t.score.Apart > 0
 	fine := false
-	if c.Verdict != Insufficient && (apart || len(g.tracks) <= smallCohort) {
+	if c.Verdict != Insufficient && (apart || len(g.tracks) <= showAll) {
 		var others *sample
 		if others, fine = g.others(t); others != nil {
 			n := compare(g.layout, others, t.judged, g.cfg)
