@@ -351,6 +351,23 @@ func TestReplacementRefusesTheOldDevice(t *testing.T) {
 	}
 }
 
+// The records may be older than the device: restored from a backup.
+func TestReplacementOfAForgottenDevice(t *testing.T) {
+	b := newBench(t)
+	old := b.mustEnrol(newHardware(t), b.token(operator.EnrolTokenCreate{Device: "cam-1"}).Secret, "")
+	if err := b.bucket.Delete(t.Context(), deviceKey("cam-1")); err != nil {
+		t.Fatal(err)
+	}
+	b.pass(time.Minute)
+	fresh := b.mustEnrol(newHardware(t), b.token(operator.EnrolTokenCreate{Device: "cam-1", Replace: true}).Secret, "")
+	if err := b.Admit("cam-1", old); !errors.Is(err, ErrRevoked) {
+		t.Errorf("old device: got %v, want ErrRevoked", err)
+	}
+	if err := b.Admit("cam-1", fresh); err != nil {
+		t.Errorf("new device: %v", err)
+	}
+}
+
 func TestRevokedDeviceComesBackOnlyByReplacement(t *testing.T) {
 	b, h := newBench(t), newHardware(t)
 	other := b.mustEnrol(newHardware(t), b.token(operator.EnrolTokenCreate{Device: "cam-2"}).Secret, "")

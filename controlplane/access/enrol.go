@@ -277,7 +277,8 @@ func (a *Authority) register(ctx context.Context, t *enrolToken, name, key strin
 			return false, ErrDeviceExists
 		}
 		replaced = known && !same || a.Revoked(name)
-		if replaced {
+		// A device may be there that the records do not know any more.
+		if replaced || t.Replace && !same {
 			if err := a.supersede(ctx, &d, name, cert); err != nil {
 				return false, err
 			}

@@ -32,16 +32,16 @@ import (
 
 // site is a control plane as far as devices see it.
 type site struct {
-	t         *testing.T
+	t         testing.TB
 	dir       string
 	ca        *access.CA
 	authority *access.Authority
 	broker    *broker.Broker
 }
 
-func newSite(t *testing.T) *site {
-	t.Helper()
-	s := &site{t: t, dir: t.TempDir(), ca: brokertest.CA(t)}
+func newSite(tb testing.TB) *site {
+	tb.Helper()
+	s := &site{t: tb, dir: tb.TempDir(), ca: brokertest.CA(tb)}
 	s.start()
 	return s
 }
@@ -86,15 +86,15 @@ func (s *site) device(id string) *tls.Config {
 	}
 }
 
-func request(t *testing.T, id string) (*ecdsa.PrivateKey, string) {
-	t.Helper()
+func request(tb testing.TB, id string) (*ecdsa.PrivateKey, string) {
+	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: id}}, key)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return key, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 }
@@ -517,6 +517,20 @@ func TestConnectionsInside(t *testing.T) {
 	}
 	if err := nc.Flush(); err != nil || nc.LastError() != nil {
 		t.Errorf("subscriptions: %v, %v", err, nc.LastError())
+	}
+}
+
+// What one device costs that comes back after an outage: a full TLS handshake,
+// CONNECT and its subscription, client and server on the same cores.
+func BenchmarkConnect(b *testing.B) {
+	s := newSite(b)
+	cfg := s.device("cam-1")
+	for b.Loop() {
+		c := s.as(cfg, "cam-1")
+		if got := c.subscribe(protocol.DownFilter("cam-1"), 0); got != 0 {
+			b.Fatalf("subscribe: code %#x", got)
+		}
+		c.conn.Close()
 	}
 }
 

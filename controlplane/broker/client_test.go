@@ -33,7 +33,7 @@ const (
 
 // client is a bare MQTT 3.1.1 client: it sends what a polite library would not.
 type client struct {
-	t    *testing.T
+	t    testing.TB
 	conn net.Conn
 	in   *bufio.Reader
 	id   uint16
@@ -53,14 +53,14 @@ type will struct {
 }
 
 // dial opens the TLS connection only.
-func dial(t *testing.T, addr string, cfg *tls.Config) (*client, error) {
-	t.Helper()
+func dial(tb testing.TB, addr string, cfg *tls.Config) (*client, error) {
+	tb.Helper()
 	conn, err := tls.Dial("tcp", addr, cfg)
 	if err != nil {
 		return nil, err
 	}
-	t.Cleanup(func() { conn.Close() })
-	return &client{t: t, conn: conn, in: bufio.NewReader(conn)}, nil
+	tb.Cleanup(func() { conn.Close() })
+	return &client{t: tb, conn: conn, in: bufio.NewReader(conn)}, nil
 }
 
 func text(s string) []byte {
