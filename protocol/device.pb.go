@@ -2286,7 +2286,7 @@ type Accepted struct {
 	Lost          *Tally          `protobuf:"bytes,21,opt,name=lost,proto3" json:"lost,omitempty"`                                   // skip: what they counted
 	Cloned        bool            `protobuf:"varint,22,opt,name=cloned,proto3" json:"cloned,omitempty"`                              // instead of a body: the identity was seen used twice
 	Abandoned     [][]byte        `protobuf:"bytes,23,rep,name=abandoned,proto3" json:"abandoned,omitempty"`                         // hello: epochs the device no longer knows and never closed; their end is uncertain
-	Refused       string          `protobuf:"bytes,24,opt,name=refused,proto3" json:"refused,omitempty"`                             // record: its content broke this rule; it counts as lost, its body must not be read
+	Refused       string          `protobuf:"bytes,24,opt,name=refused,proto3" json:"refused,omitempty"`                             // record: its content broke this rule; it counts as lost, its body is left out
 	Cursor        *Cursor         `protobuf:"bytes,25,opt,name=cursor,proto3" json:"cursor,omitempty"`                               // of the device after this message
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -90,6 +90,10 @@ func (e epochCursor) take(r *protocol.Record) (*protocol.Accepted, epochCursor) 
 			a.Refused = "the total of a skip lies below the total before it"
 		}
 	} else if err := e.checkBody(r); err != nil {
+		// The body is left out, so that no fold can read it by mistake.
+		a.Body = &protocol.Accepted_Record{Record: &protocol.Record{
+			Epoch: r.GetEpoch(), Seq: r.GetSeq(), Prev: r.GetPrev(), Chain: r.GetChain(), Total: r.GetTotal(),
+		}}
 		a.Refused = err.Error()
 		a.LostRecords = 1
 		a.Lost = total.over(e.total).tally()

@@ -183,7 +183,7 @@ func TestRefusedContentCountsAsLostAndDoesNotBlock(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if a := v.Accepted; a.GetRefused() == "" || a.GetLostRecords() != 1 || !proto.Equal(a.GetLost(), want) || v.Acks[0].GetRefused() == "" {
+			if a := v.Accepted; a.GetRefused() == "" || len(a.GetRecord().GetBody()) > 0 || a.GetLostRecords() != 1 || !proto.Equal(a.GetLost(), want) || v.Acks[0].GetRefused() == "" {
 				t.Errorf("got %v, want it refused with %v lost", a, want)
 			}
 			if _, v := take(t, c, s.next(t, window(1))); v.Accepted == nil || v.Accepted.GetRefused() != "" {
