@@ -168,10 +168,14 @@ func (p *plant) restartControl(ctx context.Context) error {
 	return p.startControl(ctx)
 }
 
-func gateResults(ro *operator.Rollout) map[string]string {
-	out := map[string]string{}
-	for _, g := range ro.Gates {
-		out[g.Kind] = g.Result
+// gateResults says how each gate stood when its wave closed, by wave.
+func gateResults(ro *operator.Rollout) map[string]map[string]string {
+	out := map[string]map[string]string{}
+	for _, w := range ro.WaveList {
+		out[w.Name] = map[string]string{}
+		for _, g := range w.Gates {
+			out[w.Name][g.Kind] = g.Result
+		}
 	}
 	return out
 }
@@ -204,7 +208,7 @@ func (p *plant) damagedVersion(ctx context.Context) (numbers, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := p.allServe2(ctx); err != nil {
+	if _, err := p.stillServe2(ctx); err != nil {
 		return nil, err
 	}
 	failed, last := p.failures()
@@ -265,9 +269,9 @@ func (p *plant) whoSaw(ctx context.Context, version string) (saw []string, code 
 	return saw, code, nil
 }
 
-// allServe2 checks that version 2 still serves everywhere. Trials are not
+// stillServe2 checks that version 2 still serves everywhere. Trials are not
 // counted: the canary's newest trial is that of the version it refused.
-func (p *plant) allServe2(ctx context.Context) (int, error) {
+func (p *plant) stillServe2(ctx context.Context) (int, error) {
 	fleet, err := p.client.Devices(ctx, operator.DeviceQuery{})
 	if err != nil {
 		return 0, err
