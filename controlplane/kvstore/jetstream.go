@@ -119,8 +119,8 @@ func (s *stream) Watch(ctx context.Context, prefix string) (<-chan Change, error
 // pump moves changes until ctx ends or the watcher breaks off. The library
 // blocks while nobody takes an update, so what is left is taken at the end.
 func pump(ctx context.Context, w jetstream.KeyWatcher, out chan<- Change) {
+	defer stopWatcher(w) // last: the receiver does not wait for it
 	defer close(out)
-	defer stopWatcher(w)
 	for {
 		select {
 		case <-ctx.Done():
@@ -134,10 +134,8 @@ func pump(ctx context.Context, w jetstream.KeyWatcher, out chan<- Change) {
 }
 
 func stopWatcher(w jetstream.KeyWatcher) {
-	if err := w.Stop(); err != nil {
-		return // closed already: by its context or with the connection
-	}
-	for range w.Updates() { // the library closes it after Stop
+	_ = w.Stop()            // it may have ended already, by its context or with the connection
+	for range w.Updates() { // the library closes it when its last update is taken
 	}
 }
 
