@@ -17,6 +17,9 @@ import (
 var (
 	// ErrDigest says that bytes are not what was signed; they were thrown away.
 	ErrDigest = errors.New("content differs from the signed digest")
+	// ErrManifest says that a manifest does not say what was signed about it, or
+	// is none.
+	ErrManifest = errors.New("manifest is not what was signed")
 	// ErrPortal says that something between device and server answered with a
 	// web page, as the login page of a guest network does.
 	ErrPortal = errors.New("a web page came instead of the file; is there a login page in this network?")
@@ -64,6 +67,7 @@ var kinds = []struct {
 	{ErrDiskFull, "disk_full", true},
 	{ErrDisk, "disk", true},
 	{ErrDigest, "digest_mismatch", false},
+	{ErrManifest, "manifest", false},
 	{ErrPortal, "captive_portal", true},
 	{ErrNotFound, "not_found", false},
 	{ErrRefused, "refused", false},

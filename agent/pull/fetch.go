@@ -23,7 +23,7 @@ const partSuffix = ".part"
 func (p *Puller) Fetch(ctx context.Context, m *release.Manifest, dir string, progress func(done, total int64)) error {
 	raw, err := m.Encode()
 	if err != nil {
-		return &Error{code: "manifest", err: err}
+		return classify(fmt.Errorf("fetch release: %w: %w", ErrManifest, err))
 	}
 	if progress == nil {
 		progress = func(int64, int64) {}

@@ -166,10 +166,10 @@ func (p *Puller) manifest(ctx context.Context, t trust.Target) (*release.Manifes
 	}
 	m, err := release.Decode(unverified)
 	if err != nil {
-		return nil, &Error{code: "manifest", err: err}
+		return nil, classify(fmt.Errorf("read manifest: %w: %w", ErrManifest, err))
 	}
 	if m.Model != t.Model || m.Version != t.Version || m.Sequence != t.Sequence {
-		return nil, &Error{code: "manifest", err: fmt.Errorf("manifest is of %s %s (%d), signed as %s %s (%d)", m.Model, m.Version, m.Sequence, t.Model, t.Version, t.Sequence)}
+		return nil, classify(fmt.Errorf("read manifest: %w: it is of %s %s (%d), signed as %s %s (%d)", ErrManifest, m.Model, m.Version, m.Sequence, t.Model, t.Version, t.Sequence))
 	}
 	return m, nil
 }

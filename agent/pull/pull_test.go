@@ -618,6 +618,23 @@ func TestDamagedPart(t *testing.T) {
 	}
 }
 
+// TestPowerCutBeforeTheName: the file is whole and its sums are cut off, only
+// the name is missing.
+func TestPowerCutBeforeTheName(t *testing.T) {
+	w := newWorld(t, 3*chunk+10)
+	content := w.files[blobPath+w.graph().Digest.String()]
+	if err := os.WriteFile(filepath.Join(w.dir, w.graph().Digest.String()+partSuffix), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.fetch(nil); err != nil {
+		t.Fatal(err)
+	}
+	w.whole()
+	if want := w.manifest.Size() - w.graph().Size; w.sent != want {
+		t.Errorf("%d bytes were sent, want %d", w.sent, want)
+	}
+}
+
 // faulty is a part file on a disk that gives an error.
 type faulty struct {
 	partFile
@@ -710,6 +727,10 @@ func TestResolveRefuses(t *testing.T) {
 		{"manifest cut off", func(w *world) {
 			w.files[manifestPath(w)] = w.files[manifestPath(w)][:100]
 		}, "digits", ErrLink, "link", true},
+		{"manifest of another version than signed", func(w *world) {
+			next := w.must(trust.Extend(w.targets, day0.Add(year)))
+			w.serveTargets(bytes.Replace(next, []byte(`"version": "v1"`), []byte(`"version": "v9"`), 1))
+		}, "digits", ErrManifest, "manifest", false},
 		{"manifest missing", func(w *world) { delete(w.files, manifestPath(w)) }, "digits", ErrNotFound, "not_found", false},
 		{"metadata frozen", func(w *world) { w.cfg.Now = func() time.Time { return day0.Add(48 * time.Hour) } }, "digits", trust.ErrExpired, "metadata_expired", true},
 		{"metadata from a captive portal", func(w *world) {

@@ -307,7 +307,7 @@ func (r *refresh) updateSnapshot(b []byte, stored bool) error {
 	if meta == nil {
 		return fmt.Errorf("%w: it names no targets", ErrMalformed)
 	}
-	if !stored && meta.Version < r.marks.Targets {
+	if meta.Version < r.marks.Targets {
 		return fmt.Errorf("%w: it names targets version %d, %d was seen", ErrRollback, meta.Version, r.marks.Targets)
 	}
 	return wrap(ErrMalformed, guard(func() error {
@@ -318,9 +318,6 @@ func (r *refresh) updateSnapshot(b []byte, stored bool) error {
 
 func (r *refresh) targetsFile() error {
 	want := r.tm.Snapshot.Signed.Meta["targets.json"].Version
-	if want < r.marks.Targets {
-		return fmt.Errorf("snapshot: %w: it names targets version %d, %d was seen", ErrRollback, want, r.marks.Targets)
-	}
 	if r.files.targets != nil && r.updateTargets(r.files.targets) == nil {
 		return nil
 	}

@@ -401,12 +401,53 @@ func TestAddedKeyDoesNotAllowRollback(t *testing.T) {
 	r := newRepo(t)
 	r.add("digits", "v1", 1)
 	r.add("digits", "v2", 2)
-	s := refreshed(t, t.TempDir(), r, day0)
+	dir := t.TempDir()
+	refreshed(t, dir, r, day0)
+	breakFile(t, dir, snapshotFile, "missing") // it would refuse as well
 	r.rotate(func() { r.targets = append(r.targets, newKey(t)) })
 	r.newestTargets = r.files["targets.2"]
 	r.online(day0.Add(year), day0.Add(year))
-	if err := s.Refresh(t.Context(), r, day0); !errors.Is(err, ErrRollback) {
+	if err := open(t, dir, r.pin()).Refresh(t.Context(), r, day0); !errors.Is(err, ErrRollback) {
 		t.Errorf("got %v, want %v", err, ErrRollback)
+	}
+}
+
+// TestMarksAlone takes away everything but the marks that could refuse one
+// older file, while all others are the newest.
+func TestMarksAlone(t *testing.T) {
+	tests := []struct {
+		name  string
+		lost  []string
+		older func(r *repo)
+	}{
+		{"timestamp", []string{timestampFile}, func(r *repo) {
+			snapshot := r.files[fmt.Sprintf("snapshot.%d", r.serial)]
+			r.files["timestamp"] = signed(r.t)(SignTimestamp(r.timestamp, r.serial-1, snapshot, day0.Add(year)))
+		}},
+		{"snapshot", []string{timestampFile, snapshotFile}, func(r *repo) {
+			older := signed(r.t)(SignSnapshot(r.snapshot, r.serial-1, r.newestTargets, day0.Add(year)))
+			r.files[fmt.Sprintf("snapshot.%d", r.serial-1)] = older
+			r.files["timestamp"] = signed(r.t)(SignTimestamp(r.timestamp, r.serial+1, older, day0.Add(year)))
+		}},
+		{"targets", []string{timestampFile, snapshotFile, targetsFile}, func(r *repo) {
+			r.newestTargets = r.files["targets.1"]
+			r.online(day0.Add(year), day0.Add(year))
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRepo(t)
+			r.add("digits", "v1", 1)
+			dir := t.TempDir()
+			refreshed(t, dir, r, day0)
+			for _, name := range tt.lost {
+				breakFile(t, dir, name, "missing")
+			}
+			tt.older(r)
+			if err := open(t, dir, r.pin()).Refresh(t.Context(), r, day0); !errors.Is(err, ErrRollback) {
+				t.Errorf("got %v, want %v", err, ErrRollback)
+			}
+		})
 	}
 }
 
