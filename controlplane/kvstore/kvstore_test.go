@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -270,40 +268,6 @@ func testWatchEnds(t *testing.T, b kvstore.Bucket) {
 	receive(t, changes)
 	cancel()
 	for range changes {
-	}
-}
-
-// A watch that is given up while the library still has updates leaves nothing
-// running.
-func TestWatchesLeaveNothingBehind(t *testing.T) {
-	b, err := kvstore.Open(t.Context(), brokertest.Start(t).Conn(), "leak")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 600 { // more than the library's buffer
-		put(t, b, kvstore.Key("w", strconv.Itoa(i)), "v")
-	}
-	giveUp := func() {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		changes, err := b.Watch(ctx, "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		receive(t, changes)
-	}
-	giveUp()
-	const watches = 30
-	before := runtime.NumGoroutine()
-	for range watches {
-		giveUp()
-	}
-	deadline := time.Now().Add(10 * time.Second)
-	for runtime.NumGoroutine() > before+watches/2 {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d goroutines before %d watches, %d after", before, watches, runtime.NumGoroutine())
-		}
-		runtime.Gosched()
 	}
 }
 
