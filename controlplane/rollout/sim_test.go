@@ -78,12 +78,12 @@ func (s *sim) kind(healthy bool) string {
 
 func (s *sim) spec() Spec {
 	soak := release.Duration(time.Duration(s.rnd.IntN(20)) * time.Minute)
-	late := release.Duration(time.Duration(5+s.rnd.IntN(60)) * time.Minute)
+	late := release.Duration(time.Duration(15+s.rnd.IntN(60)) * time.Minute)
 	spec := Spec{
 		Control: new(s.rnd.Float64() / 2), Budget: s.rnd.IntN(5),
 		OnFailure: []OnFailure{Pause, Revert}[s.rnd.IntN(2)],
 		Deadline:  release.Duration(time.Duration(2+s.rnd.IntN(40)) * time.Hour), DecisionDeadline: release.Duration(3 * time.Hour),
-		DeviceDeadline: release.Duration(time.Duration(20+s.rnd.IntN(100)) * time.Minute),
+		DeviceDeadline: release.Duration(time.Duration(40+s.rnd.IntN(100)) * time.Minute),
 		Gates: []GateSpec{
 			{Kind: Errors, Inconclusive: Pass},
 			{Kind: Install, Limit: new(s.rnd.Float64() / 2)},
@@ -98,7 +98,7 @@ func (s *sim) spec() Spec {
 	return spec
 }
 
-// tick lets two minutes pass in a device.
+// tick lets five minutes pass in a device.
 func (s *sim) tick(d *simDevice) {
 	switch {
 	case d.kind == "dead":
@@ -236,24 +236,24 @@ func (s *sim) check(before *State, cmd *Command) {
 // run drives a rollout to its end. Nothing may wait for ever.
 func (s *sim) run() {
 	s.decide(&Command{Action: Start, Actor: "sim", Reason: "simulation"})
-	for range 5000 {
+	for range 2000 {
 		if s.state.Header.Status.Final() {
 			s.restart()
 			return
 		}
-		s.now = s.now.Add(2 * time.Minute)
+		s.now = s.now.Add(5 * time.Minute)
 		for _, d := range s.devices {
 			s.tick(d)
 		}
 		var cmd *Command
-		if a := s.state.Actions(); s.rnd.IntN(400) == 0 && len(a) > 0 {
+		if a := s.state.Actions(); s.rnd.IntN(160) == 0 && len(a) > 0 {
 			cmd = &Command{Action: a[s.rnd.IntN(len(a))], Actor: "sim", Reason: "simulation"}
 		}
 		if cmd != nil && (cmd.Action == Next || cmd.Action == Retry || cmd.Action == Resume) {
 			cmd = nil // they overrule what is checked here; the scripts cover them
 		}
 		s.decide(cmd)
-		if s.rnd.IntN(300) == 0 {
+		if s.rnd.IntN(150) == 0 {
 			s.restart()
 		}
 		if s.t.Failed() {
