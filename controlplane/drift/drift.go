@@ -42,6 +42,7 @@ const (
 	DefaultBlock = time.Hour
 	// DefaultBucket and DefaultBuckets bound a chart to a day of minutes.
 	DefaultBucket  = time.Minute
+	minBucket      = 2 * time.Second // of the default
 	DefaultBuckets = 1440
 	// DefaultCohortBy is the label that devices of one cohort share.
 	DefaultCohortBy = "site"
@@ -59,8 +60,8 @@ type Config struct {
 	Alpha      float64       // false discovery rate over the features of one comparison; of a confidence sequence too
 	RowsPerBin int           // rows needed for each bin before a feature is judged
 	MaxAge     time.Duration // windows older than this no longer count for verdicts
-	Block      time.Duration // length of one confidence sequence of accuracy
-	Bucket     time.Duration // resolution of series
+	Block      time.Duration // length of one confidence sequence of accuracy; no longer than MaxAge by default
+	Bucket     time.Duration // resolution of series; finer by default where MaxAge is short
 	Buckets    int           // buckets kept per series
 	CohortBy   string        // device label that makes a cohort
 	RaiseAfter int           // looks in a row that must see a problem before an alarm is raised

@@ -79,8 +79,9 @@ func (c Config) withDefaults() Config {
 	c.Alpha = cmp.Or(c.Alpha, DefaultAlpha)
 	c.RowsPerBin = cmp.Or(c.RowsPerBin, DefaultRowsPerBin)
 	c.MaxAge = cmp.Or(c.MaxAge, DefaultMaxAge)
-	c.Bucket = max(cmp.Or(c.Bucket, DefaultBucket), time.Millisecond)
-	c.Block = max(cmp.Or(c.Block, DefaultBlock), c.Bucket)
+	// a fleet that is judged by seconds is looked at by seconds too
+	c.Bucket = max(cmp.Or(c.Bucket, min(DefaultBucket, max(c.MaxAge/8, minBucket))), time.Millisecond)
+	c.Block = max(cmp.Or(c.Block, min(DefaultBlock, c.MaxAge)), c.Bucket)
 	c.Buckets = cmp.Or(c.Buckets, DefaultBuckets)
 	c.CohortBy = cmp.Or(c.CohortBy, DefaultCohortBy)
 	c.RaiseAfter = cmp.Or(c.RaiseAfter, DefaultRaiseAfter)
