@@ -12,6 +12,14 @@ import (
 // gives an infinity.
 func ScanFloat32(b []byte) (v float32, n int) {
 	d := scanDecimal(b)
+	if d.mantissa < 1<<24 && d.exponent <= 0 && d.exponent >= -10 && !d.cut {
+		// Both are exact as float32, so their quotient is rounded once.
+		v = float32(d.mantissa) / smallPowersOfTen[-d.exponent]
+		if d.negative {
+			v = -v
+		}
+		return v, d.length
+	}
 	if f, ok := d.float64(); ok {
 		// f is correctly rounded, and rounding it again is right unless f lies
 		// exactly between two float32, where the first rounding may have hidden
@@ -132,6 +140,9 @@ func (d *decimal) float64() (float64, bool) {
 	}
 	return f, true
 }
+
+// smallPowersOfTen are those that a float32 holds exactly.
+var smallPowersOfTen = [...]float32{1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10}
 
 var powersOfTen = [...]float64{
 	1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11,

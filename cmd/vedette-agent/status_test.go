@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vedette-edge/vedette/agent/infer"
+	"github.com/vedette-edge/vedette/agent/serve"
+	"github.com/vedette-edge/vedette/protocol/release"
+)
+
+// nothing is an engine that serves one model and answers nobody.
+type nothing struct{}
+
+func (nothing) Infer(context.Context, *infer.Request) (*infer.Response, error) {
+	return nil, infer.ErrClosed
+}
+
+func (nothing) Manifest(string) (*release.Manifest, release.Digest, error) {
+	return nil, release.Digest{}, infer.ErrUnknownModel
+}
+
+func (nothing) Status() []infer.Status {
+	return []infer.Status{{Model: "digits", Version: "v2", Provider: "CPUExecutionProvider", Calls: 7, Rows: 9, Failed: 1}}
+}
+
+func TestStatus(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	s := serve.New(nothing{}, serve.Config{
+		Listen: "127.0.0.1:0", Socket: socket, Version: "1.2.3", Runtime: infer.RuntimeInfo{Name: "onnxruntime", Version: "1.30.0"},
+		Agent: func() *serve.Agent {
+			return &serve.Agent{
+				Device: "cam-a1", BootCount: 3, Unclean: true,
+				Uplink:  serve.Uplink{Error: "connection refused", Since: time.Now()},
+				Outbox:  serve.Outbox{Pending: 12, Sent: 2, Bytes: 3 << 20},
+				Updates: []serve.Update{{Model: "digits", State: "idle", Result: "failed", Code: "golden_mismatch", Message: "row 3"}},
+			}
+		},
+	})
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop(context.Background())
+	for _, where := range [][]string{{"--listen", s.Addr().String()}, {"--socket", socket}} {
+		var out, errOut bytes.Buffer
+		if code := run(append([]string{"status"}, where...), nil, &out, &errOut); code != exitOK {
+			t.Fatalf("%v: %d %s", where, code, errOut.String())
+		}
+		for _, want := range []string{
+			"agent          1.2.3", "onnxruntime 1.30.0", "cam-a1, start 3; the one before ended without a clean stop",
+			"not connected since", "connection refused", "12 records to be numbered, 2 to be acknowledged, 3.0 MiB",
+			"digits  v2", "failed (golden_mismatch): row 3",
+		} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%v: status lacks %q:\n%s", where, want, out.String())
+			}
+		}
+	}
+	var out bytes.Buffer
+	if code := run([]string{"status", "--listen", s.Addr().String(), "-o", "json"}, nil, &out, &out); code != exitOK {
+		t.Fatal(out.String())
+	}
+	var st serve.Status
+	if err := json.Unmarshal(out.Bytes(), &st); err != nil || st.Agent.Device != "cam-a1" || st.Models[0].Rows != 9 {
+		t.Errorf("%+v, %v", st, err)
+	}
+}
+
+// TestRunSettings checks what wins: flags, then the file, then the default.
+func TestRunSettings(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.yaml")
+	text := "state: /from/file\nlisten: 127.0.0.1:9\nmemory_budget_mib: 512\nonnxruntime: /lib.so\nlog: {level: debug}\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := &app{out: os.Stdout, err: os.Stderr}
+	cmd := a.runCommand()
+	var got *runFlags
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		got = &runFlags{config: path}
+		for name, to := range map[string]*string{"state": &got.State, "listen": &got.Listen, "socket": &got.Socket, "log-level": &got.Log.Level, "log-format": &got.Log.Format} {
+			*to = cmd.Flag(name).Value.String()
+		}
+		return got.merge(cmd)
+	}
+	cmd.SetArgs([]string{"--listen", "127.0.0.1:1", "--config", path})
+	if err := cmd.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string][2]string{
+		"state": {got.State, "/from/file"}, "listen": {got.Listen, "127.0.0.1:1"}, "socket": {got.Socket, ""},
+		"log level": {got.Log.Level, "debug"}, "log format": {got.Log.Format, "text"}, "library": {got.OnnxRuntime, "/lib.so"},
+	} {
+		if c[0] != c[1] {
+			t.Errorf("%s is %q, want %q", name, c[0], c[1])
+		}
+	}
+	if got.MemoryBudgetMiB != 512 {
+		t.Errorf("memory budget %d, want 512", got.MemoryBudgetMiB)
+	}
+}
+
+func TestClockIsDoubted(t *testing.T) {
+	if c := checkClock(time.Unix(0, 0)); c.Result != checkWarning || c.Next == "" {
+		t.Errorf("1970: %+v", c)
+	}
+	if c := checkClock(time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)); c.Result != checkOK {
+		t.Errorf("2026: %+v", c)
+	}
+}
