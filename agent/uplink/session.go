@@ -229,7 +229,7 @@ func (s *session) ack(a *protocol.Ack) {
 	}
 	s.flow.ack(a, time.Now())
 	if err := s.u.cfg.Outbox.Ack(a); err != nil {
-		s.u.log.Error("acknowledgement could not be kept", "error", err)
+		s.u.log.Debug("acknowledgement could not be kept", "error", err) // the same
 	}
 	s.pump()
 }
@@ -244,7 +244,7 @@ func (s *session) pump() {
 	}
 	records, err := s.u.cfg.Outbox.Send(protocol.MaxSent)
 	if err != nil {
-		s.u.log.Error("outbox could not number records", "error", err)
+		s.u.log.Debug("outbox could not number records", "error", err) // the outbox logs it, once
 	}
 	for _, r := range s.flow.due(records, time.Now()) {
 		s.send(&protocol.Up{Body: &protocol.Up_Record{Record: r}})

@@ -44,13 +44,12 @@ func (i *Ingest) follow(ctx context.Context, from uint64, fn func(followed) erro
 		return fmt.Errorf("follow the uplink stream: %w", err)
 	}
 	defer messages.Stop()
-	defer context.AfterFunc(ctx, messages.Stop)()
 	return drain(ctx, messages, max(1, from), fn)
 }
 
 func drain(ctx context.Context, messages jetstream.MessagesContext, next uint64, fn func(followed) error) error {
 	for {
-		msg, err := messages.Next()
+		msg, err := messages.Next(jetstream.NextContext(ctx))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -14,6 +14,7 @@ import (
 	"hash/crc32"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -88,6 +89,7 @@ type Ingest struct {
 	done    sync.WaitGroup
 	stop    sync.Once
 	stats   counters
+	failing atomic.Bool // the last append failed
 }
 
 // Start makes the stream where it is not there, subscribes and begins to take.

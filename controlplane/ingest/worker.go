@@ -70,6 +70,7 @@ type device struct {
 	dirty      bool
 	limit      *rate.Limiter
 	connection string // that presence speaks of
+	babbles    bool   // its last message was malformed
 }
 
 func newWorker(i *Ingest) *worker {
@@ -122,14 +123,27 @@ func (w *worker) handle(m incoming) {
 	} else {
 		err = w.up(ctx, d, m.data)
 	}
+	w.note(d, err)
+}
+
+// note counts what went wrong and logs the first of a row and the recovery only.
+func (w *worker) note(d *device, err error) {
+	malformed := errors.Is(err, ErrMalformed)
 	switch {
-	case errors.Is(err, ErrMalformed):
+	case malformed:
 		w.ingest.stats.malformed.Add(1)
-		w.ingest.log.Warn("message refused", "device", d.name, "error", err)
+		if !d.babbles {
+			w.ingest.log.Warn("message refused", "device", d.name, "error", err)
+		}
 	case err != nil:
 		w.ingest.stats.failed.Add(1)
-		w.ingest.log.Error("message could not be stored, the device will send it again", "device", d.name, "error", err)
+		if !w.ingest.failing.Swap(true) {
+			w.ingest.log.Error("messages cannot be stored, devices will send them again: look at the disk of the control plane", "device", d.name, "error", err)
+		}
+	case w.ingest.failing.Swap(false):
+		w.ingest.log.Info("messages are stored again")
 	}
+	d.babbles = malformed
 }
 
 // presence is for display only [P-3.4].
