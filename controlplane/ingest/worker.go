@@ -140,8 +140,6 @@ func (w *worker) note(d *device, err error) {
 		if !w.ingest.failing.Swap(true) {
 			w.ingest.log.Error("messages cannot be stored, devices will send them again: look at the disk of the control plane", "device", d.name, "error", err)
 		}
-	case w.ingest.failing.Swap(false):
-		w.ingest.log.Info("messages are stored again")
 	}
 	d.babbles = malformed
 }
@@ -271,6 +269,9 @@ func (w *worker) store(ctx context.Context, d *device, after Cursor, a *protocol
 
 func (w *worker) count(d *device, a *protocol.Accepted) {
 	w.ingest.stats.stored.Add(1)
+	if w.ingest.failing.Swap(false) {
+		w.ingest.log.Info("messages are stored again")
+	}
 	if a.GetRefused() != "" {
 		w.ingest.stats.refused.Add(1)
 		w.ingest.log.Warn("record counted as lost", "device", d.name, "reason", a.GetRefused(), "rows", a.GetLost().GetRows(), "labels", a.GetLost().GetLabels())
