@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/vedette-edge/vedette/agent/host"
@@ -69,8 +70,8 @@ func New(cfg Config) (*Agent, error) {
 // Close releases what New opened. Call it after Run has returned.
 func (a *Agent) Close() error {
 	var errs []error
-	for i := len(a.opened) - 1; i >= 0; i-- {
-		errs = append(errs, a.opened[i].Close())
+	for _, c := range slices.Backward(a.opened) {
+		errs = append(errs, c.Close())
 	}
 	a.opened = nil
 	return errors.Join(errs...)

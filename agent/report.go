@@ -27,9 +27,9 @@ func (a *Agent) report() *protocol.Report {
 	r := &protocol.Report{
 		Generation:    a.updater.Held().GetGeneration(),
 		Models:        a.updater.States(),
-		OutboxBytes:   uint64(max(stats.Bytes, 0)),   //nolint:gosec // not negative
-		OutboxPending: uint64(max(stats.Pending, 0)), //nolint:gosec // not negative
-		OutboxSent:    uint64(max(stats.Sent, 0)),    //nolint:gosec // not negative
+		OutboxBytes:   uint64(max(stats.Bytes, 0)),
+		OutboxPending: uint64(max(stats.Pending, 0)),
+		OutboxSent:    uint64(max(stats.Sent, 0)),
 		RssBytes:      host.RSS(),
 	}
 	if disk, err := host.Disk(a.cfg.State); err == nil {

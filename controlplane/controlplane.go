@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -102,8 +103,8 @@ func (s *Server) Start(ctx context.Context) error {
 // Stop ends what Start began. What has not ended when ctx does is cut off.
 func (s *Server) Stop(ctx context.Context) error {
 	var errs []error
-	for i := len(s.undo) - 1; i >= 0; i-- {
-		errs = append(errs, s.undo[i](ctx))
+	for _, undo := range slices.Backward(s.undo) {
+		errs = append(errs, undo(ctx))
 	}
 	s.undo = nil
 	return errors.Join(errs...)

@@ -38,7 +38,8 @@ func (s *Server) watchRelease(ctx context.Context, v registry.Version) error {
 	if err != nil {
 		return err
 	}
-	return s.monitor.SetRelease(drift.Release{Digest: v.Digest, Model: v.Model, Version: v.Target.Version, Sequence: v.Sequence}, b)
+	t := v.Target
+	return s.monitor.SetRelease(drift.Release{Digest: t.Digest, Model: t.Model, Version: t.Version, Sequence: t.Sequence}, b)
 }
 
 // onModels takes in that versions were published or changed their stage. The

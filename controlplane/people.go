@@ -48,8 +48,8 @@ func (s *Server) storage(context.Context) (operator.Storage, error) {
 		return operator.Storage{}, fmt.Errorf("measure disk of %s: %w", s.cfg.Data, err)
 	}
 	return operator.Storage{
-		BlobBytes:     uint64(max(s.blobs.Total(), 0)),          //nolint:gosec // not negative
-		DiskFreeBytes: disk.Bavail * uint64(max(disk.Bsize, 0)), //nolint:gosec // not negative
+		BlobBytes:     uint64(max(s.blobs.Total(), 0)),
+		DiskFreeBytes: disk.Bavail * uint64(max(disk.Bsize, 0)),
 	}, nil
 }
 

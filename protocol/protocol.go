@@ -28,8 +28,14 @@ const (
 	// MaxSent is how many numbered records may wait for their acknowledgement.
 	// It bounds what a reconnect repeats and the space reserved for it.
 	MaxSent = 32
-	// EpochSize and ChainSize are lengths in bytes.
-	EpochSize, ChainSize, BootSize, DigestSize = 16, 8, 16, sha256.Size
+)
+
+// Lengths of binary fields in bytes.
+const (
+	EpochSize  = 16
+	ChainSize  = 8
+	BootSize   = 16
+	DigestSize = sha256.Size
 )
 
 // Topics of the wire [P-1], MQTT spelling. The same with '.' for '/' are the

@@ -51,7 +51,7 @@ func newCamera(device, url string, images []image, p Pace) *camera {
 		device: device, url: url, images: images,
 		batch: p.Batch, every: p.Every, delay: p.LabelDelay,
 		http: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 4}},
-		lens: clear, resumed: make(chan struct{}),
+		lens: unclouded, resumed: make(chan struct{}),
 		counts: tally{Rows: map[string]uint64{}, Correct: map[string]uint64{}},
 	}
 }
@@ -212,7 +212,7 @@ func (c *camera) post(ctx context.Context, path string, body, answer any) error 
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end or given up
+	defer resp.Body.Close()
 	got, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
 		return err

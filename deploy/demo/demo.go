@@ -19,7 +19,7 @@ type Options struct {
 	Dir string
 	// HTTP is where the dashboard listens, "host:port"; empty for a free port.
 	HTTP string
-	// Pace of the story; DemoPace when zero.
+	// Pace of the story; TwoMinutes() when zero.
 	Pace Pace
 	// Kill adds power cuts: agents and the control plane are killed on the way
 	// and started again.
@@ -43,9 +43,9 @@ type Pace struct {
 	Cut                      time.Duration // how long a site's link is down
 }
 
-// DemoPace tells the story in about two minutes on two cores: every camera has
+// TwoMinutes tells the story in about two minutes on two cores: every camera has
 // shown all 540 images once after nine seconds.
-func DemoPace() Pace {
+func TwoMinutes() Pace {
 	return Pace{
 		Batch: 10, Every: 160 * time.Millisecond, LabelDelay: 2 * time.Second,
 		Window: 4 * time.Second, Snapshot: 2 * time.Second, Report: 2 * time.Second,
@@ -76,7 +76,7 @@ var ErrFailed = errors.New("the demo did not go as it should")
 // Run tells the story. The result is complete up to the step that failed.
 func Run(ctx context.Context, opts Options) (*Result, error) {
 	if opts.Pace == (Pace{}) {
-		opts.Pace = DemoPace()
+		opts.Pace = TwoMinutes()
 	}
 	if opts.Log == nil {
 		opts.Log = io.Discard

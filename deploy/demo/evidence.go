@@ -109,22 +109,6 @@ func (p *plant) accuracy(ctx context.Context, version, site string, since time.T
 	return float64(correct) / float64(labels), labels, nil
 }
 
-// cohort finds the verdict on a site under a version.
-func (p *plant) cohort(ctx context.Context, version, site string) (operator.CohortDrift, error) {
-	d, err := p.client.Drift(ctx, model)
-	if err != nil {
-		return operator.CohortDrift{}, err
-	}
-	for _, r := range d.Releases {
-		for _, c := range r.Cohorts {
-			if r.Version == version && c.Cohort == site {
-				return c, nil
-			}
-		}
-	}
-	return operator.CohortDrift{}, fmt.Errorf("nothing is known of version %s at site %s", version, site)
-}
-
 // alarm finds a raised alarm.
 func (p *plant) alarm(ctx context.Context, kind string, about func(operator.Alarm) bool) (operator.Alarm, error) {
 	page, err := p.client.Alarms(ctx, operator.AlarmQuery{Model: model})

@@ -62,7 +62,7 @@ func parse(row []string) (image, error) {
 // lens is what stands between the meter and the sensor.
 type lens func(image) image
 
-func clear(img image) image { return img }
+func unclouded(img image) image { return img }
 
 // faded is an ageing lens: blur, half the contrast, haze. It computes what
 // train.py's fade computes, to the bit: every intermediate value is a multiple

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,9 @@ import (
 
 // stopWithin is how long a program may take to end when asked to.
 const stopWithin = 15 * time.Second
+
+// errEnded stands for a program's end without an error.
+var errEnded = errors.New("it said nothing was wrong")
 
 // process is one program of Vedette that the demo started.
 type process struct {
@@ -31,8 +35,8 @@ func start(dir, name, binary string, args ...string) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log of %s: %w", name, err)
 	}
-	defer out.Close() //nolint:errcheck // the child holds its own copy
-	//nolint:gosec,noctx // the demo's own programs; they outlive the context that cancels, to be stopped in order
+	defer out.Close() // the child holds its own copy
+	//nolint:noctx // they outlive the context that cancels, to be stopped in order
 	cmd := exec.Command(binary, args...)
 	cmd.Stdout, cmd.Stderr = out, out
 	// A group of its own, so that Ctrl-C reaches the demo alone, and an end
@@ -68,7 +72,7 @@ func (p *process) stop() error {
 func (p *process) died() error {
 	select {
 	case <-p.done:
-		return fmt.Errorf("%s ended by itself (%v):\n%s", p.name, p.err, tail(p.log))
+		return fmt.Errorf("%s ended by itself: %w\n%s", p.name, cmp.Or(p.err, errEnded), tail(p.log))
 	default:
 		return nil
 	}
@@ -77,7 +81,7 @@ func (p *process) died() error {
 // tail is the last kilobytes of a log, for an error message.
 func tail(path string) string {
 	const most = 4 << 10
-	b, err := os.ReadFile(path) //nolint:gosec // a log this program named
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
 	}
@@ -90,11 +94,10 @@ func tail(path string) string {
 // call runs a program to its end and returns what it printed. Its error holds
 // what it wrote to standard error.
 func call(ctx context.Context, env []string, binary string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, binary, args...) //nolint:gosec // the demo's own programs
+	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.Output()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return out, fmt.Errorf("%s %s: %w: %s", filepath.Base(binary), strings.Join(args, " "), err, strings.TrimSpace(string(exit.Stderr)))
 	}
 	if err != nil {
