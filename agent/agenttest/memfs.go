@@ -42,6 +42,7 @@ type MemFS struct {
 	ops  int // operations so far
 	cut  int // operation at which the power goes, 0 for never
 	off  bool
+	gone chan struct{} // closed when the power goes
 }
 
 var _ slots.FS = (*MemFS)(nil)
@@ -68,7 +69,21 @@ func newDir() *node {
 }
 
 // NewMemFS is an empty file system.
-func NewMemFS() *MemFS { return &MemFS{root: newDir()} }
+func NewMemFS() *MemFS { return &MemFS{root: newDir(), gone: make(chan struct{})} }
+
+// Cut is closed when the power goes. Reboot makes a new one.
+func (m *MemFS) Cut() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.gone
+}
+
+func (m *MemFS) powerOff() {
+	if !m.off {
+		m.off = true
+		close(m.gone)
+	}
+}
 
 // CutAt makes the power go at operation n from now, the first being 1. A write
 // that is cut may still reach the disk, a sync does not happen.
@@ -96,7 +111,7 @@ func (m *MemFS) Off() bool {
 func (m *MemFS) CutNow() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.off = true
+	m.powerOff()
 }
 
 // Reboot gives the power back. What was not synced is kept, dropped or torn;
@@ -105,7 +120,7 @@ func (m *MemFS) Reboot(loss Loss, rnd *rand.Rand) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.root.crash(loss, rnd, map[*node]bool{})
-	m.off, m.cut = false, 0
+	m.off, m.cut, m.gone = false, 0, make(chan struct{})
 }
 
 func (n *node) crash(loss Loss, rnd *rand.Rand, seen map[*node]bool) {
@@ -178,7 +193,7 @@ func (m *MemFS) begin() (last bool, err error) {
 	}
 	m.ops++
 	if m.ops == m.cut {
-		m.off = true
+		m.powerOff()
 		return true, nil
 	}
 	return false, nil

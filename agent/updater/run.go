@@ -52,10 +52,11 @@ func (u *Updater) Run(ctx context.Context) error {
 // wake is when something is due next.
 func (u *Updater) wake(next time.Time) time.Time {
 	for _, m := range u.models {
-		if at, ok := m.machine.Wake(u.cfg.Limits); ok && at.Before(next) {
-			next = at
+		at, ok := m.machine.Wake(u.cfg.Limits)
+		if len(m.backlog) > 0 { // deadlines wait too: they could not be journaled either
+			at, ok = m.again, true
 		}
-		if at := time.Now().Add(journalRetry); len(m.backlog) > 0 && at.Before(next) {
+		if ok && at.Before(next) {
 			next = at
 		}
 	}
@@ -144,7 +145,9 @@ func (u *Updater) tick(ctx context.Context) {
 	now := time.Now()
 	for _, name := range u.names() {
 		m := u.models[name]
-		u.drain(ctx, m)
+		if len(m.backlog) > 0 && !now.Before(m.again) {
+			u.drain(ctx, m)
+		}
 		if at, ok := m.machine.Wake(u.cfg.Limits); ok && !now.Before(at) && len(m.backlog) == 0 {
 			u.step(ctx, m, update.Tick{})
 		}
@@ -172,19 +175,38 @@ func (u *Updater) hung(ctx context.Context, a ask) error {
 	return u.take(ctx, m, update.Hung{Release: a.release})
 }
 
-// step takes an event, or keeps it until the journal can be written again.
+// step takes an event, or keeps it until the journal can be written again. Of
+// two wishes kept, only the newer one counts.
 func (u *Updater) step(ctx context.Context, m *model, e update.Event) {
+	_, wish := e.(update.Desired)
+	n := len(m.backlog)
+	if n == 0 {
+		m.backlog = append(m.backlog, e)
+		u.drain(ctx, m)
+		return
+	}
+	if _, same := m.backlog[n-1].(update.Desired); wish && same {
+		m.backlog[n-1] = e
+		return
+	}
 	m.backlog = append(m.backlog, e)
-	u.drain(ctx, m)
 }
 
+// drain takes what was kept, until the journal fails.
 func (u *Updater) drain(ctx context.Context, m *model) {
 	for len(m.backlog) > 0 {
 		if err := u.take(ctx, m, m.backlog[0]); err != nil {
-			u.cfg.Log.Error("update waits for the journal", "model", m.name, "error", err)
+			if m.again.IsZero() {
+				u.cfg.Log.Error("update waits for the journal", "model", m.name, "error", err)
+			}
+			m.again = time.Now().Add(journalRetry)
 			return
 		}
 		m.backlog = m.backlog[1:]
+	}
+	if !m.again.IsZero() {
+		u.cfg.Log.Info("journal can be written again", "model", m.name)
+		m.again = time.Time{}
 	}
 }
 

@@ -112,6 +112,7 @@ type model struct {
 
 	written  []byte         // last journal entry, but for its clocks
 	backlog  []update.Event // not yet taken because the journal cannot be written
+	again    time.Time      // when to try that again
 	manifest atomic.Pointer[release.Manifest]
 }
 
