@@ -8,8 +8,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
+// envProgram makes this test program the agent, for tests that start it.
+const envProgram = "VEDETTE_AGENT_PROGRAM"
+
 // TestMain lets scripts call the program under its name.
 func TestMain(m *testing.M) {
+	if os.Getenv(envProgram) != "" {
+		main()
+	}
 	testscript.Main(m, map[string]func(){"vedette-agent": main})
 }
 
