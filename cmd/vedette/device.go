@@ -379,7 +379,7 @@ func (a *app) createEnrolToken(ctx context.Context, c operator.EnrolTokenCreate,
 		Token string         `json:"token"`
 		Root  release.Digest `json:"root"`
 	}{secret.EnrolToken, text, pin}
-	a.remark("token %s, good until %s for %d devices; run on the device: vedette-agent enrol --token …", secret.ID, timeText(secret.Expires), secret.Uses)
+	a.remark("token %s, good until %s for %d devices; run on the device: vedette-agent enrol TOKEN", secret.ID, timeText(secret.Expires), secret.Uses)
 	return a.print(result, func(w io.Writer) { fmt.Fprintln(w, text) })
 }
 

@@ -127,7 +127,7 @@ func features(score *drift.Score) []string {
 func cohortDrift(c *drift.CohortScore) operator.CohortDrift {
 	return operator.CohortDrift{
 		Cohort: c.Cohort, Verdict: operator.Verdict(c.Verdict), Text: cohortText(c), Rows: c.Rows,
-		From: fromMS(c.FromMS), To: fromMS(c.ToMS), MaxPSI: c.Training.MaxPSI, Drifted: c.Drifted,
+		From: fromMS(c.FromMS), To: fromMS(c.ToMS), MaxPSI: c.Training.MaxPSI, Condition: c.Training.Condition, Drifted: c.Drifted,
 		Cells: cells(&c.Training, nil), Accuracy: accuracy(&c.Accuracy), Devices: []operator.DeviceDrift{},
 	}
 }
@@ -146,7 +146,7 @@ func cohortText(c *drift.CohortScore) string {
 func deviceDrift(ref operator.ReleaseRef, d *drift.DeviceScore) operator.DeviceDrift {
 	return operator.DeviceDrift{
 		ReleaseRef: ref, Device: d.Device, Cohort: d.Cohort, Verdict: operator.Verdict(d.Verdict), Text: deviceText(d),
-		Rows: d.Rows, MaxPSI: d.Training.MaxPSI, Cells: cells(&d.Training, d.Neighbours),
+		Rows: d.Rows, MaxPSI: d.Training.MaxPSI, Condition: d.Training.Condition, Cells: cells(&d.Training, d.Neighbours),
 	}
 }
 

@@ -41,17 +41,18 @@ type DriftRelease struct {
 
 // CohortDrift is one cohort of devices, by default one site.
 type CohortDrift struct {
-	Cohort   string        `json:"cohort"` // empty: devices without the label
-	Verdict  Verdict       `json:"verdict"`
-	Text     string        `json:"text,omitempty"` // what the verdict means, for people
-	Rows     uint64        `json:"rows"`           // in the windows judged
-	From     time.Time     `json:"from,omitzero"`
-	To       time.Time     `json:"to,omitzero"`
-	MaxPSI   float64       `json:"max_psi"` // against training, over features with enough rows
-	Drifted  int           `json:"drifted"` // devices that are themselves apart from training
-	Cells    []DriftCell   `json:"cells"`
-	Accuracy Accuracy      `json:"accuracy"`
-	Devices  []DeviceDrift `json:"devices"`
+	Cohort    string        `json:"cohort"` // empty: devices without the label
+	Verdict   Verdict       `json:"verdict"`
+	Text      string        `json:"text,omitempty"` // what the verdict means, for people
+	Rows      uint64        `json:"rows"`           // in the windows judged
+	From      time.Time     `json:"from,omitzero"`
+	To        time.Time     `json:"to,omitzero"`
+	MaxPSI    float64       `json:"max_psi"`             // against training, over features with enough rows
+	Condition string        `json:"condition,omitempty"` // of the training data that is nearest, where the baseline knows several
+	Drifted   int           `json:"drifted"`             // devices that are themselves apart from training
+	Cells     []DriftCell   `json:"cells"`
+	Accuracy  Accuracy      `json:"accuracy"`
+	Devices   []DeviceDrift `json:"devices"`
 }
 
 // Accuracy is what labels say, with an interval that holds however often one looks.
@@ -69,13 +70,14 @@ type Accuracy struct {
 type DeviceDrift struct {
 	ReleaseRef
 
-	Device  string      `json:"device"`
-	Cohort  string      `json:"cohort,omitempty"`
-	Verdict Verdict     `json:"verdict"`
-	Text    string      `json:"text,omitempty"`
-	Rows    uint64      `json:"rows"`
-	MaxPSI  float64     `json:"max_psi"` // against training
-	Cells   []DriftCell `json:"cells"`
+	Device    string      `json:"device"`
+	Cohort    string      `json:"cohort,omitempty"`
+	Verdict   Verdict     `json:"verdict"`
+	Text      string      `json:"text,omitempty"`
+	Rows      uint64      `json:"rows"`
+	MaxPSI    float64     `json:"max_psi"`             // against training
+	Condition string      `json:"condition,omitempty"` // of the training data that is nearest
+	Cells     []DriftCell `json:"cells"`
 }
 
 // DriftCell is one feature or output of one device or cohort, compared with

@@ -1,0 +1,93 @@
+package api
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vedette-edge/vedette/controlplane/rollout"
+	"github.com/vedette-edge/vedette/controlplane/runner"
+	"github.com/vedette-edge/vedette/protocol/operator"
+	"github.com/vedette-edge/vedette/protocol/release"
+)
+
+// view is a rollout with one open wave and a pending one.
+func view(id string, status rollout.Status) runner.View {
+	soak := release.Duration(time.Minute)
+	return runner.View{
+		State: &rollout.State{
+			ID: id, Spec: rollout.Spec{Model: "digits", Version: "2", Release: second, Waves: []rollout.WaveSpec{{Name: "canary", Count: 1, Soak: &soak}, {Percent: 100}}},
+			Header: rollout.Header{Status: status, Created: now, Wave: 1, Cause: "because", Creator: "ann"},
+			Waves:  []rollout.Wave{{State: rollout.WaveOpen, Planned: 1, Gates: []rollout.GateResult{{Gate: rollout.Install, Result: rollout.GatePass}}}, {State: rollout.WavePending}},
+			Devices: map[string]rollout.Device{
+				"cam-b1": {State: rollout.DeviceHealthy, Wave: 1, Site: "b"}, "cam-b2": {State: rollout.DeviceRefused, Wave: 1, Code: "golden_mismatch"},
+				"cam-a1": {State: rollout.DeviceWaiting, Control: true},
+			},
+		},
+		Revision: 12, Actions: []rollout.Action{rollout.Stop}, Gates: []rollout.GateResult{{Gate: rollout.Errors, Text: "0 of 5"}},
+		Timeline: []runner.Entry{
+			{Seq: 10, Kind: runner.KindCreated, Actor: "ann"},
+			{Seq: 11, Kind: runner.KindStep, Actor: runner.Actor, Changes: []rollout.Change{
+				{Subject: rollout.SubjectWave, Wave: 1, To: "open", Why: "first"}, {Subject: rollout.SubjectDevices, To: "offered", Why: "wave 1", Devices: []string{"cam-b1"}},
+			}},
+		},
+	}
+}
+
+func TestRollouts(t *testing.T) {
+	w := newWorld()
+	older := view("digits-1-1", rollout.StatusCompleted)
+	older.State.Header.Created = now.Add(-time.Hour)
+	w.rollouts = []runner.View{older, view("digits-2-1", rollout.StatusRunning)}
+	s := w.service()
+	page, err := s.Rollouts(t.Context(), operator.RolloutQuery{})
+	if err != nil || page.Total != 2 || page.Items[0].ID != "digits-2-1" || page.Items[0].Counts["healthy"] != 1 || page.Items[1].Ended != older.State.Header.Since {
+		t.Errorf("got %+v, %v", page, err)
+	}
+	if page, err = s.Rollouts(t.Context(), operator.RolloutQuery{Active: true}); err != nil || page.Total != 1 {
+		t.Errorf("active: got %+v, %v", page, err)
+	}
+	r, err := s.Rollout(t.Context(), "digits-2-1")
+	if err != nil || len(r.WaveList) != 2 || !slices.Equal(r.Control, []string{"cam-a1"}) || !slices.Equal(r.Waiting, []string{"cam-a1"}) || !slices.Equal(r.Actions, []string{"pause"}) {
+		t.Fatalf("got %+v, %v", r, err)
+	}
+	wave := r.WaveList[0]
+	if wave.Name != "canary" || wave.Number != 1 || len(wave.Devices) != 2 || wave.Devices[1].Code != "golden_mismatch" || wave.Devices[1].Presence != operator.Offline || len(wave.Gates) != 1 {
+		t.Errorf("got %+v", wave)
+	}
+	if r.Timeline[0].Seq != 11 || r.Timeline[0].Text != "wave 1 open: first; cam-b1 offered: wave 1" || r.Timeline[1].Text != "created" {
+		t.Errorf("got %+v", r.Timeline)
+	}
+	e, err := s.ExplainRollout(t.Context(), "digits-2-1")
+	if err != nil || e.Summary != "waits" || len(e.Waiting) != 1 || e.Decisions[0].Seq != 10 || len(e.Gates) != 1 {
+		t.Errorf("got %+v, %v", e, err)
+	}
+	p, err := s.PlanRollout(t.Context(), operator.RolloutSpec{Model: "digits"})
+	if err != nil || p.Spec.Model != "digits" || p.Waves[0].Devices[0] != "cam-a1" || p.Waves[0].Detectable[0].Kind != "errors" {
+		t.Errorf("got %+v, %v", p, err)
+	}
+}
+
+// A field that is added to one side and not the other would be lost unseen.
+func TestSpecsTranslateWholly(t *testing.T) {
+	soak, limit := release.Duration(time.Minute), 0.5
+	want := operator.RolloutSpec{
+		Model: "digits", Version: "2", Selector: "site=b",
+		Waves:   []operator.WaveSpec{{Name: "n", Count: 1, Percent: 2, Soak: &soak, Quorum: 0.5, Lateness: soak, Approval: true}},
+		Control: &limit, Gates: []operator.GateSpec{{Kind: "errors", Limit: &limit, Min: 3, Inconclusive: "hold", Off: true}},
+		Budget: 4, OnFailure: operator.OnFailureRevert, Approval: true, DeviceDeadline: soak, DecisionDeadline: soak, Deadline: soak,
+	}
+	for name, value := range reflect.ValueOf(want).Fields() {
+		if value.IsZero() {
+			t.Errorf("field %s is not part of this test", name.Name)
+		}
+	}
+	if got := rolloutSpec(specOf(want)); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	engine := reflect.TypeFor[rollout.Spec]().NumField() - 1 // Release is filled in by the server
+	if got := reflect.TypeFor[operator.RolloutSpec]().NumField(); got != engine {
+		t.Errorf("the API's spec has %d fields, the engine's %d", got, engine)
+	}
+}
