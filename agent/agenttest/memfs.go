@@ -28,7 +28,7 @@ type Loss int
 const (
 	Keep Loss = iota // they had all reached the disk
 	Drop             // none had
-	Tear             // some had: a prefix of each file's and each folder's changes, and zeros for data
+	Tear             // some had: any of a folder's changes, some blocks of a file, and zeros for others
 )
 
 func (l Loss) String() string { return [...]string{"keep", "drop", "tear"}[l] }
@@ -133,17 +133,11 @@ func (n *node) crash(loss Loss, rnd *rand.Rand, seen map[*node]bool) {
 		n.durable = n.data
 		return
 	}
-	kept := 0
-	switch loss {
-	case Keep:
-		kept = len(n.pending)
-	case Drop:
-	case Tear:
-		kept = rnd.IntN(len(n.pending) + 1)
-	}
 	n.entries = maps.Clone(n.synced)
-	for _, c := range n.pending[:kept] {
-		c.apply(n.entries)
+	for _, c := range n.pending {
+		if loss == Keep || (loss == Tear && rnd.IntN(2) == 0) {
+			c.apply(n.entries)
+		}
 	}
 	n.synced, n.pending = maps.Clone(n.entries), nil
 	for _, name := range slices.Sorted(maps.Keys(n.entries)) { // in order, so that a seed means one outcome

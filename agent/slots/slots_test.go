@@ -358,3 +358,52 @@ func TestRecordIsBounded(t *testing.T) {
 		t.Errorf("no record: %v", err)
 	}
 }
+
+// Whatever a cut during the whole way of a release leaves, every slot that only
+// verified releases reach holds a whole one.
+func TestSlotsNeverNameWhatIsNotWhole(t *testing.T) {
+	a, b := bundle(t, "a"), bundle(t, "b")
+	life := func(fsys *agenttest.MemFS, s *slots.Slots) error {
+		dir, err := s.Stage("meter", b.Manifest)
+		if err != nil {
+			return err
+		}
+		if err := agenttest.NewPuller(fsys, b).Fetch(t.Context(), b.Manifest, dir, func(int64, int64) {}); err != nil {
+			return err
+		}
+		return errors.Join(s.Verify("meter", b.Digest), s.Activate("meter", b.Digest))
+	}
+	cuts := 0
+	for k := 1; ; k++ {
+		var err error
+		for seed := range uint64(30) {
+			fsys := agenttest.NewMemFS()
+			s := open(t, fsys)
+			activate(t, fsys, s, a)
+			fsys.CutAt(k)
+			err = life(fsys, s)
+			fsys.CutNow()
+			fsys.Reboot(agenttest.Tear, rand.New(rand.NewPCG(seed, uint64(k))))
+			s = open(t, fsys)
+			set := s.Get("meter")
+			for _, slot := range []slots.Slot{set.Trial, set.Active, set.Previous} {
+				if slot.Empty() {
+					continue
+				}
+				if err := s.Check("meter", slot.Release); err != nil {
+					t.Errorf("cut at %d, seed %d: %v", k, seed, err)
+				}
+			}
+			if set.Active.Empty() {
+				t.Errorf("cut at %d, seed %d: nothing is active", k, seed)
+			}
+			cuts++
+		}
+		if err == nil {
+			break
+		}
+	}
+	if cuts < 1000 {
+		t.Errorf("only %d cuts", cuts)
+	}
+}

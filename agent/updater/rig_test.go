@@ -246,11 +246,15 @@ type engine struct {
 	fs   *agenttest.MemFS
 	fail func(context.Context, infer.Release) error
 
-	mu      sync.Mutex // guards serving
+	mu      sync.Mutex // guards serving and loads
 	serving map[string]release.Digest
+	loads   []release.Digest // asked for, in order
 }
 
 func (e *engine) Activate(ctx context.Context, r infer.Release) error {
+	e.mu.Lock()
+	e.loads = append(e.loads, r.Digest)
+	e.mu.Unlock()
 	if err := e.fail(ctx, r); err != nil {
 		return err
 	}

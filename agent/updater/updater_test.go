@@ -179,6 +179,9 @@ func TestHungCallIsJournaledAtOnce(t *testing.T) {
 		if got := r.engine.now("meter"); got != v1.Digest {
 			t.Errorf("%s serves, want v1", versionOf(got))
 		}
+		if got := r.engine.loads; len(got) != 1 {
+			t.Errorf("the start loaded %d releases, want the one before the hung one alone", len(got))
+		}
 		if err := r.updater.Hung(t.Context(), "nobody", v2.Digest); err == nil {
 			t.Error("a hung call of an unknown model was noted")
 		}
