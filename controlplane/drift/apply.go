@@ -1,6 +1,7 @@
 package drift
 
 import (
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -70,8 +71,8 @@ func (m *Monitor) Apply(seq uint64, a *protocol.Accepted) {
 	}
 }
 
-// bodyOf decodes a record's body, nil when there is none. What does not decode
-// was refused by ingest and is not in the stream.
+// bodyOf decodes a record's body, nil when there is none: a skip has none, and
+// ingest leaves out the body of a record that it refused and counts as lost.
 func bodyOf(a *protocol.Accepted) *protocol.Body {
 	data := a.GetRecord().GetBody()
 	if len(data) == 0 {
@@ -93,6 +94,9 @@ func (s *deviceState) take(seq uint64, a *protocol.Accepted, e *protocol.Event) 
 	if a.GetCloned() && !s.Lost.Cloned {
 		s.Lost.Cloned, changed = true, true
 	}
+	if endsUncertain(a) && !s.Lost.UnknownLoss {
+		s.Lost.UnknownLoss, changed = true, true
+	}
 	if a.GetLostRecords() > 0 || a.GetLost() != nil {
 		s.lose(a.GetLostRecords(), a.GetLost())
 		changed = true
@@ -103,6 +107,12 @@ func (s *deviceState) take(seq uint64, a *protocol.Accepted, e *protocol.Event) 
 		changed = true
 	}
 	return changed
+}
+
+// endsUncertain tells whether a hello leaves open what was counted in one of
+// the device's epochs [P-4.12].
+func endsUncertain(a *protocol.Accepted) bool {
+	return len(a.GetAbandoned()) > 0 || slices.ContainsFunc(a.GetHello().GetEpochs(), (*protocol.Epoch).GetUncertain)
 }
 
 func (s *deviceState) lose(records uint64, t *protocol.Tally) {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -165,6 +166,48 @@ func TestTotalsAreWhatWasSent(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+}
+
+// What a device cannot prove is shown as uncertain, for good: nothing it says
+// later takes the mark away, and a restart keeps it.
+func TestWhatCannotBeProvenIsUncertain(t *testing.T) {
+	epochs := func(uncertain ...bool) *protocol.Accepted {
+		a := hello(1, 1000, start.UnixMilli())
+		for _, u := range uncertain {
+			e := &protocol.Epoch{Uncertain: u}
+			a.GetHello().Epochs = append(a.GetHello().Epochs, e)
+		}
+		return a
+	}
+	abandoned := epochs(false)
+	abandoned.Abandoned = [][]byte{bytes16(9)}
+	for _, tt := range []struct {
+		name  string
+		hello *protocol.Accepted
+		want  bool
+	}{
+		{"a hello without epochs", epochs(), false},
+		{"every epoch is certain", epochs(false, false), false},
+		{"one epoch is uncertain", epochs(false, true), true},
+		{"an epoch was abandoned", abandoned, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := fresh(t)
+			m.Apply(1, tt.hello)
+			m.Apply(2, epochs(false))
+			records := m.Dirty()
+			restarted := fresh(t)
+			if err := restarted.Load(records); err != nil {
+				t.Fatal(err)
+			}
+			for what, m := range map[string]*Monitor{"folded": m, "loaded": restarted} {
+				got := slices.ContainsFunc(m.Totals(), func(x Total) bool { return x.Device == "dev-0" && x.UnknownLoss })
+				if got != tt.want {
+					t.Errorf("%s: unknown loss %v, want %v", what, got, tt.want)
+				}
+			}
+		})
 	}
 }
 
