@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/vedette-edge/vedette/controlplane/access"
 	"github.com/vedette-edge/vedette/controlplane/drift"
 )
 
@@ -58,6 +59,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MQTT == "" {
 		c.MQTT = DefaultMQTT
+	}
+	if len(c.Hosts) == 0 {
+		c.Hosts = access.DefaultHosts()
 	}
 	if c.EvaluateEvery <= 0 {
 		c.EvaluateEvery = DefaultEvaluate
