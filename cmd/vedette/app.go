@@ -65,9 +65,9 @@ func (a *app) check() error {
 // json says whether output is for programs.
 func (a *app) json() bool { return a.output == outputJSON }
 
-// terminal says whether errors and progress are seen by a person.
-func (a *app) terminal() bool {
-	f, ok := a.err.(*os.File)
+// drawn says whether what is drawn on w is seen by a person.
+func (a *app) drawn(w io.Writer) bool {
+	f, ok := w.(*os.File)
 	return ok && !a.quiet && !a.json() && term.IsTerminal(int(f.Fd()))
 }
 

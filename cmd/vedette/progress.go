@@ -11,7 +11,7 @@ type bar struct{ *progressbar.ProgressBar }
 
 // bar shows progress of total bytes.
 func (a *app) bar(what string, total int64) bar {
-	if !a.terminal() {
+	if !a.drawn(a.err) {
 		return bar{}
 	}
 	return bar{progressbar.NewOptions64(total,

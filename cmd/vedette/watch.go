@@ -94,7 +94,7 @@ func (a *app) newView() func(*operator.Rollout) error {
 	switch {
 	case a.json():
 		return a.jsonView()
-	case a.terminal() && a.out != a.err:
+	case a.drawn(a.out):
 		return a.barView()
 	default:
 		return a.lineView()

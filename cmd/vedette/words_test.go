@@ -1,0 +1,197 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/cobra"
+
+	"github.com/vedette-edge/vedette/protocol/operator"
+	"github.com/vedette-edge/vedette/protocol/release"
+)
+
+func TestSizes(t *testing.T) {
+	for in, want := range map[string]uint64{
+		"1": 1, "64MiB": 64 << 20, "64M": 64 << 20, "64mb": 64 << 20, "1.5g": 3 << 29, "10 KiB": 10 << 10, "7b": 7,
+	} {
+		if got, err := parseBytes(in); err != nil || got != want {
+			t.Errorf("%q: got %d, %v, want %d", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "many", "64 potatoes", "-1M", "0"} {
+		if got, err := parseBytes(in); err == nil {
+			t.Errorf("%q: got %d, want an error", in, got)
+		}
+	}
+	for in, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1536: "1.5 KiB", 5 << 30: "5.0 GiB", 1 << 63: "8.0 EiB"} {
+		if got := bytesText(in); got != want {
+			t.Errorf("%d: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestDurations(t *testing.T) {
+	for in, want := range map[time.Duration]string{
+		-time.Second: "0s", 59 * time.Second: "59s", 90 * time.Second: "1m", 47 * time.Hour: "47h", 49 * time.Hour: "2d",
+	} {
+		if got := durationText(in); got != want {
+			t.Errorf("%v: got %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestWaves(t *testing.T) {
+	soak := release.Duration(time.Hour)
+	for in, want := range map[string]operator.WaveSpec{
+		"1":                                  {Count: 1},
+		"12.5%":                              {Percent: 12.5},
+		"100%,soak=1h,quorum=0.8,approval":   {Percent: 100, Soak: &soak, Quorum: 0.8, Approval: true},
+		"3,name=canary,lateness=1h,approval": {Count: 3, Name: "canary", Lateness: soak, Approval: true},
+	} {
+		got, err := parseWave(in)
+		if (got.Soak == nil) != (want.Soak == nil) || got.Soak != nil && *got.Soak != *want.Soak {
+			t.Errorf("%q: got soak %v", in, got.Soak)
+		}
+		if got.Soak, want.Soak = nil, nil; err != nil || got != want {
+			t.Errorf("%q: got %+v, %v, want %+v", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "x", "1%%", "1,soak", "1,soak=long", "1,quorum=most", "1,colour=red"} {
+		if got, err := parseWave(in); err == nil {
+			t.Errorf("%q: got %+v, want an error", in, got)
+		}
+	}
+}
+
+func TestGates(t *testing.T) {
+	g, err := parseGate("errors=0.01,min=100,hold")
+	if err != nil || g.Kind != "errors" || *g.Limit != 0.01 || g.Min != 100 || g.Inconclusive != "hold" {
+		t.Errorf("got %+v, %v", g, err)
+	}
+	if g, err := parseGate("drift,pass"); err != nil || g.Limit != nil || g.Inconclusive != "pass" {
+		t.Errorf("got %+v, %v", g, err)
+	}
+	for _, in := range []string{"", "beauty=1", "errors=few", "errors=1,min=few", "errors=1,often"} {
+		if got, err := parseGate(in); err == nil {
+			t.Errorf("%q: got %+v, want an error", in, got)
+		}
+	}
+}
+
+// A gate given by flag replaces that of the file; the others stay.
+func TestFlagsWinOverFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "spec.yaml")
+	content := "model: digits\nversion: \"1\"\nselector: site=a\ngates:\n  - {kind: errors, limit: 0.5}\n  - {kind: drift, limit: 0.1}\n"
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var f specFlags
+	holder := &cobra.Command{Use: "plan"}
+	f.register(holder)
+	if err := holder.ParseFlags([]string{"-f", file, "--gate", "errors=0.1", "--no-gate", "latency", "--soak", "5m", "--control", "0"}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := f.spec(holder, []string{"digits", "2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Version != "2" || s.Selector != "site=a" || s.Control == nil || *s.Control != 0 {
+		t.Errorf("got %+v", s)
+	}
+	limits := map[string]float64{}
+	for _, g := range s.Gates {
+		if g.Limit != nil {
+			limits[g.Kind] = *g.Limit
+		}
+		if g.Off != (g.Kind == "latency") {
+			t.Errorf("got %+v", g)
+		}
+	}
+	if limits["errors"] != 0.1 || limits["drift"] != 0.1 || len(s.Gates) != 3 {
+		t.Errorf("got %+v", s.Gates)
+	}
+	if len(s.Waves) == 0 || time.Duration(*s.Waves[0].Soak) != 5*time.Minute {
+		t.Errorf("the soak time is for the default waves too: got %+v", s.Waves)
+	}
+}
+
+func TestBarsFillTheirWidth(t *testing.T) {
+	text.DisableColors()
+	for _, counts := range []map[string]int{
+		{}, {"healthy": 8}, {"healthy": 3, "downloading": 2, "failed": 1, "waiting": 2}, {"refused": 8}, {"offered": 1},
+	} {
+		bar := drawBar(counts, 8)
+		if got := len([]rune(bar)); got != barWidth {
+			t.Errorf("%v: got %q of width %d, want %d", counts, bar, got, barWidth)
+		}
+	}
+	if got := drawBar(nil, 0); got != strings.Repeat("·", barWidth) {
+		t.Errorf("an empty wave: got %q", got)
+	}
+	if got := drawBar(map[string]int{"healthy": 8}, 8); strings.Contains(got, "·") {
+		t.Errorf("a healthy wave: got %q", got)
+	}
+}
+
+// watched shows a rollout in three states, one of them twice.
+func watched(a *app) error {
+	r := &operator.Rollout{RolloutSummary: operator.RolloutSummary{
+		ID: "digits-2-1", Model: "digits", Version: "2", State: operator.RolloutRunning, Wave: 1, Waves: 2, Counts: map[string]int{"waiting": 2},
+	}, WaveList: []operator.Wave{{Number: 1, State: "open", Planned: 2, Counts: map[string]int{}}}, Gates: []operator.Gate{{Kind: "errors", Result: "fail", Text: "5 of 9"}}}
+	show := a.newView()
+	for _, counts := range []map[string]int{{"waiting": 2}, {"waiting": 2}, {"healthy": 2}} {
+		r.Counts = counts
+		if err := show(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestWatchPrintsChangesOnce(t *testing.T) {
+	for output, want := range map[string]string{outputTable: "running  wave 1/2  healthy 2", outputJSON: `"counts":{"healthy":2}`} {
+		var out bytes.Buffer
+		if err := watched(&app{out: &out, err: &out, output: output}); err != nil {
+			t.Fatal(err)
+		}
+		if lines := strings.Split(strings.TrimSpace(out.String()), "\n"); len(lines) != 2 || !strings.Contains(lines[1], want) {
+			t.Errorf("%s: got %q", output, lines)
+		}
+	}
+}
+
+func TestWatchDrawsInPlace(t *testing.T) {
+	text.DisableColors()
+	var out bytes.Buffer
+	show := (&app{out: &out}).barView()
+	rollout := &operator.Rollout{RolloutSummary: operator.RolloutSummary{ID: "digits-2-1", State: operator.RolloutRunning}, WaveList: []operator.Wave{{Number: 1, Planned: 1}}}
+	for range 2 {
+		if err := show(rollout); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := strings.Count(out.String(), "wave 1"); got != 2 {
+		t.Errorf("drawn %d times, want 2: %q", got, out.String())
+	}
+	if !strings.Contains(out.String(), text.CursorUp.Sprintn(2)) {
+		t.Errorf("the second drawing does not go up two lines: %q", out.String())
+	}
+}
+
+func TestWatchEnds(t *testing.T) {
+	for state, want := range map[operator.RolloutState]string{
+		operator.RolloutRunning: "", operator.RolloutPaused: "", operator.RolloutAwaiting: "", operator.RolloutReverting: "",
+		operator.RolloutCompleted: "done", operator.RolloutHalted: "is halted: golden", operator.RolloutAborted: "is aborted",
+		operator.RolloutReverted: "is reverted", operator.RolloutDraft: "has not been started",
+	} {
+		err := ended(&operator.Rollout{RolloutSummary: operator.RolloutSummary{ID: "x", State: state, Cause: "golden"}})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", state, err, want)
+		}
+	}
+}
