@@ -85,6 +85,29 @@ func (m *MemFS) powerOff() {
 	}
 }
 
+// Clone is another disk with the same content, all of it synced.
+func (m *MemFS) Clone() *MemFS {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return &MemFS{root: m.root.clone(map[*node]*node{}), gone: make(chan struct{})}
+}
+
+func (n *node) clone(seen map[*node]*node) *node {
+	if c := seen[n]; c != nil {
+		return c
+	}
+	c := &node{dir: n.dir, data: n.data, durable: n.data}
+	seen[n] = c
+	if n.dir {
+		c.entries = map[string]*node{}
+		for name, e := range n.entries {
+			c.entries[name] = e.clone(seen)
+		}
+		c.synced = maps.Clone(c.entries)
+	}
+	return c
+}
+
 // CutAt makes the power go at operation n from now, the first being 1. A write
 // that is cut may still reach the disk, a sync does not happen.
 func (m *MemFS) CutAt(n int) {

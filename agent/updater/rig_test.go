@@ -62,7 +62,11 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	fsys := agenttest.NewMemFS()
+	return onDisk(t, agenttest.NewMemFS())
+}
+
+func onDisk(t *testing.T, fsys *agenttest.MemFS) *rig {
+	t.Helper()
 	r := &rig{t: t, fs: fsys, puller: agenttest.NewPuller(fsys, v1, v2, v3, v4, other), trier: &trier{}}
 	r.trier.judge = func(c trial.Candidate) trial.Verdict {
 		if c.Digest == v3.Digest {
@@ -177,10 +181,37 @@ func desire(generation uint64, b *agenttest.Bundle) *protocol.Desired {
 	return d
 }
 
+// diskWithV1 holds v1 as a finished update leaves it.
+var diskWithV1 = sync.OnceValue(func() *agenttest.MemFS {
+	disk := agenttest.NewMemFS()
+	held, err := slots.Open(disk, "")
+	if err != nil {
+		panic(err)
+	}
+	dir, err := held.Stage("meter", v1.Manifest)
+	if err != nil {
+		panic(err)
+	}
+	slot := slots.Slot{Release: v1.Digest, Variant: "variant-0", P95: time.Millisecond, PeakBytes: 10 << 20, Provider: "CPU"}
+	for _, do := range []func() error{
+		func() error {
+			return agenttest.NewPuller(disk, v1).Fetch(context.Background(), v1.Manifest, dir, func(int64, int64) {})
+		},
+		func() error { return held.Verify("meter", v1.Digest) },
+		func() error { return held.Prove("meter", slot) },
+		func() error { return held.Activate("meter", v1.Digest) },
+	} {
+		if err := do(); err != nil {
+			panic(err)
+		}
+	}
+	return disk
+})
+
 // installed is a device that serves v1.
 func installed(t *testing.T) *rig {
 	t.Helper()
-	r := newRig(t)
+	r := onDisk(t, diskWithV1().Clone())
 	r.mustBoot(false)
 	r.updater.Desired(desire(1, v1))
 	r.settle()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -390,14 +391,14 @@ func TestJournalUnwritable(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- r.updater.Run(ctx) }()
 		synctest.Wait()
-		full.full = true
+		full.full.Store(true)
 		r.updater.Desired(desire(1, v1))
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if got := eng.now("meter"); !got.IsZero() || r.state().GetState() != string(update.Idle) {
 			t.Errorf("%s serves, %v", versionOf(got), r.state())
 		}
-		full.full = false
+		full.full.Store(false)
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if got := eng.now("meter"); got != v1.Digest {
@@ -413,11 +414,11 @@ func TestJournalUnwritable(t *testing.T) {
 // fullDisk refuses new files while it is full.
 type fullDisk struct {
 	slots.FS
-	full bool
+	full atomic.Bool
 }
 
 func (f *fullDisk) Create(name string) (slots.File, error) {
-	if f.full {
+	if f.full.Load() {
 		return nil, errors.New("no space left on device")
 	}
 	return f.FS.Create(name)
