@@ -312,14 +312,43 @@ func TestLoadChoosesVariant(t *testing.T) {
 	}
 }
 
-func TestRunAfterClose(t *testing.T) {
+// TestNothingStaysPinned ends sessions in every way a session can end. Memory
+// that is still pinned when the collector finds it ends the process.
+func TestNothingStaysPinned(t *testing.T) {
 	m := readModel(t, "wine_lr")
-	s := m.open(t, m.schema())
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Run(t.Context(), 1, []infer.Tensor{m.batch(0, 1)}, make([]infer.Tensor, 2)); !errors.Is(err, ErrClosed) {
-		t.Errorf("error %v, want %v", err, ErrClosed)
+	unknown := m.schema()
+	unknown.Outputs[1].Shape = []int64{-1, -1}
+	wrong := m.schema()
+	wrong.Outputs[1].Name = "scores"
+	narrow := m.schema()
+	narrow.Inputs[0].Shape = []int64{-1, int64(m.features) - 1}
+	for name, schema := range map[string]release.Schema{"bound": m.schema(), "free": unknown, "wrong name": wrong, "wrong shape": narrow} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join("testdata", m.name+".onnx")
+			testRuntime(t)
+			s, err := OpenGraph(path, &schema)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, rows := range []int{1, 20, 3} { // the second one needs larger buffers
+				err := s.Run(t.Context(), rows, []infer.Tensor{m.batch(0, rows)}, make([]infer.Tensor, 2))
+				if fails := strings.HasPrefix(name, "wrong"); (err != nil) != fails {
+					t.Errorf("run of %d rows: error %v", rows, err)
+				}
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Run(t.Context(), 1, []infer.Tensor{m.batch(0, 1)}, make([]infer.Tensor, 2)); !errors.Is(err, ErrClosed) {
+				t.Errorf("run after Close: error %v, want %v", err, ErrClosed)
+			}
+		})
+		for range 2 { // finalizers run one after the other: after this one, those of its cycle have run
+			finalized := make(chan struct{})
+			runtime.SetFinalizer(&struct{ _ *int }{}, func(*struct{ _ *int }) { close(finalized) })
+			runtime.GC()
+			<-finalized
+		}
 	}
 }
 

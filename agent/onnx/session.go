@@ -107,6 +107,9 @@ func (s *session) Run(ctx context.Context, rows int, in, out []infer.Tensor) err
 			len(s.inputs), len(s.outputs), len(in), len(out), rows)
 	}
 	if s.chunk == 0 {
+		if s.isClosed() {
+			return ErrClosed
+		}
 		return s.runFree(in, out)
 	}
 	w, err := s.worker()
@@ -120,6 +123,12 @@ func (s *session) Run(ctx context.Context, rows int, in, out []infer.Tensor) err
 		}
 	}
 	return nil
+}
+
+func (s *session) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 // worker takes a free worker, the most recently used one first: its buffers
