@@ -40,7 +40,7 @@ func TestPowerCutAtEveryOperation(t *testing.T) {
 	for k := 1; k <= n; k++ {
 		for _, loss := range []agenttest.Loss{agenttest.Keep, agenttest.Drop, agenttest.Tear} {
 			seeds := uint64(1)
-			if loss == agenttest.Tear {
+			if loss == agenttest.Tear && !raced {
 				seeds = 6
 			}
 			for seed := range seeds {
@@ -156,9 +156,12 @@ func (r *rig) blockPuller(step string, block func(context.Context) error) {
 // releases that fail their trial or do not load. In the end the wish is met, or
 // there is a reason.
 func TestRandomPowerCuts(t *testing.T) {
-	const schedules = 1200
+	schedules := uint64(1200)
+	if raced {
+		schedules = 150
+	}
 	results := map[string]int{}
-	for seed := range uint64(schedules) {
+	for seed := range schedules {
 		synctest.Test(t, func(t *testing.T) { randomCuts(t, seed, results) })
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)

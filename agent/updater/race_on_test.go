@@ -1,0 +1,8 @@
+//go:build race
+
+package updater_test
+
+// raced says that the race detector is on. It finds races in the first hundred
+// schedules and makes each ten times as slow, so the rest is left to the run
+// without it.
+const raced = true
