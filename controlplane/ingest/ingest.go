@@ -90,6 +90,7 @@ type Ingest struct {
 	stop    sync.Once
 	stats   counters
 	failing atomic.Bool // the last append failed
+	storage storageCache
 }
 
 // Start makes the stream where it is not there, subscribes and begins to take.
