@@ -35,6 +35,10 @@ type camera struct {
 	resumed chan struct{} // closed to wake a paused camera
 	idle    chan struct{} // closed when a pause has taken effect
 	counts  tally
+	cuts    int       // power cuts of the device so far
+	dark    bool      // the device has not answered since the last of them
+	version string    // that answered last
+	changed time.Time // from the version before it; zero for the first
 }
 
 // tally is what a camera counted, by model version.
@@ -42,7 +46,7 @@ type tally struct {
 	Rows    map[string]uint64 `json:"rows"`    // images answered
 	Correct map[string]uint64 `json:"correct"` // of them, read right
 	Labels  uint64            `json:"labels"`  // truths the device took
-	Failed  uint64            `json:"failed"`  // requests without an answer
+	Failed  uint64            `json:"failed"`  // requests without an answer, of a device that had power
 	Last    string            `json:"last_error,omitempty"`
 }
 
@@ -148,6 +152,7 @@ func (c *camera) ask(ctx context.Context, id string, batch []image) bool {
 	for _, img := range batch {
 		input.Data = append(input.Data, img.pixels[:]...)
 	}
+	cuts := c.powerCuts()
 	var answer inferResponse
 	err := c.post(ctx, "/infer", inferRequest{ID: id, Inputs: []inferTensor{input}}, &answer)
 	if ctx.Err() != nil {
@@ -157,9 +162,18 @@ func (c *camera) ask(ctx context.Context, id string, batch []image) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
-		c.counts.Failed++
-		c.counts.Last = err.Error()
+		if !c.dark && cuts == c.cuts {
+			c.counts.Failed++
+			c.counts.Last = err.Error()
+		}
 		return false
+	}
+	c.dark = c.dark && cuts != c.cuts // this answer may be from before the cut
+	if answer.Version != c.version {
+		if c.version != "" {
+			c.changed = time.Now()
+		}
+		c.version = answer.Version
 	}
 	c.counts.Rows[answer.Version] += uint64(len(batch))
 	for i, img := range batch {
@@ -224,6 +238,29 @@ func (c *camera) post(ctx context.Context, path string, body, answer any) error 
 		return nil
 	}
 	return json.Unmarshal(got, answer)
+}
+
+// powerCut tells the camera that its device loses power now. Until the device
+// answers again, requests without an answer are not the device's fault.
+func (c *camera) powerCut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cuts++
+	c.dark = true
+}
+
+func (c *camera) powerCuts() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cuts
+}
+
+// versionChanged is when the version that answers now took over from another;
+// zero when there was no other.
+func (c *camera) versionChanged() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
 }
 
 // through changes the lens from the next picture on.

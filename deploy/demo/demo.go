@@ -24,6 +24,9 @@ type Options struct {
 	// Kill adds power cuts: agents and the control plane are killed on the way
 	// and started again.
 	Kill bool
+	// Chaos, when not zero, seeds power cuts at random moments of the whole
+	// story, of any device and of the control plane.
+	Chaos uint64
 	// Stay keeps everything running after the last step, until the context ends.
 	Stay bool
 	// Log takes what a person should see as it happens.
@@ -58,6 +61,8 @@ type Result struct {
 	OK      bool         `json:"ok"`
 	Seconds float64      `json:"seconds"`
 	Steps   []StepResult `json:"steps"`
+	// Kills counts the power cuts by program.
+	Kills map[string]int `json:"kills,omitempty"`
 }
 
 // StepResult is one numbered step with the numbers it was judged by.
@@ -93,6 +98,7 @@ func Run(ctx context.Context, opts Options) (*Result, error) {
 	defer p.close()
 	defer cancel() // cameras first
 	result := tell(ctx, p)
+	result.Kills = p.killed()
 	if !result.OK && ctx.Err() == nil {
 		return result, ErrFailed
 	}
@@ -108,6 +114,7 @@ func Run(ctx context.Context, opts Options) (*Result, error) {
 func tell(ctx context.Context, p *plant) *Result {
 	began := time.Now()
 	result := &Result{OK: true}
+	defer p.calm()
 	for i, s := range story() {
 		at := time.Now()
 		fmt.Fprintf(p.opts.Log, "%d/8  %s\n", i+1, s.name)

@@ -78,7 +78,9 @@ func (p *plant) balance(ctx context.Context, devices []string) (numbers, error) 
 // killSlack is the traffic a device's kills may have cost: what it served since
 // its last snapshot, and the request that was under way.
 func (p *plant) killSlack(id string) uint64 {
-	pace, kills := p.opts.Pace, p.agents[id].kills
+	p.power.Lock()
+	defer p.power.Unlock()
+	pace, kills := p.opts.Pace, len(p.agents[id].kills)
 	perKill := int(pace.Snapshot/pace.Every+2) * pace.Batch
 	return uint64(kills * perKill) //nolint:gosec // small and positive
 }

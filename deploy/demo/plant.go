@@ -36,10 +36,14 @@ type plant struct {
 	stop   context.CancelFunc
 	shoot  sync.WaitGroup
 
-	sites   []*site
-	agents  map[string]*agent
-	control *process
-	where   addresses
+	sites []*site
+	where addresses // set once, by the first start of the control plane
+	storm storm
+
+	power     sync.Mutex        // held while something is switched on or off; guards the fields below, processes and kills
+	agents    map[string]*agent // complete from step 2 on
+	control   *process
+	lostPower int // kills of the control plane
 }
 
 // agent is one device's program with the camera in front of it.
@@ -49,7 +53,7 @@ type agent struct {
 	listen  string
 	process *process
 	camera  *camera
-	kills   int
+	kills   []time.Time
 }
 
 // addresses are what vedette-control leaves in its data directory.
@@ -134,8 +138,19 @@ func (p *plant) vedette(ctx context.Context, into any, args ...string) error {
 	return nil
 }
 
-// startControl starts the control plane, at the addresses it had before.
+// startControl starts the control plane and waits until it is up.
 func (p *plant) startControl(ctx context.Context) error {
+	p.power.Lock()
+	defer p.power.Unlock()
+	if err := p.launchControl(); err != nil {
+		return err
+	}
+	return p.awaitControl(ctx)
+}
+
+// launchControl starts the control plane at the addresses it had before. The
+// caller holds p.power, as for the two after it.
+func (p *plant) launchControl() error {
 	listen := func(before string) string {
 		if before == "" {
 			return "127.0.0.1:0"
@@ -156,19 +171,33 @@ func (p *plant) startControl(ctx context.Context) error {
 		"--data", p.path("control"), "--http", http, "--devices", listen(p.where.Devices), "--mqtt", listen(p.where.MQTT),
 		"--host", "127.0.0.1", "--drift-every", pace.Score.String(), "--drift-max-age", pace.MaxAge.String(),
 		"--drift-block", (2 * pace.Window).String(), "--drift-bucket", pace.Window.String())
-	if err != nil {
-		return err
-	}
+	return err
+}
+
+func (p *plant) awaitControl(ctx context.Context) error {
 	return until(ctx, 30*time.Second, "the control plane to be up", func() error {
 		if err := p.control.died(); err != nil {
 			return permanent{err}
 		}
-		b, err := os.ReadFile(told)
+		b, err := os.ReadFile(p.path("control", "addresses.json"))
 		if err != nil {
 			return err
 		}
-		return json.Unmarshal(b, &p.where)
+		var now addresses
+		if err := json.Unmarshal(b, &now); err != nil {
+			return err
+		}
+		if p.where == (addresses{}) {
+			p.where = now
+		}
+		return expect(now == p.where, "it listens at %+v, and before at %+v", now, p.where)
 	})
+}
+
+// killControl ends the control plane as a power cut would.
+func (p *plant) killControl() {
+	p.control.kill()
+	p.lostPower++
 }
 
 // connect makes the client the story asks its questions with.
@@ -177,7 +206,8 @@ func (p *plant) connect() error {
 	if err != nil {
 		return fmt.Errorf("read the admin token: %w", err)
 	}
-	p.client, err = client.New("http://"+p.where.HTTP, strings.TrimSpace(string(token)), client.Options{})
+	// More tries than usual, to sit out a control plane that is killed twice.
+	p.client, err = client.New("http://"+p.where.HTTP, strings.TrimSpace(string(token)), client.Options{Tries: 10})
 	return err
 }
 
@@ -199,9 +229,10 @@ func (p *plant) enrol(ctx context.Context, s *site, id string) error {
 	var token struct {
 		Token string `json:"token"`
 	}
-	err := p.vedette(ctx, &token, "device", "token", "create", "--device", id, "--label", "site="+s.name,
-		"--device-api", "https://"+s.api.Addr(), "--mqtt", "mqtts://"+s.mqtt.Addr(), "--reason", "demo")
-	if err != nil {
+	if err := p.persist(ctx, "a token for "+id, func() error {
+		return p.vedette(ctx, &token, "device", "token", "create", "--device", id, "--label", "site="+s.name,
+			"--device-api", "https://"+s.api.Addr(), "--mqtt", "mqtts://"+s.mqtt.Addr(), "--reason", "demo")
+	}); err != nil {
 		return err
 	}
 	listen, err := freePort(ctx)
@@ -210,9 +241,13 @@ func (p *plant) enrol(ctx context.Context, s *site, id string) error {
 	}
 	a := &agent{id: id, site: s, listen: listen}
 	a.camera = newCamera(id, "http://"+listen, p.images, p.opts.Pace)
+	p.power.Lock()
 	p.agents[id] = a
-	_, err = call(ctx, nil, p.program("vedette-agent"), "enrol", token.Token, "--state", p.path(id))
-	return err
+	p.power.Unlock()
+	return p.persist(ctx, id+" to enrol", func() error {
+		_, err := call(ctx, nil, p.program("vedette-agent"), "enrol", token.Token, "--state", p.path(id))
+		return err
+	})
 }
 
 // freePort finds a port nobody listens on. It stays the device's own, so that
@@ -226,8 +261,15 @@ func freePort(ctx context.Context) (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
+// switchOn starts a device's program.
+func (p *plant) switchOn(a *agent) error {
+	p.power.Lock()
+	defer p.power.Unlock()
+	return p.startAgent(a)
+}
+
 // startAgent starts a device's program with a configuration of its own, so that
-// none of this machine's takes part.
+// none of this machine's takes part. The caller holds p.power.
 func (p *plant) startAgent(a *agent) (err error) {
 	config := p.path(a.id + ".yaml")
 	text := fmt.Sprintf("state: %s\nlisten: %s\n", p.path(a.id), a.listen)
@@ -261,9 +303,12 @@ func (p *plant) pauseAll(ctx context.Context) {
 
 // crash kills a device as a power cut would, and switches it on again.
 func (p *plant) crash(id string) error {
+	p.power.Lock()
+	defer p.power.Unlock()
 	a := p.agents[id]
+	a.camera.powerCut()
 	a.process.kill()
-	a.kills++
+	a.kills = append(a.kills, time.Now())
 	return p.startAgent(a)
 }
 
@@ -277,7 +322,9 @@ func (p *plant) ids() []string { return slices.Sorted(maps.Keys(p.agents)) }
 
 // anyDied reports a program that ended by itself.
 func (p *plant) anyDied() error {
-	var errs []error
+	p.power.Lock()
+	defer p.power.Unlock()
+	errs := []error{p.storm.err}
 	if p.control != nil {
 		errs = append(errs, p.control.died())
 	}
