@@ -72,7 +72,7 @@ type Blobs interface {
 	Open(ctx context.Context, d release.Digest) (io.ReadSeekCloser, int64, error)
 }
 
-// Config of a server. All but the last three are required.
+// Config of a server. All but the last four are required.
 type Config struct {
 	CA     *access.CA
 	Access Access
@@ -84,7 +84,9 @@ type Config struct {
 	// those at once; 0: DefaultEnrolRate and DefaultEnrolBurst.
 	EnrolRate  float64
 	EnrolBurst int
-	Logger     *slog.Logger // nil: none
+	// Failed is told when serving ends by itself; nil: nobody.
+	Failed func(error)
+	Logger *slog.Logger // nil: none
 }
 
 // Server answers devices.
@@ -103,6 +105,9 @@ type Server struct {
 func New(cfg Config) *Server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Failed == nil {
+		cfg.Failed = func(error) {}
 	}
 	s := &Server{cfg: cfg, echo: echo.New()}
 	s.enrols = newLimits(orDefault(cfg.EnrolRate, DefaultEnrolRate), orDefault(cfg.EnrolBurst, DefaultEnrolBurst))
@@ -161,7 +166,7 @@ func (s *Server) Serve(l net.Listener) {
 	s.listener = l
 	s.serving.Go(func() {
 		if err := s.http.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
-			s.cfg.Logger.Error("device API stopped", slog.Any("error", err))
+			s.cfg.Failed(fmt.Errorf("serve devices: %w", err))
 		}
 	})
 }

@@ -14,7 +14,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -78,8 +80,28 @@ type bench struct {
 	fleet     *fleet
 	blob      []byte
 
+	log safeBuffer
+
 	mu sync.Mutex
 	at time.Time // guarded by mu
+}
+
+// safeBuffer is a log that may be read while it is written.
+type safeBuffer struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }
 
 func (b *bench) now() time.Time {
@@ -112,6 +134,7 @@ func newBench(t *testing.T) *bench {
 	b.server = deviceapi.New(deviceapi.Config{
 		CA: b.ca, Access: b.authority, Fleet: b.fleet, EnrolRate: 1e-6, EnrolBurst: 20,
 		Trust: metadata{"root.1": `{"root":1}`}, Blobs: blobs{release.DigestOf(b.blob): b.blob},
+		Logger: slog.New(slog.NewTextHandler(&b.log, nil)),
 	})
 	if err := b.server.Start(t.Context(), "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
@@ -454,5 +477,41 @@ func TestPortInUse(t *testing.T) {
 	err := second.Start(t.Context(), b.server.Addr())
 	if !errors.Is(err, deviceapi.ErrPortInUse) || !strings.Contains(err.Error(), "another control plane") {
 		t.Errorf("got %v, want ErrPortInUse and what to do", err)
+	}
+}
+
+// Every refresh of every device ends with a root that is not there yet: that is
+// no news. Other refusals are.
+func TestLookingForANewerRootIsNoNews(t *testing.T) {
+	b := newBench(t)
+	d := b.enrolled("cam-1")
+	res, body := d.do(http.MethodGet, protocol.TrustPath+"root.2.json", nil)
+	refused(t, res, body, http.StatusNotFound, protocol.CodeNotFound)
+	if got := b.log.String(); strings.Contains(got, "refused") {
+		t.Errorf("logged %s", got)
+	}
+	res, body = d.do(http.MethodGet, protocol.BlobPath+release.DigestOf([]byte("none")).String(), nil)
+	refused(t, res, body, http.StatusNotFound, protocol.CodeNotFound)
+	if got := b.log.String(); !strings.Contains(got, "refused") {
+		t.Error("a missing blob was not logged")
+	}
+}
+
+// A listener that breaks ends the device API by itself, which somebody must know.
+func TestServingThatEndsIsTold(t *testing.T) {
+	b := newBench(t)
+	told := make(chan error, 1)
+	s := deviceapi.New(deviceapi.Config{CA: b.ca, Failed: func(err error) { told <- err }})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Serve(l)
+	l.Close()
+	if err := <-told; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("told %v, want %v", err, net.ErrClosed)
+	}
+	if err := s.Stop(context.Background()); err != nil {
+		t.Error(err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
@@ -54,14 +55,23 @@ func (s *Server) fail(err error, c echo.Context) {
 	if slow, ok := errors.AsType[*tooMany](err); ok {
 		c.Response().Header().Set("Retry-After", strconv.Itoa(slow.seconds()))
 	}
-	level := slog.LevelInfo
-	if status >= http.StatusInternalServerError {
-		level = slog.LevelError
-	}
-	s.cfg.Logger.Log(c.Request().Context(), level, "device request refused", slog.String("path", c.Path()),
+	s.cfg.Logger.Log(c.Request().Context(), levelOf(status, c.Path()), "device request refused", slog.String("path", c.Path()),
 		slog.String("remote", remoteHost(c)), slog.String("code", body.Code), slog.Any("error", err))
 	if err := c.JSON(status, body); err != nil {
 		s.cfg.Logger.Debug("device not answered", slog.Any("error", err))
+	}
+}
+
+// levelOf says how loud a refusal is. Every refresh ends by asking for a root
+// that is not there yet, which is how a device knows that it has the newest.
+func levelOf(status int, path string) slog.Level {
+	switch {
+	case status >= http.StatusInternalServerError:
+		return slog.LevelError
+	case status == http.StatusNotFound && strings.HasPrefix(path, protocol.TrustPath):
+		return slog.LevelDebug
+	default:
+		return slog.LevelInfo
 	}
 }
 
