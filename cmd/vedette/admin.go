@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,7 +51,25 @@ func showServer(w io.Writer, address string, s *operator.ServerInfo) {
 	facts(w, "server", fmt.Sprintf("%s, version %s, up %s", address, s.Version, durationText(s.Now.Sub(s.Started))),
 		"you are", fmt.Sprintf("%s, %s", s.Principal.Name, s.Principal.Role), "devices reach", strings.Join(append([]string{s.DeviceAPI}, s.MQTT...), " "),
 		"root of trust", root,
-		"storage", fmt.Sprintf("%d records in %s, models %s, disk free %s", s.Storage.Records, bytesText(s.Storage.RecordBytes), bytesText(s.Storage.BlobBytes), bytesText(s.Storage.DiskFreeBytes)))
+		"storage", storageText(&s.Storage))
+}
+
+func storageText(s *operator.Storage) string {
+	text := fmt.Sprintf("models %s, disk free %s", bytesText(s.BlobBytes), bytesText(s.DiskFreeBytes))
+	if s.RecordLimit > 0 {
+		text = fmt.Sprintf("%d records in %s of %s, ", s.Records, bytesText(s.RecordBytes), bytesText(s.RecordLimit)) + text
+	}
+	return text
+}
+
+// servedText says how many devices serve what, the most first.
+func servedText(versions map[string]int) string {
+	names := slices.Collect(maps.Keys(versions))
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(versions[b]-versions[a], strings.Compare(a, b)) })
+	for i, n := range names {
+		names[i] = fmt.Sprintf("%d × %s", versions[n], n)
+	}
+	return strings.Join(names, ", ")
 }
 
 func showOverview(w io.Writer, o *operator.Overview) {
@@ -57,7 +78,7 @@ func showOverview(w io.Writer, o *operator.Overview) {
 		"counted", fmt.Sprintf("%d predictions, %d labels, %d lost", o.Rows, o.Labels, o.LostRows))
 	rows := [][]string{}
 	for _, s := range o.Sites {
-		rows = append(rows, []string{firstOf(s.Site, "(none)"), count(s.Devices), count(s.Online), countsText(s.Versions), string(s.Verdict), optional(s.Accuracy)})
+		rows = append(rows, []string{firstOf(s.Site, "(none)"), count(s.Devices), count(s.Online), servedText(s.Versions), string(s.Verdict), optional(s.Accuracy)})
 	}
 	if len(rows) > 0 {
 		fmt.Fprintln(w)

@@ -152,7 +152,7 @@ An upload that breaks off continues where it stopped when push is run again.`,
 					return err
 				}
 			}
-			return a.packed(m, fmt.Sprintf("published; roll it out with: vedette rollout create %s %s --start", m.Model, m.Version))
+			return a.packed(m, fmt.Sprintf("published; roll it out with: vedette rollout create %s %s --start --reason …", m.Model, m.Version))
 		},
 	}
 	f.register(cmd)

@@ -517,6 +517,9 @@ func showExplanation(w io.Writer, e *operator.Explanation) {
 		for _, c := range d.Changes {
 			fmt.Fprintf(w, "      %s\n", changeText(&c))
 		}
+		if len(d.Changes) == 0 && d.Action == "" {
+			fmt.Fprintf(w, "      %s\n", d.Text)
+		}
 	}
 }
 

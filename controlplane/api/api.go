@@ -9,6 +9,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"io"
@@ -114,7 +115,7 @@ func (s *Server) register() {
 			middlewares = append(middlewares, s.authenticated(r.role))
 		}
 		if !r.unbounded {
-			middlewares = append(middlewares, s.bounded)
+			middlewares = append(middlewares, s.bounded, limited(cmp.Or(r.limit, operator.MaxBody)))
 		}
 		s.echo.Add(r.method, operator.Prefix+r.path, r.handle, middlewares...)
 	}

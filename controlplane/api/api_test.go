@@ -30,6 +30,7 @@ type fakeBackend struct {
 	follow  func(ctx context.Context, kinds []string, after uint64, fn func(operator.Event) error) error
 	version func(model, version string) (*operator.VersionDetail, error)
 	quality func(q operator.QualityQuery) (*operator.Quality, error)
+	publish func(operator.TargetsUpload) (*operator.Published, error)
 	policy  func(p operator.RetrainPolicy) (*operator.RetrainPolicy, error)
 }
 
@@ -65,6 +66,10 @@ func (f *fakeBackend) Quality(_ context.Context, q operator.QualityQuery) (*oper
 
 func (f *fakeBackend) SetRetrainPolicy(_ context.Context, p operator.RetrainPolicy) (*operator.RetrainPolicy, error) {
 	return f.policy(p)
+}
+
+func (f *fakeBackend) Publish(_ context.Context, u operator.TargetsUpload) (*operator.Published, error) {
+	return f.publish(u)
 }
 
 // fakeAuth knows tokens named for roles.
@@ -268,6 +273,22 @@ func TestInternalErrorsStayInside(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "secret-") {
 		t.Errorf("a token is in the log: %s", &log)
+	}
+}
+
+// Signed targets grow with every release; nothing else may be that large.
+func TestTargetsMayBeLarge(t *testing.T) {
+	s := newServer(t, &fakeBackend{publish: func(u operator.TargetsUpload) (*operator.Published, error) {
+		return &operator.Published{Targets: int64(len(u.Targets))}, nil
+	}})
+	for size, want := range map[int]int{4 << 20: http.StatusOK, operator.MaxTargetsBody: http.StatusRequestEntityTooLarge} {
+		body, err := json.Marshal(operator.TargetsUpload{Targets: make([]byte, size)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(t, s, operator.Publisher, http.MethodPost, "/trust/targets", string(body)).Code; got != want {
+			t.Errorf("%d bytes: got status %d, want %d", size, got, want)
+		}
 	}
 }
 

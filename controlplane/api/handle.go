@@ -30,6 +30,7 @@ type route struct {
 	media     string // of the reply when it is not JSON
 	unbounded bool   // no deadline: uploads and streams
 	revision  bool   // takes If-Match
+	limit     int64  // of the body, bytes; 0: operator.MaxBody
 	handle    echo.HandlerFunc
 }
 
@@ -103,6 +104,12 @@ func command[B, R any](method, name, path, summary string, fn func(echo.Context,
 	}
 }
 
+// upTo sets how large the body may be.
+func (r route) upTo(limit int64) route {
+	r.limit = limit
+	return r
+}
+
 // withRevision marks a command that takes If-Match.
 func (r route) withRevision() route {
 	r.revision = true
@@ -162,7 +169,7 @@ func decodeBody(c echo.Context, body any) error {
 	if err != nil || media != echo.MIMEApplicationJSON {
 		return operator.Errorf(operator.Invalid, "the request body must be JSON").WithHint("send Content-Type: application/json")
 	}
-	dec := json.NewDecoder(http.MaxBytesReader(c.Response(), c.Request().Body, operator.MaxBody))
+	dec := json.NewDecoder(c.Request().Body) // bounded by the route
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(body); err != nil {
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {

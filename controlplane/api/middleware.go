@@ -131,6 +131,16 @@ func (s *Server) bounded(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
+// limited bounds the body of a request.
+func limited(limit int64) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			c.Request().Body = http.MaxBytesReader(c.Response(), c.Request().Body, limit)
+			return next(c)
+		}
+	}
+}
+
 // fail writes an error as its stable body. What an error without a code says
 // stays in the log: it may hold what clients are not to see.
 func (s *Server) fail(err error, c echo.Context) {

@@ -64,7 +64,7 @@ func modelRoutes(s *Server, b Backend) []route {
 		command(http.MethodPut, "installRoot", "/trust/root", "Install a root of trust, or the next one of the chain.",
 			plain(b.InstallRoot)).as(operator.Admin),
 		command(http.MethodPost, "publish", "/trust/targets", "Publish signed targets; what they name must have been uploaded.",
-			plain(b.Publish)).as(operator.Publisher),
+			plain(b.Publish)).as(operator.Publisher).upTo(operator.MaxTargetsBody),
 	}
 }
 

@@ -174,7 +174,7 @@ func decisionText(e *runner.Entry) string {
 		parts = append(parts, changeText(&c))
 	}
 	if len(parts) == 0 {
-		return string(e.Action)
+		return firstOf(string(e.Action), "gates judged anew")
 	}
 	return strings.Join(parts, "; ")
 }

@@ -245,7 +245,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	}
 	e := operator.Errorf(operator.Unreachable, "no answer from %s: %w", c.base, err)
 	if _, badCert := errors.AsType[*tls.CertificateVerificationError](err); badCert {
-		return e.WithHint("trust the server's CA: give its certificate with --ca FILE (on the server: vedette-control ca)")
+		return e.WithHint("trust the CA of the server's certificate: give it with --ca FILE or VEDETTE_CA")
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return e

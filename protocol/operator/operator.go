@@ -22,6 +22,9 @@ const Prefix = "/api/v1"
 const (
 	// MaxBody bounds a JSON request body, bytes.
 	MaxBody = 1 << 20
+	// MaxTargetsBody bounds the body of a targets upload, bytes: signed targets
+	// of 4 MiB, some 13,000 releases, in base64.
+	MaxTargetsBody = 6 << 20
 	// MaxChunk bounds one request of a blob upload, bytes. A broken connection
 	// costs at most what had not reached the server's disk.
 	MaxChunk = 64 << 20
