@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -335,8 +336,11 @@ func (s *Service) SetRetrainPolicy(ctx context.Context, p operator.RetrainPolicy
 		Model: p.Model, OnDrift: p.OnDrift, AccuracyFloor: p.AccuracyFloor, CooldownMS: time.Duration(p.Cooldown).Milliseconds(),
 		Webhooks: p.Webhooks, Secret: p.Secret, Subject: p.Subject,
 	}
-	if err := s.d.Retrain.SetPolicy(ctx, policy); err != nil {
-		return nil, operator.Errorf(operator.Invalid, "set retrain policy: %w", err)
+	switch err := s.d.Retrain.SetPolicy(ctx, policy); {
+	case errors.Is(err, retrain.ErrPolicy):
+		return nil, operator.Errorf(operator.Invalid, "%w", err)
+	case err != nil:
+		return nil, operator.Errorf(operator.Unavailable, "store the policy: %w", err)
 	}
 	s.d.Monitor.SetFloor(p.Model, p.AccuracyFloor)
 	p.Secret = ""

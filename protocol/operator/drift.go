@@ -169,7 +169,7 @@ type RetrainPolicy struct {
 	Cooldown      release.Duration `json:"cooldown,omitempty"`       // least time between two requests of the model
 	Webhooks      []string         `json:"webhooks,omitempty"`       // http or https URLs
 	Subject       string           `json:"subject,omitempty"`        // NATS subject the event is published to as well
-	Secret        string           `json:"secret,omitempty"`         // signs webhooks (HMAC-SHA256, X-Vedette-Signature); never read back
+	Secret        string           `json:"secret,omitempty"`         // signs webhooks (HMAC-SHA256, X-Vedette-Signature); never read back, and an empty one keeps what is stored
 	Reason        string           `json:"reason,omitempty"`         // of the change, in requests
 }
 
