@@ -214,7 +214,9 @@ func (p *plant) damagedVersion(ctx context.Context) (numbers, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := p.stillServe2(ctx); err != nil {
+	// Whether it served all the while, the cameras know; a device may have lost
+	// power a moment ago.
+	if err := until(ctx, 20*time.Second, "version 2 to serve everywhere", func() error { return p.stillServe2(ctx) }); err != nil {
 		return nil, err
 	}
 	failed, last := p.failures()
@@ -277,17 +279,17 @@ func (p *plant) whoSaw(ctx context.Context, version string) (saw []string, code 
 
 // stillServe2 checks that version 2 still serves everywhere. Trials are not
 // counted: the canary's newest trial is that of the version it refused.
-func (p *plant) stillServe2(ctx context.Context) (int, error) {
+func (p *plant) stillServe2(ctx context.Context) error {
 	fleet, err := p.client.Devices(ctx, operator.DeviceQuery{})
 	if err != nil {
-		return 0, err
+		return err
 	}
 	for _, d := range fleet.Items {
 		if m, ok := modelOf(d); !ok || m.Active == nil || m.Active.Version != "2" || !m.Serving {
-			return 0, fmt.Errorf("%s does not serve version 2 any more", d.ID)
+			return fmt.Errorf("%s does not serve version 2 any more", d.ID)
 		}
 	}
-	return len(fleet.Items), nil
+	return nil
 }
 
 // ledgerVerifies exports the ledger and replays it offline.
