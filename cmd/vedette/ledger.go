@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vedette-edge/vedette/controlplane/ledger"
+	"github.com/vedette-edge/vedette/controlplane/runner"
 	"github.com/vedette-edge/vedette/protocol/operator"
 )
 
@@ -87,7 +89,8 @@ func ledgerExport(a *app) *cobra.Command {
 func ledgerVerify(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "verify [FILE]", Short: "Check that nothing was changed, removed or slipped in",
-		Long: `Checks every hash, every chain and every anchor of an exported ledger, without the
+		Long: `Checks every hash, every chain and every anchor of an exported ledger, and takes
+every decision of every rollout again from the facts it states, without the
 server. Without FILE it fetches the ledger first.`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -106,16 +109,59 @@ server. Without FILE it fetches the ledger first.`,
 	}
 }
 
+// audited is what "ledger verify" found.
+type audited struct {
+	Records   uint64 `json:"records"`
+	Chains    int    `json:"chains"`
+	Anchored  uint64 `json:"anchored"` // up to this record no chain can have lost its end unseen
+	Rollouts  int    `json:"rollouts"`
+	Decisions int    `json:"decisions"` // of rollouts, taken again and found the same
+	Elsewhere int    `json:"elsewhere"` // rollouts with a record too large to be in the export
+}
+
+// audit checks that nobody changed the ledger, and that the engine decides
+// again what the ledger says it decided.
 func (a *app) audit(r io.Reader) error {
-	sum, err := ledger.Audit(r)
+	copied, w := io.Pipe()
+	replayed, done := runner.Replayed{}, make(chan error, 1)
+	go func() {
+		var err error
+		replayed, err = runner.VerifyExport(copied)
+		_ = copied.CloseWithError(errReplayed) // the audit reads on without it
+		done <- err
+	}()
+	sum, err := ledger.Audit(io.TeeReader(r, &forgiving{w}))
+	w.CloseWithError(err) // nil ends the copy
+	replayErr := <-done
 	if err != nil {
 		return operator.Errorf(operator.Conflict, "the ledger does not hold together: %w", err).
 			WithHint("keep this export; compare it with an older one to see what was changed")
 	}
-	result := map[string]any{
-		"records": sum.Records, "chains": sum.Chains, "anchors": sum.Anchors, "anchored": sum.Anchored, "blobs": sum.Blobs,
+	if replayErr != nil {
+		return operator.Errorf(operator.Conflict, "a rollout was not decided as the ledger says: %w", replayErr).
+			WithHint("was it decided by another version of vedette-control? Verify with that one's tool too")
 	}
+	result := audited{sum.Records, sum.Chains, sum.Anchored, replayed.Rollouts, replayed.Decisions, replayed.Elsewhere}
 	return a.print(result, func(w io.Writer) {
-		fmt.Fprintf(w, "whole: %d records in %d chains; anchored up to record %d\n", sum.Records, sum.Chains, sum.Anchored)
+		fmt.Fprintf(w, "whole: %d records in %d chains, anchored up to record %d\n", result.Records, result.Chains, result.Anchored)
+		fmt.Fprintf(w, "replayed: %d decisions of %d rollouts, each the same again\n", result.Decisions, result.Rollouts)
+		if result.Elsewhere > 0 {
+			fmt.Fprintf(w, "not replayed: %d rollouts with a record too large to be in the export\n", result.Elsewhere)
+		}
 	})
+}
+
+// errReplayed says that the replay has ended and wants no more of the export.
+var errReplayed = errors.New("replay has ended")
+
+// forgiving goes on when nobody reads the copy any more: what ended the replay
+// is told by the replay.
+type forgiving struct{ w *io.PipeWriter }
+
+// Write copies, as long as somebody reads.
+func (f *forgiving) Write(p []byte) (int, error) {
+	if _, err := f.w.Write(p); err != nil && !errors.Is(err, errReplayed) {
+		return 0, err
+	}
+	return len(p), nil
 }

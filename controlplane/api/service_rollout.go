@@ -248,10 +248,14 @@ func (s *Service) CreateRollout(ctx context.Context, c operator.RolloutCreate) (
 	if err != nil {
 		return nil, rolloutError(err)
 	}
-	if c.Start {
-		return s.ActOnRollout(ctx, v.State.ID, operator.RolloutAction{Action: operator.ActStart, Reason: c.Reason})
+	if !c.Start {
+		return s.rollout(v), nil
 	}
-	return s.rollout(v), nil
+	r, err := s.ActOnRollout(ctx, v.State.ID, operator.RolloutAction{Action: operator.ActStart, Reason: c.Reason})
+	if e, ok := errors.AsType[*operator.Error](err); ok {
+		return nil, e.WithHint("%s was made and not started: start it later, or abort it", v.State.ID)
+	}
+	return r, err
 }
 
 // ActOnRollout does to a rollout what an operator asks for.
