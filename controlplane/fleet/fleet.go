@@ -173,6 +173,17 @@ func (f *Fleet) SetPresence(id string, online bool, at time.Time) {
 	f.tell(id)
 }
 
+// Presences counts the devices by presence.
+func (f *Fleet) Presences() map[Presence]int {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	out := map[Presence]int{}
+	for _, e := range f.devices {
+		out[e.device.Presence]++
+	}
+	return out
+}
+
 // Subscribe tells about changed devices from now on. Close ends it.
 func (f *Fleet) Subscribe() *Subscription {
 	s := &Subscription{fleet: f, news: make(chan struct{}, 1), changed: map[string]struct{}{}}

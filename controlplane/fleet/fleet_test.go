@@ -251,6 +251,10 @@ func TestPresence(t *testing.T) {
 	if got := device(t, f).LastSeen; got != start.Add(time.Hour) {
 		t.Errorf("last seen %v, want when it came", got)
 	}
+	f.SetPresence("cam-2", false, start)
+	if got, want := f.Presences(), map[Presence]int{Online: 1, Offline: 1}; !maps.Equal(got, want) {
+		t.Errorf("presences %v, want %v", got, want)
+	}
 }
 
 // notes is a Journal in memory.

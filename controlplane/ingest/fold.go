@@ -57,6 +57,7 @@ func (i *Ingest) Fold(ctx context.Context, f Fold) error {
 	if err := r.load(ctx); err != nil {
 		return fmt.Errorf("fold %s: %w", f.Name, err)
 	}
+	i.folds.set(f.Name, r.mark.Seq)
 	if err := r.run(ctx); err != nil {
 		return fmt.Errorf("fold %s: %w", f.Name, err)
 	}
@@ -149,7 +150,8 @@ type followed struct {
 }
 
 func (r *folding) run(ctx context.Context) error {
-	inner, stop := context.WithCancel(ctx)
+	// Not a child of ctx: the end of ctx is for loop to see, not an error of follow.
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	messages, ended := make(chan followed, 256), make(chan error, 1)
 	go func() {
 		ended <- r.ingest.follow(inner, r.mark.Seq+1, func(m followed) error {
@@ -184,6 +186,7 @@ func (r *folding) loop(ctx context.Context, messages <-chan followed, ended <-ch
 		case m := <-messages:
 			r.fold.Apply(m.seq, m.a)
 			r.mark.Seq, r.raw = m.seq, m.raw
+			r.ingest.folds.set(r.fold.Name, m.seq)
 			r.announce()
 		case <-ticker.C:
 			if err := r.flush(ctx); err != nil {

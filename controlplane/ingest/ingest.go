@@ -91,6 +91,7 @@ type Ingest struct {
 	stats   counters
 	failing atomic.Bool // the last append failed
 	storage storageCache
+	folds   positions
 }
 
 // Start makes the stream where it is not there, subscribes and begins to take.
