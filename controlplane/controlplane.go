@@ -1,17 +1,16 @@
 package controlplane
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/vedette-edge/vedette/controlplane/access"
@@ -53,7 +52,7 @@ type Server struct {
 	people, devices net.Listener
 
 	published chan struct{} // has a value when the registry has changed
-	stages    stages
+	failed    failure
 	undo      []func(ctx context.Context) error // what Start has begun, in order
 }
 
@@ -67,7 +66,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	return &Server{
 		cfg: cfg.withDefaults(), buckets: map[string]kvstore.Bucket{},
-		published: make(chan struct{}, 1), stages: stages{failed: make(chan error, 1)},
+		published: make(chan struct{}, 1), failed: make(failure, 1),
 	}, nil
 }
 
@@ -100,19 +99,25 @@ func (s *Server) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends what Start began. What has not ended when ctx does is cut off.
+// Stop ends what Start began. What has not ended when ctx does is cut off. It
+// may be called again, and without Start.
 func (s *Server) Stop(ctx context.Context) error {
+	if len(s.undo) == 0 {
+		return nil
+	}
 	var errs []error
 	for _, undo := range slices.Backward(s.undo) {
 		errs = append(errs, undo(ctx))
 	}
 	s.undo = nil
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	s.cfg.Logger.Info("control plane stopped", "clean", err == nil)
+	return err
 }
 
 // Failed tells that a stage ended by itself: the server cannot go on and should
 // be stopped.
-func (s *Server) Failed() <-chan error { return s.stages.failed }
+func (s *Server) Failed() <-chan error { return s.failed }
 
 // Addr tells where the server listens; after Start.
 func (s *Server) Addr() Addresses {
@@ -229,7 +234,8 @@ func (s *Server) openFleet(ctx context.Context) (err error) {
 	for _, d := range s.fleet.Devices(nil) {
 		s.monitor.SetLabels(d.ID, d.Labels)
 	}
-	return s.watchReleases(ctx)
+	s.watchReleases(ctx)
+	return nil
 }
 
 func (s *Server) openRollouts(ctx context.Context) (err error) {
@@ -288,7 +294,7 @@ func (s *Server) openIngest(ctx context.Context) (err error) {
 	for _, ready := range []<-chan struct{}{fleetReady, driftReady, s.desired.Ready()} {
 		select {
 		case <-ready:
-		case err := <-s.stages.failed:
+		case err := <-s.failed:
 			return err
 		case <-ctx.Done():
 			return ctx.Err()
@@ -313,18 +319,29 @@ func (s *Server) writeAddresses(context.Context) error {
 	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
 		return fmt.Errorf("write addresses: %w", err)
 	}
-	s.onStop(func(context.Context) error { return os.Remove(path) })
-	return os.Rename(path+".new", path)
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("write addresses: %w", err)
+	}
+	s.onStop(func(context.Context) error {
+		if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	})
+	return nil
 }
 
 // serve runs an HTTP server on a listener until Stop.
 func (s *Server) serve(l net.Listener, h *http.Server, start func(net.Listener) error) {
-	s.stages.done.Go(func() {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
 		if err := start(l); !errors.Is(err, http.ErrServerClosed) {
-			s.stages.fail(fmt.Errorf("serve %s: %w", l.Addr(), err))
+			s.failed.tell(fmt.Errorf("serve %s: %w", l.Addr(), err))
 		}
-	})
+	}()
 	s.onStop(func(ctx context.Context) error {
+		defer func() { <-ended }()
 		if err := h.Shutdown(ctx); err != nil {
 			return errors.Join(err, h.Close())
 		}
@@ -332,29 +349,29 @@ func (s *Server) serve(l net.Listener, h *http.Server, start func(net.Listener) 
 	})
 }
 
-// stages are the goroutines of a server.
-type stages struct {
-	done   sync.WaitGroup
-	failed chan error // the first stage that ended by itself
-}
+// failure holds the first stage that ended by itself.
+type failure chan error
 
-func (g *stages) fail(err error) {
+func (f failure) tell(err error) {
 	select {
-	case g.failed <- err:
+	case f <- err:
 	default:
 	}
 }
+
+// errEnded says that a stage ended without a reason of its own.
+var errEnded = errors.New("it ended by itself")
 
 // run starts a stage that lives until Stop. One that ends earlier fails the server.
 func (s *Server) run(name string, stage func(ctx context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
-	s.stages.done.Go(func() {
+	go func() {
 		defer close(ended)
 		if err := stage(ctx); ctx.Err() == nil {
-			s.stages.fail(fmt.Errorf("%s: %w", name, cmpErr(err)))
+			s.failed.tell(fmt.Errorf("%s: %w", name, cmp.Or(err, errEnded)))
 		}
-	})
+	}()
 	s.onStop(func(stop context.Context) error {
 		cancel()
 		select {
@@ -366,13 +383,9 @@ func (s *Server) run(name string, stage func(ctx context.Context) error) {
 	})
 }
 
-// cmpErr gives a stage that ended without a word one.
-func cmpErr(err error) error {
-	if err == nil {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}
-
-// headerTimeout bounds how long a client may take to say what it wants.
-const headerTimeout = 10 * time.Second
+// How long a client may take to say what it wants, and keep a connection
+// without saying anything.
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+)

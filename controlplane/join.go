@@ -23,14 +23,19 @@ func (p published) Release(_ context.Context, model, version string) (release.Di
 }
 
 // watchReleases tells the monitor of every release, so that its windows can be
-// scored from the first one on.
-func (s *Server) watchReleases(ctx context.Context) error {
+// scored from the first one on. It reports whether all are watched: one that
+// cannot be, for example because its baseline is damaged, keeps neither the
+// others nor the server from working.
+func (s *Server) watchReleases(ctx context.Context) (all bool) {
+	all = true
 	for _, v := range s.registry.Versions() {
-		if err := s.watchRelease(ctx, v); err != nil {
-			return err
+		if err := s.watchRelease(ctx, v); err != nil && ctx.Err() == nil {
+			all = false
+			s.cfg.Logger.Error("release is not watched for drift: look at its baseline in the blob store",
+				"model", v.Model, "version", v.Version, "error", err)
 		}
 	}
-	return nil
+	return all
 }
 
 func (s *Server) watchRelease(ctx context.Context, v registry.Version) error {
@@ -54,13 +59,22 @@ func (s *Server) onModels(models ...string) {
 	}
 }
 
+// watchRetry is how often a release that could not be watched is tried again:
+// each time is logged.
+const watchRetry = 10 * time.Minute
+
 // followReleases gives the monitor the baselines of what is published.
 func (s *Server) followReleases(ctx context.Context) error {
+	retry := time.NewTicker(watchRetry)
+	defer retry.Stop()
+	all := s.watchReleases(ctx) // what Start could not, or was published meanwhile
 	for {
 		select {
 		case <-s.published:
-			if err := s.watchReleases(ctx); err != nil {
-				s.cfg.Logger.Error("a release cannot be watched for drift", "error", err)
+			all = s.watchReleases(ctx)
+		case <-retry.C:
+			if !all {
+				all = s.watchReleases(ctx)
 			}
 		case <-ctx.Done():
 			return nil
@@ -68,19 +82,22 @@ func (s *Server) followReleases(ctx context.Context) error {
 	}
 }
 
-// followFleet keeps the monitor's labels those of the fleet, because cohorts
-// follow from them, and passes on that devices changed.
+// followFleet keeps what the monitor knows of devices that of the fleet, and
+// passes on that devices changed.
 func (s *Server) followFleet(ctx context.Context) error {
 	changes := s.fleet.Subscribe()
 	defer changes.Close()
 	for _, d := range s.fleet.Devices(nil) {
 		s.monitor.SetLabels(d.ID, d.Labels)
 	}
+	for _, t := range s.monitor.Totals() {
+		s.acquaint(t.Device) // one may have been removed just before a crash
+	}
 	for {
 		select {
 		case <-changes.Changed():
 			for _, id := range changes.Take() {
-				s.monitor.SetLabels(id, s.fleet.Labels(id))
+				s.acquaint(id)
 				s.tell(operator.EventDevice, id)
 			}
 		case <-ctx.Done():
@@ -89,16 +106,28 @@ func (s *Server) followFleet(ctx context.Context) error {
 	}
 }
 
+// acquaint gives the monitor a device's labels, because cohorts follow from
+// them, or lets it forget a device that was removed.
+func (s *Server) acquaint(id string) {
+	if d, ok := s.fleet.Device(id); ok {
+		s.monitor.SetLabels(id, d.Labels)
+		return
+	}
+	s.monitor.Forget(id)
+}
+
 // evaluate scores drift on a timer, and hands what it found on.
 func (s *Server) evaluate(ctx context.Context) error {
 	tick := time.NewTicker(s.cfg.EvaluateEvery)
 	defer tick.Stop()
 	s.consider(ctx, s.monitor.Alarms("")) // raised before a restart, perhaps not yet asked for
+	warned := false
 	for {
 		select {
 		case now := <-tick.C:
 			s.consider(ctx, s.monitor.Evaluate(now))
 			s.runner.Nudge()
+			warned = s.warnOfFullDisk(ctx, warned)
 		case <-ctx.Done():
 			return nil
 		}
@@ -107,7 +136,7 @@ func (s *Server) evaluate(ctx context.Context) error {
 
 func (s *Server) consider(ctx context.Context, alarms []drift.Alarm) {
 	asked, err := s.retrain.Consider(ctx, time.Now(), alarms)
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		s.cfg.Logger.Error("retraining could not be asked for; it will be at the next evaluation", "error", err)
 	}
 	for _, a := range alarms {
@@ -117,6 +146,33 @@ func (s *Server) consider(ctx context.Context, alarms []drift.Alarm) {
 		s.tell(operator.EventRetrain, r.ID)
 	}
 	s.tell(operator.EventDrift, "")
+}
+
+// storageWarning is the time left at which the log says that room runs out: a
+// week lets somebody come who can give it more.
+const storageWarning = 7 * 24 * time.Hour
+
+// warnOfFullDisk logs once that room runs out, and once that it no longer does.
+// A full server loses nothing, but devices have to keep what they cannot send.
+func (s *Server) warnOfFullDisk(ctx context.Context, warned bool) bool {
+	held, err := s.ingest.Storage(ctx)
+	if err != nil {
+		return warned
+	}
+	free, err := s.diskFree()
+	if err != nil {
+		return warned
+	}
+	left, bounded := held.Lasts(free)
+	short := bounded && left < storageWarning
+	switch {
+	case short && !warned:
+		s.cfg.Logger.Warn("room for what devices send runs out: make the disk larger",
+			"days_left", left.Hours()/24, "stream_bytes", held.Bytes, "limit_bytes", held.Limit, "disk_free_bytes", free)
+	case warned && !short:
+		s.cfg.Logger.Info("there is room again for what devices send")
+	}
+	return short
 }
 
 func (s *Server) onRollout(id string) { s.tell(operator.EventRollout, id) }

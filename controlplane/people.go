@@ -2,8 +2,10 @@ package controlplane
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -42,26 +44,48 @@ func (s *Server) peopleURL() string {
 }
 
 // storage tells how full the server is.
-func (s *Server) storage(context.Context) (operator.Storage, error) {
-	var disk unix.Statfs_t
-	if err := unix.Statfs(s.cfg.Data, &disk); err != nil {
-		return operator.Storage{}, fmt.Errorf("measure disk of %s: %w", s.cfg.Data, err)
+func (s *Server) storage(ctx context.Context) (operator.Storage, error) {
+	held, err := s.ingest.Storage(ctx)
+	if err != nil {
+		return operator.Storage{}, err
+	}
+	free, err := s.diskFree()
+	if err != nil {
+		return operator.Storage{}, err
 	}
 	return operator.Storage{
-		BlobBytes:     uint64(max(s.blobs.Total(), 0)),
-		DiskFreeBytes: disk.Bavail * uint64(max(disk.Bsize, 0)),
+		Records: held.Messages, RecordBytes: held.Bytes, RecordLimit: held.Limit,
+		BlobBytes: uint64(max(s.blobs.Total(), 0)), DiskFreeBytes: free,
 	}, nil
 }
 
-// servePeople serves the operator API and the pages.
+// diskFree is how many bytes are free where the data directory is.
+func (s *Server) diskFree() (uint64, error) {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(s.cfg.Data, &disk); err != nil {
+		return 0, fmt.Errorf("measure disk of %s: %w", s.cfg.Data, err)
+	}
+	return disk.Bavail * uint64(max(disk.Bsize, 0)), nil
+}
+
+// servePeople serves the operator API, the pages and the metrics.
 func (s *Server) servePeople(context.Context) error {
 	routes := api.New(api.Config{Backend: s.service, Auth: s.access, Log: s.cfg.Logger})
 	mux := http.NewServeMux()
 	mux.Handle(operator.Prefix+"/", routes)
-	h := &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout}
+	mux.Handle("GET /metrics", s.serveMetrics())
+	h := &http.Server{
+		Handler: mux, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		ErrorLog: slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug), // what clients do wrong in TLS
+	}
 	start := h.Serve
 	if s.cfg.TLSCert != "" {
-		start = func(l net.Listener) error { return h.ServeTLS(l, s.cfg.TLSCert, s.cfg.TLSKey) }
+		pair, err := tls.LoadX509KeyPair(s.cfg.TLSCert, s.cfg.TLSKey)
+		if err != nil {
+			return fmt.Errorf("read --tls-cert and --tls-key: %w", err)
+		}
+		h.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}
+		start = func(l net.Listener) error { return h.ServeTLS(l, "", "") }
 	}
 	s.serve(s.people, h, start)
 	s.onStop(func(context.Context) error { routes.Close(); return nil }) // streams first: Shutdown would wait for them
@@ -71,7 +95,8 @@ func (s *Server) servePeople(context.Context) error {
 // serveDevices serves what devices alone may ask for.
 func (s *Server) serveDevices(context.Context) error {
 	d := deviceapi.New(deviceapi.Config{
-		CA: s.ca, Access: s.access, Fleet: s.fleet, Trust: s.registry, Blobs: s.blobs, Logger: s.cfg.Logger,
+		CA: s.ca, Access: s.access, Fleet: s.fleet, Trust: s.registry, Blobs: s.blobs,
+		Failed: s.failed.tell, Logger: s.cfg.Logger,
 	})
 	d.Serve(s.devices)
 	s.onStop(d.Stop)
