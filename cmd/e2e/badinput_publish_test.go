@@ -191,10 +191,24 @@ func (p *plant) uploadCut(content []byte) (kept int64) {
 		}
 		return err
 	})
-	if _, err := p.client.UploadChunk(ctx, d, int64(len(content)), 0, bytes.NewReader(content)); operator.CodeOf(err) != operator.OffsetMismatch {
+	if err := p.chunk(content, content, 0); operator.CodeOf(err) != operator.OffsetMismatch {
 		p.t.Errorf("an upload from the start: got %v, want %s", err, operator.OffsetMismatch)
 	}
 	return kept
+}
+
+// chunk sends a part of a blob when the server has noticed that the connection
+// before is broken.
+func (p *plant) chunk(blob, part []byte, offset int64) (err error) {
+	p.t.Helper()
+	p.eventually(10*time.Second, "the upload to be free", func() error {
+		_, err = p.client.UploadChunk(p.t.Context(), release.DigestOf(blob), int64(len(blob)), offset, bytes.NewReader(part))
+		if operator.CodeOf(err) == operator.Unavailable {
+			return err
+		}
+		return nil
+	})
+	return err
 }
 
 // uploadForeign sends other content under the digest of what is half there: it
@@ -203,14 +217,14 @@ func (p *plant) uploadForeign(content []byte, kept int64) {
 	p.t.Helper()
 	ctx, d, size := p.t.Context(), release.DigestOf(content), int64(len(content))
 	foreign := bytes.Repeat([]byte{'x'}, int(size-kept))
-	_, err := p.client.UploadChunk(ctx, d, size, kept, bytes.NewReader(foreign))
+	err := p.chunk(content, foreign, kept)
 	if operator.CodeOf(err) != operator.DigestMismatch || !strings.Contains(err.Error(), d.String()) {
 		p.t.Errorf("foreign content: got %v, want %s that names the digest", err, operator.DigestMismatch)
 	}
 	if up, err := p.client.BlobStatus(ctx, d); err != nil || up.Complete || up.Offset != 0 {
 		p.t.Errorf("of foreign content is kept: %+v, %v", up, err)
 	}
-	if _, err := p.client.UploadChunk(ctx, d, size, 0, bytes.NewReader(content[:size/2])); err != nil {
+	if err := p.chunk(content, content[:size/2], 0); err != nil {
 		p.t.Errorf("right content after foreign: %v", err)
 	}
 }
