@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vedette-edge/vedette/controlplane/api"
+	"github.com/vedette-edge/vedette/controlplane/dashboard"
 	"github.com/vedette-edge/vedette/controlplane/deviceapi"
 	"github.com/vedette-edge/vedette/protocol/operator"
 )
@@ -73,6 +74,8 @@ func (s *Server) servePeople(context.Context) error {
 	routes := api.New(api.Config{Backend: s.service, Auth: s.access, Log: s.cfg.Logger})
 	mux := http.NewServeMux()
 	mux.Handle(operator.Prefix+"/", routes)
+	pages := dashboard.New(dashboard.Config{Service: s.service, Auth: s.access, Log: s.cfg.Logger})
+	mux.Handle("/", pages)
 	mux.Handle("GET /metrics", s.serveMetrics())
 	h := &http.Server{
 		Handler: mux, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
@@ -88,7 +91,7 @@ func (s *Server) servePeople(context.Context) error {
 		start = func(l net.Listener) error { return h.ServeTLS(l, "", "") }
 	}
 	s.serve(s.people, h, start)
-	s.onStop(func(context.Context) error { routes.Close(); return nil }) // streams first: Shutdown would wait for them
+	s.onStop(func(context.Context) error { routes.Close(); pages.Close(); return nil }) // streams first: Shutdown would wait for them
 	return nil
 }
 
