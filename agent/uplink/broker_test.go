@@ -36,7 +36,8 @@ type broker struct {
 	refuse   bool // answers every subscription with 0x80
 	mute     bool // acknowledges no publish
 
-	mu    sync.Mutex // guards conns and will
+	mu    sync.Mutex // guards the fields below
+	code  byte       // answer to CONNECT; not zero refuses
 	conns []net.Conn
 	wills [][]byte
 }
@@ -88,8 +89,12 @@ func (b *broker) serve(conn net.Conn) {
 		case connect:
 			b.mu.Lock()
 			b.wills = append(b.wills, body)
+			code := b.code
 			b.mu.Unlock()
-			conn.Write([]byte{connack << 4, 2, 0, 0})
+			conn.Write([]byte{connack << 4, 2, 0, code})
+			if code != 0 {
+				return
+			}
 		case subscribe:
 			code := byte(0)
 			if b.refuse {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/eclipse/paho.mqtt.golang/packets"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vedette-edge/vedette/protocol"
@@ -129,7 +130,10 @@ func wait(ctx context.Context, t mqtt.Token, limit time.Duration, what string) e
 }
 
 func (s *session) connect(ctx context.Context) error {
-	if err := wait(ctx, s.client.Connect(), 2*connectTimeout, "connect"); err != nil {
+	switch err := wait(ctx, s.client.Connect(), 2*connectTimeout, "connect"); {
+	case errors.Is(err, packets.ErrorRefusedNotAuthorised), errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword):
+		return fmt.Errorf("connect: %w", ErrRefused)
+	case err != nil:
 		return fmt.Errorf("connect: %w", err)
 	}
 	filter := protocol.DownFilter(s.u.cfg.Device)

@@ -19,9 +19,10 @@ import (
 
 // Why a session does not come about or ends.
 var (
-	// ErrRefused says that the broker refused the device's subscription: its
-	// certificate and its device id do not belong together, or it was revoked.
-	ErrRefused = errors.New("the control plane refused this device's subscription: check that it is enrolled and not revoked")
+	// ErrRefused says that the broker refused the device's connection or its
+	// subscription: its certificate and its device id do not belong together, or
+	// it was revoked.
+	ErrRefused = errors.New("the control plane refuses this device: check that it is enrolled and not revoked; a revoked one enrols again with a token made with --replace")
 	// ErrStuck says that the broker took nothing for so long that the link must be dead.
 	ErrStuck = errors.New("the broker stopped answering")
 	// errConfig is a programming error of the caller.
@@ -102,6 +103,7 @@ type Uplink struct {
 	status      Status
 	reportEvery time.Duration
 	quiet       bool // the present failure has been logged
+	refused     bool // a refusal has been logged since the last connection
 }
 
 // New checks cfg.
@@ -232,10 +234,12 @@ func (u *Uplink) up() {
 	} else {
 		u.log.Info("uplink is connected")
 	}
-	u.quiet = false
+	u.quiet, u.refused = false, false
 }
 
-// lost notes why the session ended; only the first failure in a row is logged.
+// lost notes why the session ended. Only the first failure in a row is logged,
+// and the first refusal: a device that is sent away loses its link before it
+// learns why.
 func (u *Uplink) lost(err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -247,10 +251,11 @@ func (u *Uplink) lost(err error) {
 	if err != nil {
 		u.status.LastError = fmt.Sprint(err)
 	}
-	if !u.quiet {
+	refused := errors.Is(err, ErrRefused)
+	if !u.quiet || refused && !u.refused {
 		u.log.Warn("uplink has no connection, trying again", "error", err)
 	}
-	u.quiet = true
+	u.quiet, u.refused = true, u.refused || refused
 }
 
 func (u *Uplink) cloned(is bool) {

@@ -350,6 +350,41 @@ func TestFailuresAreLoggedOnce(t *testing.T) {
 	}
 }
 
+// A device that is sent away loses its link first and learns why at its next
+// try: both are logged, once each.
+func TestRevocationIsLoggedAfterTheLoss(t *testing.T) {
+	b := newBroker(t)
+	lines := make(chan string, 64)
+	h := slog.NewTextHandler(writerFunc(func(p []byte) (int, error) {
+		lines <- string(p)
+		return len(p), nil
+	}), nil)
+	u, _ := run(t, b, newQueue(0), func(c *Config) { c.Logger = slog.New(h) })
+	next(t, b.up, hello)
+	b.mu.Lock()
+	b.code = 5 // not authorized
+	b.mu.Unlock()
+	b.cut()
+	next(t, lines, func(s string) bool { return strings.Contains(s, "connection lost") })
+	next(t, lines, func(s string) bool { return strings.Contains(s, ErrRefused.Error()) })
+	if st := u.Status(); !strings.Contains(st.LastError, ErrRefused.Error()) {
+		t.Errorf("status is %+v", st)
+	}
+	tries := func() int {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(b.wills)
+	}
+	for was := tries(); tries() < was+2; {
+		time.Sleep(5 * time.Millisecond) // connections come from another goroutine
+	}
+	select {
+	case s := <-lines:
+		t.Errorf("logged again: %s", s)
+	default:
+	}
+}
+
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
