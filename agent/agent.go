@@ -2,11 +2,11 @@ package agent
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -61,10 +61,18 @@ func New(cfg Config) (*Agent, error) {
 		a.openIdentity, a.openOutbox, a.openObserver, a.openEngine, a.openUpdater, a.openServer, a.openUplink,
 	} {
 		if err := open(); err != nil {
-			return nil, errors.Join(err, a.Close())
+			return nil, errors.Join(err, a.endBoot(), a.Close())
 		}
 	}
 	return a, nil
+}
+
+// endBoot marks a start that came to nothing as ended: it served nobody.
+func (a *Agent) endBoot() error {
+	if a.boot == nil {
+		return nil
+	}
+	return a.boot.End()
 }
 
 // Close releases what New opened. Call it after Run has returned.
@@ -99,11 +107,20 @@ func (a *Agent) openOutbox() error {
 		a.log.Warn("outbox was damaged and has been salvaged", "lost_records", salvage.LostRecords,
 			"more_may_be_lost", salvage.LostUnknown, "quarantine", salvage.Quarantine)
 	}
-	if a.boot, err = host.StartBoot(a.cfg.State); err != nil {
+	return a.countBoot()
+}
+
+// countBoot counts this start. A full disk must not keep a device from serving
+// what it has, so what cannot be written then is logged.
+func (a *Agent) countBoot() (err error) {
+	a.boot, err = host.StartBoot(a.cfg.State)
+	if errors.Is(err, host.ErrUnmarked) {
+		a.log.Error("start is not counted: free some space on the disk", "error", err)
+	} else if err != nil {
 		return fmt.Errorf("count this start: %w", err)
 	}
 	if a.boot.Unclean {
-		return a.tell(&protocol.Event{
+		a.tell(&protocol.Event{
 			Kind:    "boot_unclean",
 			Message: "the agent's start before this one did not end by itself: what it served since its last snapshot is not counted",
 		})
@@ -119,8 +136,11 @@ func (a *Agent) stamp() *protocol.Stamp {
 	return a.boot.Stamp()
 }
 
-func (a *Agent) tell(e *protocol.Event) error {
-	return a.outbox.Append(&protocol.Body{At: a.stamp(), Kind: &protocol.Body_Event{Event: e}})
+// tell leaves an event for the control plane.
+func (a *Agent) tell(e *protocol.Event) {
+	if err := a.outbox.Append(&protocol.Body{At: a.stamp(), Kind: &protocol.Body_Event{Event: e}}); err != nil {
+		a.log.Error("event is not stored", "kind", e.GetKind(), "error", err)
+	}
 }
 
 func (a *Agent) openObserver() error {
@@ -181,7 +201,7 @@ func (a *Agent) openUpdater() error {
 		Puller: pull.New(pull.Config{Blobs: source, Metadata: source, Trust: store, Now: a.identity.Now, Log: a.log}),
 		Trier:  trial.New(trial.Config{Args: a.cfg.TrialArgs, AgentVersion: a.cfg.Version, Log: a.log}),
 		Engine: a.engine, Unclean: a.boot.Unclean, MemoryBudget: a.cfg.MemoryBudget,
-		OnActive: a.onActive, Events: a.onEvent, Stamp: a.boot.Stamp, Limits: a.cfg.Limits, Log: a.log,
+		OnActive: a.onActive, Events: a.tell, Stamp: a.boot.Stamp, Limits: a.cfg.Limits, Log: a.log,
 	})
 	if err != nil {
 		return fmt.Errorf("open journal: %w", err)
@@ -195,20 +215,25 @@ func (a *Agent) openUpdater() error {
 // client asks the identity for its TLS configuration at every connection, so
 // that a renewed certificate is used without a restart.
 func (a *Agent) client() *http.Client {
-	dialer := &tls.Dialer{}
-	return &http.Client{Transport: &http.Transport{
-		DialTLSContext: dialWith(dialer, a.identity.TLS),
+	transport := &http.Transport{
+		DialTLSContext: dialWith(&net.Dialer{Timeout: answerTimeout}, a.identity.TLS),
 		// A model's files come over one or two connections; idle ones cost a
 		// metered link its keep-alives.
-		MaxIdleConns: 2, IdleConnTimeout: 30 * time.Second, ResponseHeaderTimeout: 30 * time.Second,
-	}}
+		MaxIdleConns: 2, IdleConnTimeout: 30 * time.Second, ResponseHeaderTimeout: answerTimeout,
+	}
+	a.opened = append(a.opened, closer(func() error { transport.CloseIdleConnections(); return nil }))
+	return &http.Client{Transport: transport}
 }
 
-func (a *Agent) onEvent(e *protocol.Event) {
-	if err := a.tell(e); err != nil {
-		a.log.Error("event is not stored", "kind", e.GetKind(), "error", err)
-	}
-}
+// answerTimeout bounds a connection with its handshake, and the wait for an
+// answer: a slow link is fine, a silent one is not.
+const answerTimeout = 30 * time.Second
+
+// closer is a function that closes.
+type closer func() error
+
+// Close implements io.Closer.
+func (c closer) Close() error { return c() }
 
 // onActive counts a release's calls against its own baseline, from its first
 // call on.
@@ -236,18 +261,13 @@ func (a *Agent) openUplink() (err error) {
 	a.uplink, err = uplink.New(uplink.Config{
 		Device: a.identity.Device(), Brokers: a.identity.MQTT(), TLS: a.identity.TLS,
 		Outbox: a.outbox, Hello: a.hello, Report: a.report, Stamp: a.boot.Stamp,
-		Desired: a.onDesired, ServerTime: a.identity.TrustedTime, Logger: a.log,
+		Desired: a.updater.Desired, ServerTime: a.identity.TrustedTime, Logger: a.log,
 	})
 	if err != nil {
 		return fmt.Errorf("make uplink: %w", err)
 	}
 	a.applySettings(a.updater.Held().GetSettings())
 	return nil
-}
-
-func (a *Agent) onDesired(d *protocol.Desired) {
-	a.updater.Desired(d)
-	a.applySettings(d.GetSettings())
 }
 
 func (a *Agent) applySettings(s *protocol.Settings) {

@@ -42,10 +42,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopRuntime)
 	defer cancel()
-	if err := errors.Join(err, a.engine.Close(closing)); err != nil {
-		return err
+	if closeErr := a.engine.Close(closing); closeErr != nil {
+		return errors.Join(err, closeErr) // a call hangs: the next start has to know
 	}
-	return a.boot.End()
+	// A stage that failed is no crash: everything counted is in the outbox, and
+	// no model is to blame for, say, a port that is taken.
+	err = errors.Join(err, a.boot.End())
+	a.log.Info("agent stopped", "clean", err == nil)
+	return err
 }
 
 // work runs the stages that end with ctx, and returns when all windows are in
@@ -92,17 +96,24 @@ func (a *Agent) serveUntil(ctx context.Context) error {
 	if err := a.server.Start(ctx); err != nil {
 		return err
 	}
+	a.log.Info("predictions are served", "address", a.server.Addr(), "socket", a.cfg.Socket)
 	<-ctx.Done()
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopServing)
 	defer cancel()
 	return a.server.Stop(stopping)
 }
 
-// nudge reports changes of what is active at once.
+// nudge reports changes at once, and takes over the settings that came with one:
+// only then it is known that they are not those of an older desired state.
 func (a *Agent) nudge(ctx context.Context) {
+	applied := a.updater.Held()
 	for {
 		select {
 		case <-a.updater.Changed():
+			if held := a.updater.Held(); held != applied {
+				a.applySettings(held.GetSettings())
+				applied = held
+			}
 			a.uplink.Nudge()
 		case <-ctx.Done():
 			return
@@ -137,10 +148,9 @@ func ignoreEnd(ctx context.Context, err error) error {
 }
 
 // dialWith connects with the TLS configuration of the moment.
-func dialWith(dialer *tls.Dialer, config func() *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
+func dialWith(dialer *net.Dialer, config func() *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		d := *dialer
-		d.Config = config()
-		return d.DialContext(ctx, network, addr)
+		secure := tls.Dialer{NetDialer: dialer, Config: config()}
+		return secure.DialContext(ctx, network, addr)
 	}
 }

@@ -40,8 +40,12 @@ type bootMark struct {
 	Boot    string `json:"boot"` // hex, for people
 }
 
+// ErrUnmarked says that a start could not be written down.
+var ErrUnmarked = errors.New("this start is not written down")
+
 // StartBoot counts a start in dir and marks it as running. A damaged marker
-// counts as an unclean end: it can only come from a torn write.
+// counts as an unclean end: it can only come from a torn write. With ErrUnmarked
+// the Boot is good to use: its id is new, but the next start will not know of it.
 func StartBoot(dir string) (*Boot, error) {
 	b := &Boot{path: filepath.Join(dir, bootFile), start: time.Now()}
 	if _, err := rand.Read(b.ID[:]); err != nil {
@@ -57,7 +61,7 @@ func StartBoot(dir string) (*Boot, error) {
 	}
 	b.Count = last.Count + 1
 	if err := writeMark(b.path, b.mark(true)); err != nil {
-		return nil, err
+		return b, fmt.Errorf("%w: %w", ErrUnmarked, err)
 	}
 	return b, nil
 }
