@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -74,7 +75,11 @@ func (s *Server) servePeople(context.Context) error {
 	routes := api.New(api.Config{Backend: s.service, Auth: s.access, Log: s.cfg.Logger})
 	mux := http.NewServeMux()
 	mux.Handle(operator.Prefix+"/", routes)
-	pages := dashboard.New(dashboard.Config{Service: s.service, Auth: s.access, Log: s.cfg.Logger})
+	key, err := dashboard.LoadKey(filepath.Join(s.cfg.Data, "session.key"))
+	if err != nil {
+		return err
+	}
+	pages := dashboard.New(dashboard.Config{Service: s.service, Auth: s.access, Key: key, Log: s.cfg.Logger})
 	mux.Handle("/", pages)
 	mux.Handle("GET /metrics", s.serveMetrics())
 	h := &http.Server{

@@ -7,6 +7,7 @@ const files = {
   "htmx-ext-sse/dist/sse.min.js": "htmx-sse.js",
   "uplot/dist/uPlot.iife.min.js": "uplot.js",
   "uplot/dist/uPlot.min.css": "uplot.css",
+  "@fontsource-variable/inter/files/inter-latin-wght-normal.woff2": "inter.woff2",
 };
 
 mkdirSync("assets/vendor", { recursive: true });

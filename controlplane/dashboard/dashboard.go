@@ -65,8 +65,8 @@ type Authenticator interface {
 type Config struct {
 	Service Service
 	Auth    Authenticator
-	// Key seals sessions, 32 bytes. Without one a random key is made, and
-	// everybody signs in again after a restart.
+	// Key seals sessions; LoadKey keeps one in a file. Without one a random key
+	// is made, and everybody signs in again after a restart.
 	Key       []byte
 	Session   time.Duration    // life of a session, 0: DefaultSession
 	Heartbeat time.Duration    // of a silent event stream, 0: DefaultHeartbeat
@@ -157,7 +157,7 @@ func (s *Server) views() map[string]view {
 
 // securityPolicy lets a page load from this server alone and run no script or
 // style that is written into it.
-const securityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
+const securityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; " +
 	"connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
 func secured(next http.Handler) http.Handler {

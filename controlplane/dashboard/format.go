@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"math"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -40,6 +41,8 @@ func functions() template.FuncMap {
 		"pretty":  prettyJSON,
 		"deref":   deref,
 		"lineage": lineage,
+		"prose":   prose,
+		"limit":   gateLimit,
 		"list":    func(items ...any) []any { return items },
 	}
 }
@@ -113,6 +116,28 @@ func timeElement(t time.Time, kind string) template.HTML {
 	t = t.UTC()
 	return template.HTML(fmt.Sprintf(`<time datetime="%s" data-time="%s" title="%s">%s</time>`, //nolint:gosec // digits and constants alone
 		t.Format(time.RFC3339Nano), kind, t.Format("2006-01-02 15:04:05.000 UTC"), t.Format("2006-01-02 15:04:05")))
+}
+
+var momentInText = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
+
+// prose is text with the moments in it made readable.
+func prose(text string) template.HTML {
+	escaped := template.HTMLEscapeString(text)
+	return template.HTML(momentInText.ReplaceAllStringFunc(escaped, func(s string) string { //nolint:gosec // escaped above
+		t, err := time.Parse(time.RFC3339Nano, s)
+		if err != nil {
+			return s
+		}
+		return string(timeElement(t, "at"))
+	}))
+}
+
+// gateLimit is the limit of a gate: a share, except for drift.
+func gateLimit(g operator.Gate) string {
+	if g.Kind == "drift" || g.Unit != "" {
+		return strings.TrimSpace(formatNumber(g.Limit) + " " + g.Unit)
+	}
+	return formatNumber(100*g.Limit) + "\u2009%"
 }
 
 // formatDuration shows two units at most.

@@ -9,7 +9,11 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -29,6 +33,32 @@ type session struct {
 	ID      string    `json:"id"`
 	Token   string    `json:"token"`
 	Expires time.Time `json:"expires"`
+}
+
+// LoadKey reads the key that seals sessions, and makes it when the file does
+// not exist. Who can read the file can forge sessions but no tokens, and a
+// session is only as good as the token in it.
+func LoadKey(path string) ([]byte, error) {
+	key, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeKey(path)
+	}
+	if err == nil && len(key) != keySize {
+		err = fmt.Errorf("%d bytes, want %d: remove the file to have a new one made", len(key), keySize)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read session key %s: %w", path, err)
+	}
+	return key, nil
+}
+
+func makeKey(path string) ([]byte, error) {
+	key := make([]byte, keySize)
+	rand.Read(key) //nolint:errcheck // never fails: it ends the program instead
+	if err := os.WriteFile(path, key, 0o600); err != nil {
+		return nil, fmt.Errorf("write session key: %w", err)
+	}
+	return key, nil
 }
 
 // sessionKeys derives one key for sealing and one for form codes.

@@ -19,6 +19,9 @@ function ago(seconds) {
 const sameDay = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const otherDay = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 
+const minute = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+
 function tellTimes(root) {
   const now = Date.now();
   for (const t of root.querySelectorAll("time[data-time]")) {
@@ -98,9 +101,9 @@ function faded(rgb, share) {
 }
 
 const kinds = [
-  { name: "Accuracy", of: "accuracy", band: true, range: (u, min, max) => [Math.min(0.9, Math.max(0, (min ?? 0.9) - 0.02)), 1], show: (v) => `${(100 * v).toFixed(1)} %` },
-  { name: "Largest PSI", of: "psi", range: (u, min, max) => [0, Math.max(0.3, (max ?? 0) * 1.1)], show: (v) => v.toFixed(2) },
-  { name: "Predictions per step", of: "rows", range: (u, min, max) => [0, Math.max(1, (max ?? 1) * 1.1)], show: (v) => String(v) },
+  { name: "Accuracy", of: "accuracy", band: true, range: (min) => [Math.min(0.9, Math.max(0, (min ?? 0.9) - 0.02)), 1], show: (v) => `${(100 * v).toFixed(1)} %` },
+  { name: "Largest PSI", of: "psi", range: (min, max) => [0, Math.max(0.3, (max ?? 0) * 1.1)], show: (v) => v.toFixed(2) },
+  { name: "Predictions per step", of: "rows", range: (min, max) => [0, Math.max(1, (max ?? 1) * 1.1)], show: (v) => String(v) },
 ];
 
 // columns joins the series of a cohort on one time axis.
@@ -153,12 +156,14 @@ function options(box, all, cohort, kind, range) {
   }
   const ink = colour("--ink-2");
   const axis = { stroke: ink, font: `11px ${css("--sans")}`, grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
+  const clock = (u, ticks) => ticks.map((t) => (all.span[1] - all.span[0] > 2 * 86400 ? day : minute).format(t * 1000));
   const rule = kind.of === "accuracy" ? all.floor : kind.of === "psi" ? all.threshold : 0;
   return {
+    padding: [8, 12, 0, 0],
     width: box.clientWidth - 16, height: box.clientHeight - 32, series, bands,
     legend: { show: false }, cursor: { y: false, sync: { key: "quality" }, points: { size: 6 } },
-    scales: { y: { range } , x: { range: () => all.span } },
-    axes: [{ ...axis, size: 24 }, { ...axis, size: 44, values: (u, ticks) => ticks.map((v) => (kind.of === "accuracy" ? `${Math.round(100 * v)} %` : v >= 1000 ? `${v / 1000}k` : v)) }],
+    scales: { y: { range }, x: { range: () => all.span } },
+    axes: [{ ...axis, size: 24, values: clock, space: 70 }, { ...axis, size: 44, values: (u, ticks) => ticks.map((v) => (kind.of === "accuracy" ? `${Math.round(100 * v)} %` : v >= 1000 ? `${v / 1000}k` : v)) }],
     hooks: { draw: [drawRule(rule, colour("--bad"))], setCursor: [(u) => readOut(u, box, kind, cohort)] },
   };
 }
@@ -176,9 +181,8 @@ function readOut(u, box, kind, cohort) {
 }
 
 function rangeOver(kind, all) {
-  const keys = kind.band ? [kind.of] : [kind.of];
-  const values = all.cohorts.flatMap((c) => c.series.flatMap((s) => keys.flatMap((k) => s[k]))).filter((v) => v != null);
-  const range = kind.range(null, values.length ? Math.min(...values) : null, values.length ? Math.max(...values) : null);
+  const values = all.cohorts.flatMap((c) => c.series.flatMap((s) => s[kind.of])).filter((v) => v != null);
+  const range = kind.range(values.length ? Math.min(...values) : null, values.length ? Math.max(...values) : null);
   return () => range;
 }
 
