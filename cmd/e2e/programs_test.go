@@ -224,9 +224,14 @@ type stop struct{ error }
 // eventually asks until the answer is nil. Other processes give no other sign.
 func (p *plant) eventually(most time.Duration, what string, ask func() error) {
 	p.t.Helper()
+	p.watch(25*time.Millisecond, most, what, ask)
+}
+
+func (p *plant) watch(every, most time.Duration, what string, ask func() error) {
+	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), most)
 	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		err := ask()
@@ -298,6 +303,18 @@ func (p *plant) rollOut(version string) (id string) {
 		p.t.Fatal(err)
 	}
 	return ro.ID
+}
+
+// ends waits until a rollout is in a state.
+func (p *plant) ends(id string, want operator.RolloutState) (ro *operator.Rollout) {
+	p.t.Helper()
+	p.eventually(30*time.Second, "the rollout to be "+string(want), func() (err error) {
+		if ro, err = p.client.Rollout(p.t.Context(), id); err == nil && ro.State != want {
+			err = fmt.Errorf("it is %s: %s", ro.State, ro.Cause)
+		}
+		return err
+	})
+	return ro
 }
 
 // camera is an agent with its state directory.
