@@ -27,6 +27,7 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/retrain"
 	"github.com/vedette-edge/vedette/controlplane/runner"
 	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/atomicfile"
 )
 
 // Server is a control plane. New makes it, Start serves, Stop undoes Start in
@@ -309,17 +310,14 @@ func (s *Server) openIngest(ctx context.Context) (err error) {
 }
 
 // writeAddresses leaves word of where the server listens, for tools that
-// started it on free ports. The rename makes it appear whole.
+// started it on free ports.
 func (s *Server) writeAddresses(context.Context) error {
 	b, err := json.Marshal(s.Addr())
 	if err != nil {
 		return err
 	}
 	path := s.dir(AddressFile)
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
-		return fmt.Errorf("write addresses: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := atomicfile.Write(path, b); err != nil {
 		return fmt.Errorf("write addresses: %w", err)
 	}
 	s.onStop(func(context.Context) error {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/atomicfile"
 )
 
 // bootFile is the marker in the state directory. It exists from the first start
@@ -112,40 +113,14 @@ func readMark(path string) (bootMark, error) {
 	return m, nil
 }
 
-// writeMark replaces the marker by temp, sync, rename and sync of the folder.
+// writeMark replaces the marker.
 func writeMark(path string, m bootMark) error {
 	raw, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode boot marker: %w", err)
 	}
-	if err := replaceFile(path, raw); err != nil {
+	if err := atomicfile.Write(path, raw); err != nil {
 		return fmt.Errorf("write boot marker: %w", err)
 	}
 	return nil
-}
-
-func replaceFile(path string, data []byte) (err error) {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	if _, err = f.Write(data); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/vedette-edge/vedette/protocol/atomicfile"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
@@ -72,8 +73,11 @@ func (t *table) add(k knownRelease) error {
 	if err != nil {
 		return fmt.Errorf("encode known releases: %w", err)
 	}
-	if err := replace(t.path, data); err != nil {
-		return err
+	if err := os.MkdirAll(filepath.Dir(t.path), 0o700); err != nil {
+		return fmt.Errorf("make folder of known releases: %w", err)
+	}
+	if err := atomicfile.Write(t.path, data); err != nil {
+		return fmt.Errorf("write known releases: %w", err)
 	}
 	t.entries = next
 	return nil
@@ -100,33 +104,4 @@ func (t *table) newest(model string) (knownRelease, bool) {
 		}
 	}
 	return knownRelease{}, false
-}
-
-// replace writes a file by temporary file, sync, rename and sync of the folder.
-func replace(path string, data []byte) (err error) {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make folder: %w", err)
-	}
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return fmt.Errorf("make temporary file: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return fmt.Errorf("replace %s: %w", filepath.Base(path), err)
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("open folder: %w", err)
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

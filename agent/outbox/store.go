@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/tidwall/buntdb"
+
+	"github.com/vedette-edge/vedette/protocol/atomicfile"
 )
 
 // store is the file. BuntDB appends and holds the values; syncing and shrinking
@@ -119,11 +120,8 @@ func (s *store) replace(frames []Frame, keep string) error {
 			return errors.Join(err, os.Remove(temp))
 		}
 	}
-	if err := os.Rename(temp, s.path); err != nil {
+	if err := atomicfile.Rename(temp, s.path); err != nil {
 		return fmt.Errorf("put outbox file in place: %w", err)
-	}
-	if err := syncDir(filepath.Dir(s.path)); err != nil {
-		return err
 	}
 	if err := s.close(); err != nil {
 		s.db, s.file = nil, nil // the old file is gone from its folder in any case
@@ -159,14 +157,6 @@ func quarantine(path, keep string) error {
 		return fmt.Errorf("keep damaged file: %w", err)
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("open outbox folder: %w", err)
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // readBounded reads a file up to limit bytes; what is beyond is not ours.

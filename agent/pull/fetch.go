@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/vedette-edge/vedette/protocol/atomicfile"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
@@ -66,7 +67,7 @@ func (f *fetch) run(ctx context.Context, files []release.File) error {
 		}
 		f.done += file.Size
 	}
-	return diskError("sync release folder", syncDir(f.dir))
+	return diskError("sync release folder", atomicfile.SyncDir(f.dir))
 }
 
 // room refuses a release that would fill the disk: the outbox needs some too.

@@ -8,8 +8,8 @@ import (
 	"hash"
 	"io"
 	"os"
-	"path/filepath"
 
+	"github.com/vedette-edge/vedette/protocol/atomicfile"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
@@ -157,15 +157,6 @@ func intact(path string, f release.File) bool {
 	return err == nil && n == f.Size && bytes.Equal(h.Sum(nil), f.Digest[:])
 }
 
-// syncDir makes the names in a folder durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // writeWhole writes a small file as one step: temp, sync, rename, sync of the folder.
 func writeWhole(path string, b []byte) error {
 	temp := path + partSuffix
@@ -177,8 +168,5 @@ func writeWhole(path string, b []byte) error {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, os.Remove(temp))
 	}
-	if err := os.Rename(temp, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return atomicfile.Rename(temp, path)
 }

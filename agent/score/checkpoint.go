@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/vedette-edge/vedette/protocol/atomicfile"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
@@ -109,34 +110,9 @@ func (o *output) checkpoint(in position, s *Summary, force bool) error {
 	if err != nil {
 		return fmt.Errorf("encode checkpoint: %w", err)
 	}
-	if err := replace(checkpointPath(o.cfg), raw); err != nil {
+	if err := atomicfile.Write(checkpointPath(o.cfg), raw); err != nil {
 		return fmt.Errorf("write checkpoint: %w", err)
 	}
 	o.at = time.Now()
 	return nil
-}
-
-// replace changes a file in one step that a power cut does not tear.
-func replace(path string, raw []byte) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(raw)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(path))
-}
-
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vedette-edge/vedette/agent/infer"
+	"github.com/vedette-edge/vedette/protocol/atomicfile"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
@@ -345,7 +346,7 @@ func (o *output) finish() error {
 	if err := os.Remove(checkpointPath(o.cfg)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove checkpoint: %w", err)
 	}
-	return syncFolder(filepath.Dir(o.cfg.Output))
+	return atomicfile.SyncDir(filepath.Dir(o.cfg.Output))
 }
 
 // abandon leaves the unfinished result to a later --resume.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/vedette-edge/vedette/protocol/atomicfile"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
@@ -69,7 +70,7 @@ func (s *Store) fetchObject(ctx context.Context, d release.Digest, size int64) e
 	if err := verify(path, d); err != nil {
 		return fmt.Errorf("fetch blob from the object store: %w", err)
 	}
-	if err := moveInto(path, s.blobPath(d)); err != nil {
+	if err := atomicfile.Rename(path, s.blobPath(d)); err != nil {
 		return full(fmt.Errorf("cache blob %s: %w", d.Short(), err))
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/vedette-edge/vedette/protocol/atomicfile"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
@@ -123,7 +124,7 @@ func (s *Store) complete(ctx context.Context, d release.Digest, path string, siz
 	if err := s.replicate(ctx, d, path, size); err != nil {
 		return full(fmt.Errorf("store blob %s: %w", d.Short(), err))
 	}
-	if err := moveInto(path, s.blobPath(d)); err != nil {
+	if err := atomicfile.Rename(path, s.blobPath(d)); err != nil {
 		return full(fmt.Errorf("cache blob %s: %w", d.Short(), err))
 	}
 	s.mu.Lock()
@@ -203,18 +204,6 @@ func (s *Store) temp(r io.Reader) (path string, err error) {
 		return "", errors.Join(err, os.Remove(f.Name()))
 	}
 	return f.Name(), nil
-}
-
-// moveInto puts a synced file in its final place.
-func moveInto(from, to string) error {
-	if err := os.Rename(from, to); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(to))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // full names the one storage error that an operator has to act on.

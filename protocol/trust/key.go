@@ -16,6 +16,8 @@ import (
 
 	"github.com/sigstore/sigstore/pkg/signature"
 	"github.com/theupdateframework/go-tuf/v2/metadata"
+
+	"github.com/vedette-edge/vedette/protocol/atomicfile"
 )
 
 // Refusals of key files.
@@ -71,7 +73,7 @@ func WriteKey(path string, k *Key) error {
 	} else if err != nil {
 		return fmt.Errorf("write key: %w", err)
 	}
-	return syncDir(filepath.Dir(path))
+	return atomicfile.SyncDir(filepath.Dir(path))
 }
 
 // ReadKey reads what WriteKey wrote. A file that its group or others can read

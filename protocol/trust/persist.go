@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vedette-edge/vedette/protocol/atomicfile"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
@@ -153,13 +153,10 @@ func writeSet(dir string, n uint64, files map[string][]byte) error {
 			return fmt.Errorf("write trust set: %w", err)
 		}
 	}
-	if err := syncDir(temp); err != nil {
+	if err := atomicfile.SyncDir(temp); err != nil {
 		return fmt.Errorf("write trust set: %w", err)
 	}
-	if err := os.Rename(temp, setPath(dir, n)); err != nil {
-		return fmt.Errorf("write trust set: %w", err)
-	}
-	if err := syncDir(dir); err != nil {
+	if err := atomicfile.Rename(temp, setPath(dir, n)); err != nil {
 		return fmt.Errorf("write trust set: %w", err)
 	}
 	return removeOldSets(dir)
@@ -186,17 +183,4 @@ func writeSynced(path string, b []byte) error {
 	}
 	_, err = io.Copy(f, bytes.NewReader(b))
 	return errors.Join(err, f.Sync(), f.Close())
-}
-
-// syncDir makes names in a folder durable. Some file systems cannot and say so.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if errors.Is(err, fs.ErrInvalid) {
-		err = nil
-	}
-	return errors.Join(err, d.Close())
 }
