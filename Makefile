@@ -14,7 +14,7 @@ ASSETS   := $(PAGES)/assets/vendor/.stamp
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 LINT     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-PURE     := $$($(GO) list ./... | grep -v -e /agent/onnx$$ -e /cmd/vedette-agent$$ -e /cmd/e2e$$)
+PURE     := $$($(GO) list ./... | grep -v -e /agent/onnx$$ -e /cmd/vedette-agent$$)
 
 .PHONY: help
 help: ## list the targets
@@ -29,10 +29,9 @@ demo-check: build ## run the story, assert every step, print the numbers as JSON
 	$(BIN)/vedette demo check
 
 .PHONY: test
-test: build ## all tests: race and shuffle, the pure half without cgo, the end-to-end run
+test: build ## all tests: race and shuffle, then the pure half without cgo and the end-to-end runs
 	$(GO) test -race -shuffle=on -timeout 10m $$($(GO) list ./... | grep -v /cmd/e2e$$)
 	CGO_ENABLED=0 $(GO) test -shuffle=on -timeout 10m $(PURE)
-	$(GO) test -shuffle=on -timeout 10m ./cmd/e2e
 
 .PHONY: test-full
 test-full: build ## what takes longer: fuzzing, long schedules, deep model checks
