@@ -1,8 +1,10 @@
 package broker
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/nats-io/nats-server/v2/server"
 )
@@ -26,7 +28,17 @@ func text(format string, v []any) slog.Attr {
 
 func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug("broker notice", text(format, v)) }
 
-func (l *serverLog) Warnf(format string, v ...any) { l.log.Warn("broker warning", text(format, v)) }
+// slowRead begins the server's warning that a client had to wait. Devices that
+// come while the control plane starts wait at the guard, which is no trouble.
+const slowRead = "Readloop processing time"
+
+func (l *serverLog) Warnf(format string, v ...any) {
+	t, level := text(format, v), slog.LevelWarn
+	if strings.Contains(t.Value.String(), slowRead) {
+		level = slog.LevelDebug
+	}
+	l.log.LogAttrs(context.Background(), level, "broker warning", t)
+}
 
 func (l *serverLog) Errorf(format string, v ...any) { l.log.Error("broker error", text(format, v)) }
 
