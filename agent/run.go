@@ -121,18 +121,20 @@ func (a *Agent) nudge(ctx context.Context) {
 	}
 }
 
-// awaitEmpty gives a connected uplink the time to hand in what is left.
+// awaitEmpty gives a connected uplink the time to hand in what is left. It asks
+// again and again, because the outbox's signal is the uplink's alone: taken from
+// here, what the stop has closed would not be sent.
 func (a *Agent) awaitEmpty(most time.Duration) {
-	timeout := time.NewTimer(most)
+	timeout, again := time.NewTimer(most), time.NewTicker(20*time.Millisecond)
 	defer timeout.Stop()
+	defer again.Stop()
 	for {
 		s := a.outbox.Stats()
 		if s.Open+s.Pending+s.Sent == 0 || !a.uplink.Status().Connected {
 			return
 		}
 		select {
-		case <-a.outbox.Changed():
-		case <-time.After(50 * time.Millisecond): // the uplink may have taken the signal
+		case <-again.C:
 		case <-timeout.C:
 			return
 		}
