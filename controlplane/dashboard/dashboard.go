@@ -128,6 +128,7 @@ func (s *Server) routes() http.Handler {
 	for pattern, view := range s.views() {
 		mux.Handle("GET "+pattern, s.signedIn(s.show(view)))
 	}
+	mux.Handle("GET /", s.signedIn(s.missing))
 	mux.Handle("GET /ledger.jsonl", s.signedIn(s.exportLedger))
 	for pattern, c := range commands() {
 		mux.Handle("GET "+pattern, s.signedIn(s.ask(c)))
@@ -138,7 +139,7 @@ func (s *Server) routes() http.Handler {
 
 func (s *Server) views() map[string]view {
 	return map[string]view{
-		"/":                                  s.overview,
+		"/{$}":                               s.overview,
 		"/devices":                           s.devices,
 		"/devices/{device}":                  s.device,
 		"/models":                            s.models,

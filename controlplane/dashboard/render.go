@@ -106,6 +106,11 @@ func (s *Server) fail(w http.ResponseWriter, r *request, err error) {
 	s.write(w, e.Code.Status(), "error", p)
 }
 
+// missing answers for paths without a page.
+func (s *Server) missing(w http.ResponseWriter, r *request) {
+	s.fail(w, r, operator.Errorf(operator.NotFound, "there is no such page"))
+}
+
 // explain is an error as people may see it. What an error without a code says
 // stays in the log: it may hold what they are not to see.
 func (s *Server) explain(err error) *operator.Error {

@@ -102,7 +102,7 @@ function faded(rgb, share) {
 
 const kinds = [
   { name: "Accuracy", of: "accuracy", band: true, range: (min) => [Math.min(0.9, Math.max(0, (min ?? 0.9) - 0.02)), 1], show: (v) => `${(100 * v).toFixed(1)} %` },
-  { name: "Largest PSI", of: "psi", range: (min, max) => [0, Math.max(0.3, (max ?? 0) * 1.1)], show: (v) => v.toFixed(2) },
+  { name: "Largest PSI", of: "psi", scale: { distr: 4, asinh: 0.2 }, range: (min, max) => [0, Math.max(0.3, (max ?? 0) * 1.1)], show: (v) => v.toFixed(2) },
   { name: "Predictions per step", of: "rows", range: (min, max) => [0, Math.max(1, (max ?? 1) * 1.1)], show: (v) => String(v) },
 ];
 
@@ -162,7 +162,7 @@ function options(box, all, cohort, kind, range) {
     padding: [8, 12, 0, 0],
     width: box.clientWidth - 16, height: box.clientHeight - 32, series, bands,
     legend: { show: false }, cursor: { y: false, sync: { key: "quality" }, points: { size: 6 } },
-    scales: { y: { range }, x: { range: () => all.span } },
+    scales: { y: { range, ...kind.scale }, x: { range: () => all.span } },
     axes: [{ ...axis, size: 24, values: clock, space: 70 }, { ...axis, size: 44, values: (u, ticks) => ticks.map((v) => (kind.of === "accuracy" ? `${Math.round(100 * v)} %` : v >= 1000 ? `${v / 1000}k` : v)) }],
     hooks: { draw: [drawRule(rule, colour("--bad"))], setCursor: [(u) => readOut(u, box, kind, cohort)] },
   };
