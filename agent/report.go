@@ -50,6 +50,9 @@ func (a *Agent) status() *serve.Agent {
 		Uplink:     serve.Uplink{Connected: link.Connected, Since: link.Since, Error: link.LastError},
 		Outbox:     serve.Outbox{Pending: report.GetOutboxPending(), Sent: report.GetOutboxSent(), Bytes: report.GetOutboxBytes()},
 	}
+	if err := a.outbox.Stats().Error; err != nil {
+		s.Outbox.Error = err.Error()
+	}
 	for _, m := range report.GetModels() {
 		s.Updates = append(s.Updates, serve.Update{
 			Model: m.GetModel(), State: m.GetState(), ForMs: m.GetStateForMs(),

@@ -86,6 +86,7 @@ type Stats struct {
 	Sent    int
 	Merged  uint64 // merges since Open
 	Asking  bool   // waits for the server's cursor before it sends
+	Error   error  // why the disk took nothing when last asked, wraps ErrStorage; nil when it did
 }
 
 // Outbox is safe for concurrent use.
@@ -98,8 +99,8 @@ type Outbox struct {
 	mu     sync.Mutex // guards what follows
 	book   *Book
 	store  store
-	broken bool // the file may hold more than the book: write it anew before anything else
-	failed bool // the last write failed; logged once
+	broken bool  // the file may hold more than the book: write it anew before anything else
+	failed error // why the last write failed, nil when it did not; logged once
 	closed bool
 	merged uint64
 }
@@ -345,7 +346,7 @@ func (o *Outbox) Stats() Stats {
 	defer o.mu.Unlock()
 	return Stats{
 		Bytes: o.book.size(), File: o.store.size(), Open: len(o.book.open), Pending: len(o.book.pending),
-		Sent: len(o.book.sent), Merged: o.merged, Asking: o.book.head.Closing,
+		Sent: len(o.book.sent), Merged: o.merged, Asking: o.book.head.Closing, Error: o.failed,
 	}
 }
 

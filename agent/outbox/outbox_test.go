@@ -202,9 +202,15 @@ func TestDiskFailure(t *testing.T) {
 					t.Fatalf("got %v, want ErrStorage", err)
 				}
 			}
+			if err := o.Stats().Error; !errors.Is(err, ErrStorage) || !errors.Is(err, errDisk) {
+				t.Errorf("stats say %v, want ErrStorage", err)
+			}
 			full = false
 			if err := o.Append(window("m", 4, 0)); err != nil {
 				t.Fatalf("after space was freed: %v", err)
+			}
+			if err := o.Stats().Error; err != nil {
+				t.Errorf("stats say %v after space was freed", err)
 			}
 			o.Close()
 			o, s := open(t, path, Options{})

@@ -52,9 +52,12 @@ func (o *Outbox) commit(w *work) error {
 	if err == nil {
 		err = o.write(w)
 	}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrStorage, err)
+	}
 	o.note(err)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrStorage, err)
+		return err
 	}
 	o.merged += w.merged
 	o.book = w.book
@@ -65,12 +68,12 @@ func (o *Outbox) commit(w *work) error {
 // note logs the first failure and the recovery only.
 func (o *Outbox) note(err error) {
 	switch {
-	case err != nil && !o.failed:
+	case err != nil && o.failed == nil:
 		o.log.Error("outbox cannot write", "error", err)
-	case err == nil && o.failed:
+	case err == nil && o.failed != nil:
 		o.log.Info("outbox writes again")
 	}
-	o.failed = err != nil
+	o.failed = err
 }
 
 func (o *Outbox) write(w *work) error {

@@ -38,6 +38,7 @@ type Outbox struct {
 	Pending uint64 `json:"pending"` // records without a number
 	Sent    uint64 `json:"sent"`    // records waiting for their acknowledgement
 	Bytes   uint64 `json:"bytes"`
+	Error   string `json:"error,omitempty"` // why the disk takes nothing more
 }
 
 // Update is the update machine of one model. Digests are hex, empty for none.

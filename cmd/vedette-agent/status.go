@@ -81,6 +81,9 @@ func writeStatus(out io.Writer, st *serve.Status) error {
 		fmt.Fprintf(w, "device\t%s, start %d%s\n", ag.Device, ag.BootCount, unclean(ag))
 		fmt.Fprintf(w, "control plane\t%s\n", link(&ag.Uplink))
 		fmt.Fprintf(w, "waiting\t%d records to be numbered, %d to be acknowledged, %s\n", ag.Outbox.Pending, ag.Outbox.Sent, size(ag.Outbox.Bytes))
+		if ag.Outbox.Error != "" {
+			fmt.Fprintf(w, "disk\t%s\n", ag.Outbox.Error)
+		}
 	}
 	if len(st.Models) == 0 {
 		fmt.Fprintln(w, "models\tnone is served")
