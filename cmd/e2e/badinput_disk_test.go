@@ -100,6 +100,10 @@ func (c *camera) tellsOfFullDisk() error {
 			return fmt.Errorf("the log lacks %q:\n%s", part, log)
 		}
 	}
+	shown := c.run("vedette-agent", "status", "--listen", c.listen).ok()
+	if !strings.Contains(shown, "free some space, the device goes on trying") {
+		return fmt.Errorf("vedette-agent status does not say so:\n%s", shown)
+	}
 	d, err := c.client.Device(c.t.Context(), c.id)
 	if err == nil && d.DiskFreeBytes > 0 {
 		err = fmt.Errorf("the control plane believes that %d bytes are free", d.DiskFreeBytes)

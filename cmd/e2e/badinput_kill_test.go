@@ -241,4 +241,3 @@ func (v *valve) carry(device net.Conn, backend string) {
 		}
 	}
 }
-

@@ -43,6 +43,7 @@ func TestBadReleasesAreRefused(t *testing.T) {
 
 // in is the plant as a subtest sees it.
 func (p *plant) in(t *testing.T) *plant {
+	t.Helper()
 	q := *p
 	q.t = t
 	return &q
