@@ -170,7 +170,7 @@ func (s *Server) openStorage(ctx context.Context) (err error) {
 		return err
 	}
 	s.onStop(func(context.Context) error { s.broker.Close(); return nil })
-	for _, name := range []string{"access", "registry", "fleet", "fleet-fold", "drift-fold", "cursors", "retrain"} {
+	for _, name := range []string{"access", "registry", "fleet", fleetFold, driftFold, "cursors", "retrain"} {
 		if s.buckets[name], err = kvstore.Open(ctx, s.broker.Conn(), name); err != nil {
 			return err
 		}
@@ -185,6 +185,12 @@ func (s *Server) openStorage(ctx context.Context) (err error) {
 	s.run("ledger anchors", func(ctx context.Context) error { return s.ledger.Run(ctx, 0) })
 	return nil
 }
+
+// Buckets of the folds' checkpoints.
+const (
+	fleetFold = "fleet-fold"
+	driftFold = "drift-fold"
+)
 
 func (s *Server) openAccess(ctx context.Context) (err error) {
 	deviceAPI, mqtt := s.publicURLs()
@@ -276,7 +282,7 @@ func (s *Server) openIngest(ctx context.Context) (err error) {
 	fleetReady, driftReady := make(chan struct{}), make(chan struct{})
 	s.run("fleet fold", func(ctx context.Context) error {
 		return s.ingest.Fold(ctx, ingest.Fold{
-			Name: "fleet", Bucket: s.buckets["fleet-fold"],
+			Name: "fleet", Bucket: s.buckets[fleetFold],
 			Load: s.fleet.Load, Dirty: s.fleet.Dirty,
 			Apply: func(seq uint64, a *protocol.Accepted) {
 				s.fleet.Apply(seq, a)
@@ -287,7 +293,7 @@ func (s *Server) openIngest(ctx context.Context) (err error) {
 	})
 	s.run("drift fold", func(ctx context.Context) error {
 		return s.ingest.Fold(ctx, ingest.Fold{
-			Name: "drift", Bucket: s.buckets["drift-fold"],
+			Name: "drift", Bucket: s.buckets[driftFold],
 			Load: s.monitor.Load, Apply: s.monitor.Apply, Dirty: s.monitor.Dirty,
 			Ready: func() { close(driftReady) },
 		})

@@ -120,6 +120,37 @@ func TestStartsAgainWithWhatItHad(t *testing.T) {
 	}
 }
 
+// Repair is for a stopped server, and leaves a sound one as it is.
+func TestRepair(t *testing.T) {
+	data := t.TempDir()
+	s := launch(t, loopback(data))
+	if _, err := Repair(t.Context(), Config{Data: data}); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("while it runs: %v", err)
+	}
+	// A checkpoint of another stream: nothing can be folded from it.
+	for _, fold := range []string{fleetFold, driftFold} {
+		if _, err := s.buckets[fold].Put(t.Context(), "marker", []byte(`{"incarnation":"2020-01-01T00:00:00Z","seq":7}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop(t, s)
+	broken, err := New(loopback(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := broken.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "vedette-control repair") {
+		t.Errorf("start with a foreign checkpoint: %v", err)
+	}
+	stop(t, broken)
+	for _, want := range []int{2, 0} {
+		got, err := Repair(t.Context(), Config{Data: data})
+		if err != nil || len(got) != want {
+			t.Errorf("repaired %+v, %v; want %d", got, err, want)
+		}
+	}
+	launch(t, loopback(data))
+}
+
 // A stopped server has no goroutine of ours left.
 func TestStopLeavesNothingRunning(t *testing.T) {
 	stop(t, launch(t, loopback(t.TempDir())))

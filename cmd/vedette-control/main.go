@@ -48,7 +48,7 @@ and the dashboard. Everything it needs is in this one program; everything it
 knows is in its data directory.`,
 		SilenceUsage: true, SilenceErrors: true, Version: version,
 	}
-	root.AddCommand(serve())
+	root.AddCommand(serve(), repair())
 	return root
 }
 
@@ -59,7 +59,10 @@ func serve() *cobra.Command {
 		Use:   "run",
 		Short: "Run the control plane until it is told to stop",
 		Long: `Runs the control plane. The first start makes the data directory, the device
-CA and the first admin token, which is left in DATA/admin-token.`,
+CA and the first admin token, which is left in DATA/admin-token.
+
+GET /metrics on the --http address tells Prometheus how the fleet is; it asks for
+an operator token, of which a viewer's is enough (authorization.credentials_file).`,
 		Example: `  vedette-control run --data /var/lib/vedette-control --host fleet.example.com
   vedette login --server http://127.0.0.1:8480 --token-file /var/lib/vedette-control/admin-token`,
 		Args: cobra.NoArgs,
@@ -87,6 +90,34 @@ CA and the first admin token, which is left in DATA/admin-token.`,
 	f.DurationVar(&cfg.EvaluateEvery, "drift-every", controlplane.DefaultEvaluate, "how often drift is scored")
 	f.StringVar(&level, "log", "info", "log level: debug, info, warn, error")
 	cmd.MarkFlagsRequiredTogether("tls-cert", "tls-key")
+	return cmd
+}
+
+func repair() *cobra.Command {
+	var cfg controlplane.Config
+	cmd := &cobra.Command{
+		Use:   "repair",
+		Short: "Mend a stopped control plane that refuses to start",
+		Long: `Mends a control plane that says its checkpoints do not fit the uplink stream, as
+after a backup of which a part is missing. Restore a whole backup if there is
+one: what devices reported and counted before the oldest message that is left is
+given up. Models, rollouts, devices and their certificates stay as they are.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := os.Stat(cfg.Data); err != nil {
+				return fmt.Errorf("find the control plane's data: %w", err)
+			}
+			done, err := controlplane.Repair(cmd.Context(), cfg)
+			for _, r := range done {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s begins anew: %s\n", r.Fold, r.Reason)
+			}
+			if err == nil && len(done) == 0 {
+				fmt.Fprintln(cmd.OutOrStdout(), "there is nothing to repair")
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&cfg.Data, "data", "vedette-data", "directory for everything the server keeps")
 	return cmd
 }
 

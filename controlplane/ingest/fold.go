@@ -81,17 +81,14 @@ func (r *folding) load(ctx context.Context) error {
 		return fmt.Errorf("look at the uplink stream: %w", err)
 	}
 	r.target = info.State.LastSeq
-	e, err := r.fold.Bucket.Get(ctx, markerKey)
-	switch {
-	case errors.Is(err, kvstore.ErrNotFound):
-		r.mark.Incarnation = info.Created
-	case err != nil:
-		return fmt.Errorf("read checkpoint: %w", err)
-	default:
-		if err := json.Unmarshal(e.Value, &r.mark); err != nil {
-			return fmt.Errorf("read checkpoint: %w", err)
-		}
+	mark, found, err := readMarker(ctx, r.fold.Bucket)
+	if err != nil {
+		return err
 	}
+	if !found {
+		mark.Incarnation = info.Created
+	}
+	r.mark = mark
 	if err := r.ingest.continues(ctx, r.mark); err != nil {
 		return err
 	}

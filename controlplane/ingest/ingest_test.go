@@ -454,6 +454,7 @@ func TestFoldRefusesAForeignCheckpoint(t *testing.T) {
 		if err := other.Fold(t.Context(), newAdder().fold(bucket)); !errors.Is(err, ErrIncarnation) {
 			t.Errorf("got %v, want ErrIncarnation", err)
 		}
+		repairs(t, other, copied(t, bucket), ErrIncarnation, 3)
 	})
 	t.Run("messages after it aged out", func(t *testing.T) {
 		for range 3 {
@@ -468,5 +469,47 @@ func TestFoldRefusesAForeignCheckpoint(t *testing.T) {
 		if err := i.Fold(t.Context(), newAdder().fold(bucket)); !errors.Is(err, ErrGap) {
 			t.Errorf("got %v, want ErrGap", err)
 		}
+		repairs(t, i, bucket, ErrGap, 1)
 	})
+}
+
+// repairs mends a checkpoint and folds what the stream still holds, twice: the
+// second time there is nothing to mend.
+func repairs(t *testing.T, i *Ingest, bucket kvstore.Bucket, want error, rows uint64) {
+	t.Helper()
+	for _, want := range []error{want, nil} {
+		reason, err := i.Repair(t.Context(), bucket)
+		if err != nil || !errors.Is(reason, want) {
+			t.Errorf("Repair: %v, %v; want %v", reason, err, want)
+		}
+		a := newAdder()
+		stop := runFold(t, i, a.fold(bucket))
+		select {
+		case <-a.ready:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("the fold never caught up: %v", stop())
+		}
+		if err := stop(); err != nil {
+			t.Fatalf("Fold after Repair: %v", err)
+		}
+		if got := a.rows("cam-1"); got != rows {
+			t.Errorf("fold counts %d rows, want the %d the stream holds", got, rows)
+		}
+	}
+}
+
+// copied is another bucket with the same content.
+func copied(t *testing.T, from kvstore.Bucket) kvstore.Bucket {
+	t.Helper()
+	to := kvstore.NewMemory()
+	all, err := from.List(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range all {
+		if _, err := to.Put(t.Context(), e.Key, e.Value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return to
 }
