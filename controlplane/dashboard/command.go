@@ -192,7 +192,7 @@ func setLabels(ctx context.Context, s Service, r *request) error {
 		return err
 	}
 	change := operator.LabelChange{Set: map[string]string{}, Reason: reasonOf(r), Revision: r.PostForm.Get("revision")}
-	for _, pair := range strings.Fields(r.PostForm.Get("labels")) {
+	for pair := range strings.FieldsSeq(r.PostForm.Get("labels")) {
 		name, value, ok := strings.Cut(pair, "=")
 		if !ok || name == "" {
 			return operator.Errorf(operator.Invalid, "%.80q is not name=value", pair)

@@ -501,7 +501,7 @@ func TestEvents(t *testing.T) {
 		t.Errorf("a change is told as %q", got)
 	}
 	h.pages.Close()
-	for lines.Scan() { //nolint:revive // until the stream ends, as it must
+	for lines.Scan() { // until the stream ends, as it must
 	}
 	if err := lines.Err(); err != nil {
 		t.Errorf("the stream broke instead of ending: %v", err)

@@ -30,7 +30,7 @@ func functions() template.FuncMap {
 		"stamp":   func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 		"micros": func(us uint64) string {
 			return formatDuration(time.Duration(min(us, math.MaxInt64/1000)) * time.Microsecond)
-		}, //nolint:gosec // bounded
+		},
 		"took":    func(d release.Duration) string { return formatDuration(time.Duration(d)) },
 		"words":   words,
 		"tone":    tone,

@@ -36,7 +36,7 @@ func (s *Server) events(w http.ResponseWriter, r *request) {
 	go s.follow(ctx, kinds, changes)
 	defer func() { // the goroutine ends with ctx, and closes the channel
 		cancel()
-		for range changes { //nolint:revive // nothing to do but wait
+		for range changes {
 		}
 	}()
 

@@ -90,7 +90,7 @@ func (s *Server) write(w http.ResponseWriter, status int, name string, p *page) 
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	w.Write(b.Bytes())
+	w.Write(b.Bytes()) //nolint:gosec // a reader that left is no fault of the page
 }
 
 func (s *Server) broken(w http.ResponseWriter, name string, err error) {
