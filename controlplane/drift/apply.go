@@ -91,8 +91,8 @@ func (s *deviceState) take(seq uint64, a *protocol.Accepted, e *protocol.Event) 
 	if a.GetHello() != nil || a.GetReport() != nil {
 		changed = s.Clock.sync(seq, a.GetSent(), a.GetReceivedMs())
 	}
-	if a.GetCloned() && !s.Lost.Cloned {
-		s.Lost.Cloned, changed = true, true
+	if cursor := a.GetCursor(); cursor != nil && cursor.GetCloned() != s.Lost.Cloned {
+		s.Lost.Cloned, changed = cursor.GetCloned(), true // an operator may lift the mark
 	}
 	if endsUncertain(a) && !s.Lost.UnknownLoss {
 		s.Lost.UnknownLoss, changed = true, true

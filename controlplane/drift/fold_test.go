@@ -211,6 +211,22 @@ func TestWhatCannotBeProvenIsUncertain(t *testing.T) {
 	}
 }
 
+// The mark "cloned" follows the cursor: an operator may lift it.
+func TestClonedUntilItIsLifted(t *testing.T) {
+	m := fresh(t)
+	for i, want := range []bool{false, true, true, false} {
+		a := &protocol.Accepted{Device: "dev-0", Cursor: &protocol.Cursor{Cloned: want}}
+		if i == 2 {
+			a.Cursor = nil // says nothing of it
+		}
+		m.Apply(uint64(i+1), a)
+		got := slices.ContainsFunc(m.Totals(), func(x Total) bool { return x.Device == "dev-0" && x.Cloned })
+		if got != want {
+			t.Errorf("after message %d: cloned %v, want %v", i+1, got, want)
+		}
+	}
+}
+
 func windowOf(boot byte, from, to uint64, w *protocol.Window) *protocol.Accepted {
 	w.StartMonotonicMs, w.EndMonotonicMs = from, to
 	body := &protocol.Body{At: &protocol.Stamp{Boot: bytes16(boot), MonotonicMs: to}, Kind: &protocol.Body_Window{Window: w}}
