@@ -182,6 +182,9 @@ func (s *Service) outcome(model string, o *fleet.Outcome) operator.Outcome {
 	}
 }
 
+// scarce is what a device keeps free of downloads, in bytes (agent/pull).
+const scarce = 32 << 20
+
 // marks are what a person should see about a device, the worst first.
 func marks(d *fleet.Device, k *knowledge) []operator.Mark {
 	var out []operator.Mark
@@ -202,6 +205,9 @@ func marks(d *fleet.Device, k *knowledge) []operator.Mark {
 	}
 	for _, m := range d.Models {
 		modelMarks(&m, add)
+	}
+	if free := d.DiskFreeBytes; free < scarce && d.Facts.DiskBytes > 0 && !d.ReportedAt.IsZero() {
+		add(operator.MarkDiskFull, fmt.Sprintf("its disk has %d MiB free: it goes on serving, but takes no release and may not keep what it counts; free some and it goes on by itself", free>>20), time.Time{})
 	}
 	if d.Boot.Unclean {
 		add(operator.MarkUnclean, "the agent's last run ended without a clean stop", d.Boot.Seen)

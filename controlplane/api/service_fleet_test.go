@@ -24,6 +24,9 @@ func TestDevices(t *testing.T) {
 		{Kind: drift.SensorAlarm, Device: "cam-b1", RaisedMS: 1, ClearedMS: 2},
 	}
 	w.rollouts = []runner.View{view("digits-2-1", rollout.StatusRunning), view("digits-1-1", rollout.StatusCompleted)}
+	full := w.fleet["cam-a1"]
+	full.ReportedAt, full.Facts.DiskBytes, full.DiskFreeBytes = now, 64<<20, 1<<20
+	w.fleet["cam-a1"] = full
 	s := w.service()
 	page, err := s.Devices(t.Context(), operator.DeviceQuery{})
 	if err != nil || page.Total != 4 {
@@ -45,7 +48,7 @@ func TestDevices(t *testing.T) {
 		t.Errorf("a device that is to get its first release: got %+v", d.Models)
 	}
 	for id, want := range map[string]string{
-		"cam-a1": operator.MarkSensorFault, "cam-b1": operator.MarkLost + " " + operator.MarkUncertain,
+		"cam-a1": operator.MarkSensorFault + " " + operator.MarkDiskFull, "cam-b1": operator.MarkLost + " " + operator.MarkUncertain,
 		"cam-b2": operator.MarkRevoked + " " + operator.MarkRefused, "new": "",
 	} {
 		var kinds []string

@@ -93,6 +93,7 @@ const (
 	MarkCrashLoop   = "crash_loop"     // the agent restarted repeatedly after an activation
 	MarkUnclean     = "unclean_boot"   // the last boot ended without a clean stop
 	MarkRefused     = "refused"        // it refused a release
+	MarkDiskFull    = "disk_full"      // its disk has no room for releases and records
 )
 
 // Outbox is what a device still has to send.
