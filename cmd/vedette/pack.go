@@ -198,7 +198,8 @@ func checkGraph(path string, schema *release.Schema) (release.File, error) {
 		err = graph.Check(g, schema)
 	}
 	if err != nil {
-		return file, operator.Errorf(operator.Invalid, "%s: %w", path, err)
+		return file, operator.Errorf(operator.Invalid, "%s: %w", path, err).
+			WithHint(`make schema, baseline and golden vectors from this very graph: "vedette-agent profile"`)
 	}
 	return file, nil
 }

@@ -239,7 +239,8 @@ func readManifest(dir string) (*release.Manifest, error) {
 	}
 	m, err := release.Decode(raw)
 	if err != nil {
-		return nil, operator.Errorf(operator.Invalid, "%s: %w", path, err)
+		return nil, operator.Errorf(operator.Invalid, "%s: %w", path, err).
+			WithHint(`nobody writes a manifest by hand: pack the folder again with "vedette model pack", and find out who changed it`)
 	}
 	for _, f := range m.Files() {
 		have, _, err := hashFile(filepath.Join(dir, f.Name))
