@@ -62,6 +62,13 @@ func TestFullDiskOfADevice(t *testing.T) {
 	p.ends(id, operator.RolloutCompleted)
 	c.serves(time.Second, v2)
 	c.counted()
+	c.eventually(20*time.Second, "the mark to go", func() error {
+		d, err := c.client.Device(t.Context(), c.id)
+		if err == nil && marked(d, operator.MarkDiskFull) {
+			err = fmt.Errorf("marks are %v", d.Marks)
+		}
+		return err
+	})
 	c.agent.stop()
 }
 
@@ -105,8 +112,8 @@ func (c *camera) tellsOfFullDisk() error {
 		return fmt.Errorf("vedette-agent status does not say so:\n%s", shown)
 	}
 	d, err := c.client.Device(c.t.Context(), c.id)
-	if err == nil && d.DiskFreeBytes > 0 {
-		err = fmt.Errorf("the control plane believes that %d bytes are free", d.DiskFreeBytes)
+	if err == nil && !marked(d, operator.MarkDiskFull) {
+		err = fmt.Errorf("the control plane believes that %d bytes are free, marks are %v", d.DiskFreeBytes, d.Marks)
 	}
 	return err
 }

@@ -74,15 +74,15 @@ func (p *plant) refusedByProgram(t *testing.T) {
 	escaping := p.profiled("1", "escaping")
 	p.vedette("model", "pack", escaping, "--model", "digits", "--version", "escaping").ok()
 	p.write([]byte(strings.ReplaceAll(p.read("escaping", "manifest.json"), `"baseline.json"`, `"../baseline.json"`)), "escaping", "manifest.json")
-	p.vedette("model", "push", escaping).refused(`file "../baseline.json": must have a plain name`)
+	p.vedette("model", "push", escaping).refused(`file "../baseline.json": must have a plain name`, `next: nobody writes a manifest by hand: pack the folder again`)
 
 	// The graph does not take what the schema says.
 	mismatched := p.profiled("1", "mismatched")
 	schema := p.read("mismatched", "schema.json")
 	p.write([]byte(strings.ReplaceAll(schema, `"X"`, `"pixels"`)), "mismatched", "schema.json")
-	push(mismatched).refused("graph does not match the schema", `input "pixels" is not in the graph, which has [X FP32 [-1 64]]`)
+	push(mismatched).refused("graph does not match the schema", `input "pixels" is not in the graph, which has [X FP32 [-1 64]]`, `next: make schema, baseline and golden vectors from this very graph: "vedette-agent profile"`)
 	p.write([]byte(strings.ReplaceAll(schema, `"INT64"`, `"FP32"`)), "mismatched", "schema.json")
-	push(mismatched).refused(`output "label" is INT64 in the graph and FP32 in the schema`)
+	push(mismatched).refused(`output "label" is INT64 in the graph and FP32 in the schema`, "next:")
 }
 
 // folderOf makes a publisher's folder with some of the real one's files.
