@@ -69,6 +69,16 @@ func TestFullDiskOfADevice(t *testing.T) {
 		}
 		return err
 	})
+
+	// It also starts with a full disk, after a power cut.
+	ballast = c.fill()
+	c.agent.kill()
+	c.boot()
+	c.serves(time.Second, v2)
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	c.counted()
 	c.agent.stop()
 }
 
