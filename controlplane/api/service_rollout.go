@@ -71,7 +71,26 @@ func (s *Service) rolloutSummary(v runner.View) operator.RolloutSummary {
 	for _, d := range v.State.Devices {
 		out.Counts[string(d.State)]++
 	}
+	if later := len(yetToCome(v)); later > 0 {
+		out.Devices += later
+		out.Counts[string(rollout.DeviceWaiting)] += later
+	}
 	return out
+}
+
+// yetToCome are the devices that a rollout selects and no wave has drawn: the
+// engine names them when it opens one.
+func yetToCome(v runner.View) []string {
+	if v.Facts == nil || v.State.Header.Status.Final() {
+		return nil
+	}
+	var ids []string
+	for id, f := range v.Facts.Devices {
+		if _, named := v.State.Devices[id]; !named && f.Selected {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // Rollout is everything about one rollout.
@@ -102,6 +121,7 @@ func (s *Service) rollout(v runner.View) *operator.Rollout {
 			out.Waiting = append(out.Waiting, id)
 		}
 	}
+	out.Waiting = append(out.Waiting, yetToCome(v)...)
 	slices.Sort(out.Control)
 	slices.Sort(out.Waiting)
 	for _, e := range slices.Backward(v.Timeline) {

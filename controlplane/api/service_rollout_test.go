@@ -25,6 +25,9 @@ func view(id string, status rollout.Status) runner.View {
 				"cam-a1": {State: rollout.DeviceWaiting, Control: true},
 			},
 		},
+		Facts: &rollout.Facts{Devices: map[string]rollout.DeviceFacts{
+			"cam-a1": {Selected: true}, "cam-b1": {Selected: true}, "cam-c1": {Selected: true}, "cam-c2": {},
+		}},
 		Revision: 12, Actions: []rollout.Action{rollout.Stop}, Gates: []rollout.GateResult{{Gate: rollout.Errors, Text: "0 of 5"}},
 		Timeline: []runner.Entry{
 			{Seq: 10, Kind: runner.KindCreated, Actor: "ann"},
@@ -45,11 +48,16 @@ func TestRollouts(t *testing.T) {
 	if err != nil || page.Total != 2 || page.Items[0].ID != "digits-2-1" || page.Items[0].Counts["healthy"] != 1 || page.Items[1].Ended != older.State.Header.Since {
 		t.Errorf("got %+v, %v", page, err)
 	}
-	if page, err = s.Rollouts(t.Context(), operator.RolloutQuery{Active: true}); err != nil || page.Total != 1 {
+	if page, err := s.Rollouts(t.Context(), operator.RolloutQuery{Active: true}); err != nil || page.Total != 1 {
 		t.Errorf("active: got %+v, %v", page, err)
 	}
+	for i, want := range []int{4, 3} { // cam-c1 is selected by the running one, and in no wave yet
+		if got := page.Items; len(got) > i && got[i].Devices != want {
+			t.Errorf("%s: got %d devices, want %d", got[i].ID, got[i].Devices, want)
+		}
+	}
 	r, err := s.Rollout(t.Context(), "digits-2-1")
-	if err != nil || len(r.WaveList) != 2 || !slices.Equal(r.Control, []string{"cam-a1"}) || !slices.Equal(r.Waiting, []string{"cam-a1"}) || !slices.Equal(r.Actions, []string{"pause"}) {
+	if err != nil || len(r.WaveList) != 2 || !slices.Equal(r.Control, []string{"cam-a1"}) || !slices.Equal(r.Waiting, []string{"cam-a1", "cam-c1"}) || !slices.Equal(r.Actions, []string{"pause"}) {
 		t.Fatalf("got %+v, %v", r, err)
 	}
 	wave := r.WaveList[0]
