@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -558,5 +559,93 @@ func TestAssets(t *testing.T) {
 	r.Header.Set("If-None-Match", assetTag)
 	if got := h.do(r).status; got != http.StatusNotModified {
 		t.Errorf("asked for again: status %d", got)
+	}
+}
+
+func TestLargeFleet(t *testing.T) {
+	var many []operator.WaveDevice
+	for range 5000 {
+		many = append(many, operator.WaveDevice{Device: "cam", State: "healthy"})
+	}
+	many[4999].State = "failed"
+	w := waveOf(&operator.Rollout{}, operator.Wave{Devices: many})
+	if n := len(w.Sites[0].Devices); n != chipsShown || w.More != 5000-chipsShown || w.Sites[0].Devices[0].State != "failed" {
+		t.Errorf("%d chips, %d more, first %s", n, w.More, w.Sites[0].Devices[0].State)
+	}
+	sites := make([]operator.SiteOverview, 100)
+	sites[99].Verdict = operator.VerdictDrift
+	for i := range 99 {
+		sites[i].Verdict = operator.VerdictOK
+	}
+	if got := worstSites(sites)[0].Verdict; got != operator.VerdictDrift {
+		t.Errorf("the first of many sites is %s", got)
+	}
+	if got := names(slices.Repeat([]string{"d"}, 14)); !strings.HasSuffix(got, "d and 2 more") {
+		t.Errorf("many devices are %q", got)
+	}
+}
+
+func TestPictures(t *testing.T) {
+	cell := func(name string) operator.DriftCell {
+		return operator.DriftCell{Feature: name, Side: "input", Enough: true}
+	}
+	square := inputHeat("", cells(func(i int) bool { return i == 9 }, false), againstTraining)
+	if square.W != 8 || square.H != 8 || len(square.Cells) != 64 {
+		t.Fatalf("an 8×8 image is %d×%d of %d", square.W, square.H, len(square.Cells))
+	}
+	if c := square.Cells[9]; c.X != 1 || c.Y != 1 || c.Class != "h8 apart" {
+		t.Errorf("pixel 9 is %+v", c)
+	}
+	var columns []operator.DriftCell
+	for i := range 16 {
+		columns = append(columns, cell("column "+strings.Repeat("x", i)))
+	}
+	if strip := inputHeat("", columns, againstTraining); strip.W != 16 || strip.H != 1 {
+		t.Errorf("16 columns of a table are drawn %d×%d", strip.W, strip.H)
+	}
+	if none := inputHeat("", nil, againstTraining); len(none.Cells) != 0 {
+		t.Errorf("no features give %+v", none)
+	}
+	parts := bar(map[string]int{"failed": 1, "healthy": 2, "new": 1}, deviceStates, stateClass)
+	if len(parts) != 3 || parts[0].Name != "healthy" || parts[0].W != 50 || parts[2].Name != "new" || parts[2].X+parts[2].W != 100 {
+		t.Errorf("a bar is %+v", parts)
+	}
+}
+
+// TestWilson compares with values computed by hand from the formula.
+func TestWilson(t *testing.T) {
+	for _, c := range []struct {
+		correct, labels uint64
+		lower, upper    float64
+	}{{95, 100, 0.8882, 0.9785}, {0, 10, 0, 0.2775}, {10, 10, 0.7225, 1}} {
+		lower, upper := wilson(c.correct, c.labels)
+		if math.Abs(lower-c.lower) > 1e-4 || math.Abs(upper-c.upper) > 1e-4 {
+			t.Errorf("%d of %d: [%.4f, %.4f], want [%.4f, %.4f]", c.correct, c.labels, lower, upper, c.lower, c.upper)
+		}
+	}
+}
+
+func TestFormats(t *testing.T) {
+	for _, c := range []struct{ got, want string }{
+		{formatCount(1234567), "1\u2009234\u2009567"},
+		{formatCount(uint64(0)), "0"},
+		{formatDuration(450 * time.Microsecond), "450 µs"},
+		{formatDuration(90 * time.Second), "1 min 30 s"},
+		{formatDuration(26 * time.Hour), "26 h"},
+		{formatDuration(72 * time.Hour), "3 d"},
+		{formatPercent(0.97649), "97.6\u2009%"},
+		{formatPercent((*float64)(nil)), "–"},
+		{gateLimit(operator.Gate{Kind: "install", Limit: 0.05}), "5\u2009%"},
+		{gateLimit(operator.Gate{Kind: "drift", Limit: 0.2}), "0.2"},
+		{string(prose("<b> until 2026-03-14T10:00:00Z")), `&lt;b&gt; until <time datetime="2026-03-14T10:00:00Z" data-time="at" title="2026-03-14 10:00:00.000 UTC">2026-03-14 10:00:00</time>`},
+	} {
+		if c.got != c.want {
+			t.Errorf("got %q, want %q", c.got, c.want)
+		}
+	}
+	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1536: "1.50 KiB", 20 << 20: "20.0 MiB", 300 << 30: "300 GiB"} {
+		if got, err := formatBytes(n); got != want || err != nil {
+			t.Errorf("%d bytes are %q: %v", n, got, err)
+		}
 	}
 }

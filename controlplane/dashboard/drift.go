@@ -26,13 +26,13 @@ type modelsView struct {
 }
 
 // oneModel leads to the page of the only model, or lets choose among several.
-func (s *Server) oneModel(ctx context.Context, section, title, text string, one func(context.Context, string) (string, *page, error)) (string, *page, error) {
+func (s *Server) oneModel(ctx context.Context, section, title, text string, one func(ctx context.Context, model, only string) (string, *page, error)) (string, *page, error) {
 	models, err := s.cfg.Service.Models(ctx)
 	if err != nil {
 		return "", nil, err
 	}
 	if len(models) == 1 {
-		return one(ctx, models[0].Name)
+		return one(ctx, models[0].Name, "")
 	}
 	return "choose", &page{Title: title, Section: section, Data: modelsView{Models: models, Base: "/" + section, Text: text}}, nil
 }
@@ -42,7 +42,7 @@ func (s *Server) driftModels(ctx context.Context, _ *request) (string, *page, er
 }
 
 func (s *Server) drift(ctx context.Context, r *request) (string, *page, error) {
-	return s.driftOf(ctx, r.PathValue("model"))
+	return s.driftOf(ctx, r.PathValue("model"), r.URL.Query().Get("cohort"))
 }
 
 // driftView is one model's inputs and outputs against training.
@@ -62,6 +62,7 @@ type releaseDrift struct {
 	operator.ReleaseRef
 
 	Cohorts []cohortDrift
+	More    int // cohorts not shown
 }
 
 // cohortDrift is one cohort with its devices, worst first.
@@ -83,7 +84,7 @@ const cohortDevices = 24
 
 const alarmsShown = 20
 
-func (s *Server) driftOf(ctx context.Context, model string) (string, *page, error) {
+func (s *Server) driftOf(ctx context.Context, model, only string) (string, *page, error) {
 	d, err := s.cfg.Service.Drift(ctx, model)
 	if err != nil {
 		return "", nil, err
@@ -91,7 +92,9 @@ func (s *Server) driftOf(ctx context.Context, model string) (string, *page, erro
 	v := driftView{Drift: d, Scale: heatScale()}
 	for _, r := range d.Releases {
 		out := releaseDrift{ReleaseRef: r.ReleaseRef}
-		for _, c := range r.Cohorts {
+		cohorts, more := first(worstCohorts(r.Cohorts, only), cohortsShown)
+		out.More = more
+		for _, c := range cohorts {
 			out.Cohorts = append(out.Cohorts, cohortOf(c))
 		}
 		v.Releases = append(v.Releases, out)
@@ -131,6 +134,21 @@ func (s *Server) findings(ctx context.Context, v *driftView) error {
 var gravity = map[operator.Verdict]int{
 	operator.VerdictSensorFault: 0, operator.VerdictDrift: 1, operator.VerdictApart: 2,
 	operator.VerdictInsufficient: 3, operator.VerdictOK: 4,
+}
+
+// worstCohorts are all cohorts or only the one asked for. Where there are too
+// many for one page, those that drift come first.
+func worstCohorts(cohorts []operator.CohortDrift, only string) []operator.CohortDrift {
+	out := slices.Clone(cohorts)
+	if only != "" {
+		out = slices.DeleteFunc(out, func(c operator.CohortDrift) bool { return c.Cohort != only })
+	}
+	if len(out) > cohortsShown {
+		slices.SortStableFunc(out, func(a, b operator.CohortDrift) int {
+			return cmp.Or(cmp.Compare(gravity[a.Verdict], gravity[b.Verdict]), cmp.Compare(b.MaxPSI, a.MaxPSI))
+		})
+	}
+	return out
 }
 
 func cohortOf(c operator.CohortDrift) cohortDrift {

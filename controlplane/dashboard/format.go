@@ -39,7 +39,7 @@ func functions() template.FuncMap {
 		"named":   named,
 		"label":   refLabel,
 		"segment": url.PathEscape,
-		"join":    strings.Join,
+		"names":   names,
 		"pretty":  prettyJSON,
 		"deref":   deref,
 		"lineage": lineage,
@@ -233,6 +233,16 @@ func prettyJSON(b json.RawMessage) string {
 func lineage(m *release.Manifest) (string, error) {
 	b, err := json.MarshalIndent(m.Lineage, "", "  ")
 	return string(b), err
+}
+
+// names lists devices; of many the first and how many there are.
+func names(devices []string) string {
+	shown, more := first(devices, namesShown)
+	out := strings.Join(shown, ", ")
+	if more > 0 {
+		out += fmt.Sprintf(" and %d more", more)
+	}
+	return out
 }
 
 func deref(v *float64) float64 {

@@ -13,8 +13,11 @@ import (
 type overviewView struct {
 	*operator.Overview
 
-	Cards    []siteCard
-	Rollouts []rolloutRow
+	Shown      []operator.Alarm
+	MoreAlarms int // not shown
+	Cards      []siteCard
+	MoreSites  int // not shown
+	Rollouts   []rolloutRow
 }
 
 // siteCard is one site.
@@ -32,9 +35,12 @@ func (s *Server) overview(ctx context.Context, _ *request) (string, *page, error
 		return "", nil, err
 	}
 	v := overviewView{Overview: o}
+	v.Shown, v.MoreAlarms = first(o.Alarms, alarmsShown)
+	sites, more := first(worstSites(o.Sites), sitesShown)
+	v.MoreSites = more
 	curves := s.siteCurves(ctx, o.Models)
 	versions := versionNames(o.Sites)
-	for _, site := range o.Sites {
+	for _, site := range sites {
 		v.Cards = append(v.Cards, siteCard{
 			SiteOverview: site, Parts: bar(site.Versions, versions, versionClass(versions)),
 			Alarms: alarmsOf(o.Alarms, site.Site), Curves: curves[site.Site],
@@ -46,6 +52,31 @@ func (s *Server) overview(ctx context.Context, _ *request) (string, *page, error
 	return "overview", &page{
 		Title: "Fleet", Section: "fleet", Live: "#figures,#alarms,#running,#sites,#models-at-a-glance", Data: v,
 	}, nil
+}
+
+// Bounds of what one page shows: a person reads no more, and a large fleet has
+// thousands.
+const (
+	sitesShown   = 48
+	cohortsShown = 24
+	chipsShown   = 240 // devices of one wave
+	namesShown   = 12  // devices of one decision
+)
+
+// first are the first n items, and how many are left out.
+func first[T any](items []T, n int) (shown []T, more int) {
+	n = min(n, len(items))
+	return items[:n], len(items) - n
+}
+
+// worstSites puts sites with drift before others when not all can be shown.
+func worstSites(sites []operator.SiteOverview) []operator.SiteOverview {
+	if len(sites) <= sitesShown {
+		return sites
+	}
+	out := slices.Clone(sites)
+	slices.SortStableFunc(out, func(a, b operator.SiteOverview) int { return cmp.Compare(gravity[a.Verdict], gravity[b.Verdict]) })
+	return out
 }
 
 func versionNames(sites []operator.SiteOverview) []string {

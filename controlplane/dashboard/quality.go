@@ -65,11 +65,11 @@ func (s *Server) qualityModels(ctx context.Context, _ *request) (string, *page, 
 }
 
 func (s *Server) quality(ctx context.Context, r *request) (string, *page, error) {
-	return s.qualityOf(ctx, r.PathValue("model"))
+	return s.qualityOf(ctx, r.PathValue("model"), r.URL.Query().Get("cohort"))
 }
 
-func (s *Server) qualityOf(ctx context.Context, model string) (string, *page, error) {
-	q, err := s.cfg.Service.Quality(ctx, operator.QualityQuery{Model: model})
+func (s *Server) qualityOf(ctx context.Context, model, only string) (string, *page, error) {
+	q, err := s.cfg.Service.Quality(ctx, operator.QualityQuery{Model: model, Cohort: only})
 	if err != nil {
 		return "", nil, err
 	}
@@ -115,7 +115,8 @@ func cohortsOf(q *operator.Quality) []string {
 
 func chartsOf(q *operator.Quality, versions []string) chartData {
 	out := chartData{Cohorts: []chartCohort{}, Versions: versions, Floor: q.Floor, Threshold: q.Threshold}
-	for _, cohort := range cohortsOf(q) {
+	cohorts, _ := first(cohortsOf(q), cohortsShown)
+	for _, cohort := range cohorts {
 		c := chartCohort{Cohort: cohort, Series: []chartSeries{}}
 		for i := range q.Series {
 			if q.Series[i].Cohort == cohort {

@@ -98,6 +98,7 @@ type waveView struct {
 	Now   bool
 	Gates []operator.Gate
 	Done  int // devices that are healthy
+	More  int // devices without a chip
 }
 
 type siteDevices struct {
@@ -161,7 +162,9 @@ func waveOf(r *operator.Rollout, w operator.Wave) waveView {
 	if out.Now && len(r.Gates) > 0 {
 		out.Gates = r.Gates
 	}
-	for _, d := range w.Devices {
+	var shown []operator.WaveDevice
+	shown, out.More = first(troubleFirst(w.Devices), chipsShown)
+	for _, d := range shown {
 		i := slices.IndexFunc(out.Sites, func(s siteDevices) bool { return s.Site == d.Site })
 		if i < 0 {
 			i = len(out.Sites)
@@ -169,5 +172,18 @@ func waveOf(r *operator.Rollout, w operator.Wave) waveView {
 		}
 		out.Sites[i].Devices = append(out.Sites[i].Devices, d)
 	}
+	return out
+}
+
+// troubleFirst puts devices that failed or are under way before those that are
+// well or wait, when not all of them can be shown.
+func troubleFirst(devices []operator.WaveDevice) []operator.WaveDevice {
+	if len(devices) <= chipsShown {
+		return devices
+	}
+	out := slices.Clone(devices)
+	slices.SortStableFunc(out, func(a, b operator.WaveDevice) int { // the last states are the worst
+		return slices.Index(deviceStates, b.State) - slices.Index(deviceStates, a.State)
+	})
 	return out
 }
