@@ -19,6 +19,7 @@ function ago(seconds) {
 const sameDay = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const otherDay = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 
+const otherYear = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
 const minute = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 
@@ -27,7 +28,7 @@ function tellTimes(root) {
   for (const t of root.querySelectorAll("time[data-time]")) {
     const at = new Date(t.dateTime);
     const today = now - at < 20 * 3600e3 && at - now < 20 * 3600e3;
-    const text = t.dataset.time === "ago" && now - at < 7 * 86400e3 ? ago((now - at) / 1000) : (today ? sameDay : otherDay).format(at);
+    const text = t.dataset.time === "ago" && now - at < 7 * 86400e3 ? ago((now - at) / 1000) : (today ? sameDay : at.getFullYear() === new Date().getFullYear() ? otherDay : otherYear).format(at);
     if (t.textContent !== text) t.textContent = text;
   }
 }
