@@ -1,6 +1,7 @@
 package updater
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/vedette-edge/vedette/agent/update"
@@ -11,7 +12,8 @@ import (
 // announce tells what a step changed.
 func (u *Updater) announce(m *model, old, next update.Machine) {
 	if next.State != old.State {
-		u.cfg.Log.Info("update state", "model", m.name, "from", string(old.State), "to", string(next.State), "release", next.Target.Release.Short())
+		u.cfg.Log.Info("update state", "model", m.name, "from", string(old.State), "to", string(next.State),
+			"release", cmp.Or(next.Target.Release, old.Target.Release).Short())
 		u.nudge()
 	}
 	if next.Cause != nil && old.Cause == nil && next.Cause.Code == update.CodeCrashLoop {

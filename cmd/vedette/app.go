@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/vedette-edge/vedette/controlplane/client"
+	"github.com/vedette-edge/vedette/protocol/atomicfile"
 	"github.com/vedette-edge/vedette/protocol/operator"
 )
 
@@ -197,7 +198,7 @@ func writeFile(path string, data []byte, mode os.FileMode) error {
 		}
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = atomicfile.Rename(f.Name(), path)
 	}
 	if err != nil {
 		return fileError(err)
