@@ -22,11 +22,11 @@ help: ## list the targets
 
 .PHONY: demo
 demo: build ## run the whole story with eight devices and stay up until Ctrl-C
-	$(BIN)/vedette demo run
+	@$(BIN)/vedette demo run
 
 .PHONY: demo-check
 demo-check: build ## run the story, assert every step, print the numbers as JSON
-	$(BIN)/vedette demo check
+	@$(BIN)/vedette demo check
 
 .PHONY: test
 test: build ## all tests: race and shuffle, then the pure half without cgo and the end-to-end runs
@@ -50,18 +50,20 @@ generate: tools ## write the generated code again
 
 .PHONY: build
 build: setup ## the four programs, in build/bin
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/vedette ./cmd/vedette-control
-	CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/vedette-agent
+	@echo "building the programs" >&2
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/vedette ./cmd/vedette-control
+	@CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/vedette-agent
 
 .PHONY: setup
 setup: tools $(RUNTIME) $(ASSETS) ## fetch ONNX Runtime and the pages' assets (pinned)
 
 $(RUNTIME): deploy/onnxruntime/fetch.sh | tools
-	deploy/onnxruntime/fetch.sh $(@D)
+	@deploy/onnxruntime/fetch.sh $(@D)
 	@touch $@
 
 $(ASSETS): $(PAGES)/package.json $(PAGES)/package-lock.json | tools
-	cd $(PAGES) && npm ci --silent --ignore-scripts --no-audit --no-fund && npm run --silent assets
+	@echo "fetching the pages' libraries" >&2
+	@cd $(PAGES) && npm ci --silent --ignore-scripts --no-audit --no-fund && npm run --silent assets
 	@touch $@
 
 .PHONY: tools

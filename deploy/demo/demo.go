@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"time"
 )
 
@@ -86,9 +84,11 @@ func Run(ctx context.Context, opts Options) (*Result, error) {
 	if opts.Log == nil {
 		opts.Log = io.Discard
 	}
-	if err := emptyDir(opts.Dir); err != nil {
+	leave, err := claim(ctx, opts.Dir, opts.HTTP)
+	if err != nil {
 		return nil, err
 	}
+	defer leave()
 	ctx, cancel := context.WithCancel(ctx)
 	p, err := newPlant(opts)
 	if err != nil {
@@ -106,6 +106,7 @@ func Run(ctx context.Context, opts Options) (*Result, error) {
 		fmt.Fprintf(opts.Log, "\nThe story is told; the fleet goes on. %s\nCtrl-C ends it.\n", p.whereToLook())
 		p.resumeAll()
 		<-ctx.Done()
+		return result, nil // Ctrl-C is how this one is meant to end
 	}
 	return result, ctx.Err()
 }
@@ -148,22 +149,3 @@ func (p *plant) note(r StepResult) {
 }
 
 func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
-
-// emptyDir makes a directory and removes what an earlier run left in it. A
-// directory that is not a demo's is refused.
-func emptyDir(dir string) error {
-	mark := filepath.Join(dir, ".vedette-demo")
-	entries, err := os.ReadDir(dir)
-	if err == nil && len(entries) > 0 {
-		if _, err := os.Stat(mark); err != nil {
-			return fmt.Errorf("%s is not empty and was not made by the demo: choose another directory", dir)
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			return fmt.Errorf("empty %s: %w", dir, err)
-		}
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make %s: %w", dir, err)
-	}
-	return os.WriteFile(mark, nil, 0o600)
-}
