@@ -227,6 +227,25 @@ func TestEnrolmentIsRefused(t *testing.T) {
 	}
 }
 
+// A token whose label was taken before the rule was kept is refused by name, and
+// costs no use.
+func TestEnrolRefusesLabelOfOldToken(t *testing.T) {
+	b := newBench(t)
+	s := b.token(operator.EnrolTokenCreate{Device: "cam-1"})
+	if _, err := change(t.Context(), b.Authority, enrolKey(s.ID), func(t *enrolToken) error {
+		t.Labels = map[string]string{"site": "../.."}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.enrol(newHardware(t), s.Secret, ""); !errors.Is(err, protocol.ErrLabel) {
+		t.Errorf("got %v, want %v", err, protocol.ErrLabel)
+	}
+	if got := mustList(t, b.EnrolTokens)[0]; got.Uses != 1 {
+		t.Errorf("token has %d uses left, want 1", got.Uses)
+	}
+}
+
 // forged is a CSR whose signature does not fit.
 func forged(t *testing.T, h hardware) string {
 	t.Helper()

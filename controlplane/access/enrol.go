@@ -23,8 +23,6 @@ const (
 	DefaultEnrolTTL = 24 * time.Hour
 	MaxEnrolTTL     = 365 * 24 * time.Hour
 	MaxEnrolUses    = 10_000
-	maxLabels       = 64
-	maxLabelSize    = 256
 )
 
 // What an enrolment may be refused for.
@@ -116,13 +114,8 @@ func checkEnrolToken(c *operator.EnrolTokenCreate, ttl time.Duration, uses int) 
 			return errors.New("a token for one device id can be used once")
 		}
 	}
-	if len(c.Labels) > maxLabels {
-		return fmt.Errorf("at most %d labels", maxLabels)
-	}
-	for k, v := range c.Labels {
-		if k == "" || len(k) > maxLabelSize || len(v) > maxLabelSize {
-			return fmt.Errorf("label %.40q: name and value have at most %d bytes, a name at least one", k, maxLabelSize)
-		}
+	if err := protocol.CheckLabels(c.Labels); err != nil {
+		return err
 	}
 	if err := protocol.CheckDeviceAPI(c.DeviceAPI); err != nil {
 		return err
@@ -232,6 +225,10 @@ func (a *Authority) take(ctx context.Context, t *enrolToken, secret, proposed, k
 		return name, nil
 	case t.Uses <= 0:
 		return "", ErrTokenUsed
+	}
+	// An older server took labels that the fleet refuses: no use is spent on them.
+	if err := protocol.CheckLabels(t.Labels); err != nil {
+		return "", fmt.Errorf("the token has a label that no device may have, create a new one: %w", err)
 	}
 	if err := a.mayTake(ctx, t, name, key); err != nil {
 		return "", err

@@ -13,6 +13,7 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/drift"
 	"github.com/vedette-edge/vedette/controlplane/fleet"
 	"github.com/vedette-edge/vedette/controlplane/rollout"
+	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/operator"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
@@ -247,7 +248,7 @@ func fleetError(err error) error {
 		code = operator.NotFound
 	case errors.Is(err, fleet.ErrStale):
 		code = operator.Stale
-	case errors.Is(err, fleet.ErrLabel):
+	case errors.Is(err, protocol.ErrLabel):
 		code = operator.Invalid
 	default:
 		return err

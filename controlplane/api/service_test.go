@@ -13,6 +13,7 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/registry"
 	"github.com/vedette-edge/vedette/controlplane/rollout"
 	"github.com/vedette-edge/vedette/controlplane/runner"
+	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/operator"
 	"github.com/vedette-edge/vedette/protocol/release"
 	"github.com/vedette-edge/vedette/protocol/trust"
@@ -175,7 +176,7 @@ func TestErrorsOfPackagesGetCodes(t *testing.T) {
 		{rolloutError(runner.ErrNotFound), operator.NotFound},
 		{rolloutError(registry.ErrNotFound), operator.NotFound},
 		{fleetError(fleet.ErrStale), operator.Stale},
-		{fleetError(fleet.ErrLabel), operator.Invalid},
+		{fleetError(protocol.ErrLabel), operator.Invalid},
 		{blobError(artifact.ErrOffset, artifact.Upload{Offset: 3}), operator.OffsetMismatch},
 		{blobError(artifact.ErrDigest, artifact.Upload{}), operator.DigestMismatch},
 		{blobError(artifact.ErrTooLarge, artifact.Upload{}), operator.TooLarge},

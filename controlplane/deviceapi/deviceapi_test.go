@@ -71,6 +71,12 @@ func (f *fleet) Enrolled(_ context.Context, device string, labels map[string]str
 	return f.fail
 }
 
+func (f *fleet) failWith(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail = err
+}
+
 // bench is a running server on a clock that the test moves.
 type bench struct {
 	t         *testing.T
@@ -426,7 +432,7 @@ func TestRequestsAreRefused(t *testing.T) {
 // When the fleet cannot note the device, the device asks again and gets in.
 func TestEnrolmentIsWholeOrRepeated(t *testing.T) {
 	b := newBench(t)
-	b.fleet.fail = errors.New("bucket is away: its secret text")
+	b.fleet.failWith(errors.New("bucket is away: its secret text"))
 	d := b.device()
 	req := protocol.EnrolRequest{Token: b.token(operator.EnrolTokenCreate{Device: "cam-1"}), CSR: d.csr()}
 	res, body := d.do(http.MethodPost, protocol.EnrolPath, req)
@@ -434,9 +440,13 @@ func TestEnrolmentIsWholeOrRepeated(t *testing.T) {
 	if strings.Contains(string(body), "secret text") {
 		t.Errorf("the fault's text is told to strangers: %s", body)
 	}
-	b.fleet.mu.Lock()
-	b.fleet.fail = nil
-	b.fleet.mu.Unlock()
+	b.fleet.failWith(protocol.CheckLabels(map[string]string{"site": "../.."}))
+	res, body = d.do(http.MethodPost, protocol.EnrolPath, req)
+	refused(t, res, body, http.StatusBadRequest, protocol.CodeInvalid)
+	if !strings.Contains(string(body), "labels are") {
+		t.Errorf("the rule of labels is not told: %s", body)
+	}
+	b.fleet.failWith(nil)
 	res, body = d.do(http.MethodPost, protocol.EnrolPath, req)
 	d.take(res, body)
 }

@@ -41,6 +41,7 @@ var answers = []struct {
 	{artifact.ErrNotFound, http.StatusNotFound, protocol.CodeNotFound},
 	{artifact.ErrFull, http.StatusServiceUnavailable, protocol.CodeUnavailable},
 	{protocol.ErrDeviceID, http.StatusBadRequest, protocol.CodeInvalid},
+	{protocol.ErrLabel, http.StatusBadRequest, protocol.CodeInvalid},
 	{errNotFound, http.StatusNotFound, protocol.CodeNotFound},
 	{errInvalid, http.StatusBadRequest, protocol.CodeInvalid},
 	{context.DeadlineExceeded, http.StatusServiceUnavailable, protocol.CodeUnavailable},

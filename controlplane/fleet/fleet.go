@@ -26,20 +26,12 @@ import (
 // MaxEvents is how many events are kept of one device.
 const MaxEvents = 20
 
-// Limits of labels.
-const (
-	MaxLabels     = 64
-	MaxLabelValue = 63 // bytes
-)
-
 // What a change may be told.
 var (
 	// ErrNotFound says that no such device is known.
 	ErrNotFound = errors.New("no such device: list them with `vedette device list`")
 	// ErrStale says that the device was changed since it was read.
 	ErrStale = errors.New("the device was changed by someone else: read it again and repeat")
-	// ErrLabel says that a label's name or value is not well formed.
-	ErrLabel = errors.New("labels are up to 64 names of letters, digits, '-', '_', '.' and at most one '/', with values of up to 63 of letters, digits, '-', '_' and '.'")
 )
 
 // Journal notes what operators do to devices.

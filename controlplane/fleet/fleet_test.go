@@ -336,7 +336,7 @@ func TestRefusedChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	many := map[string]string{}
-	for i := range MaxLabels + 1 {
+	for i := range protocol.MaxLabels + 1 {
 		many[fmt.Sprintf("l%d", i)] = "x"
 	}
 	stale := device(t, f).Revision
@@ -351,10 +351,10 @@ func TestRefusedChanges(t *testing.T) {
 	}{
 		{"unknown device", "cam-9", LabelChange{}, ErrNotFound},
 		{"changed since it was read", "cam-1", LabelChange{Revision: stale}, ErrStale},
-		{"label with a space", "cam-1", LabelChange{Set: map[string]string{"a b": "c"}}, ErrLabel},
-		{"value with a slash", "cam-1", LabelChange{Set: map[string]string{"a": "b/c"}}, ErrLabel},
-		{"value too long", "cam-1", LabelChange{Set: map[string]string{"a": string(make([]byte, MaxLabelValue+1))}}, ErrLabel},
-		{"too many", "cam-1", LabelChange{Set: many}, ErrLabel},
+		{"label with a space", "cam-1", LabelChange{Set: map[string]string{"a b": "c"}}, protocol.ErrLabel},
+		{"value with a slash", "cam-1", LabelChange{Set: map[string]string{"a": "b/c"}}, protocol.ErrLabel},
+		{"value too long", "cam-1", LabelChange{Set: map[string]string{"a": string(make([]byte, protocol.MaxLabelValue+1))}}, protocol.ErrLabel},
+		{"too many", "cam-1", LabelChange{Set: many}, protocol.ErrLabel},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

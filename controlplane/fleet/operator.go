@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"math"
-	"regexp"
 	"time"
 
 	"github.com/vedette-edge/vedette/controlplane/kvstore"
@@ -229,12 +228,10 @@ func (f *Fleet) note(ctx context.Context, kind, actor string, n Noted) error {
 	return nil
 }
 
-var (
-	labelName  = regexp.MustCompile(`^([a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
-	labelValue = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$`)
-)
-
 func (o *operators) label(c LabelChange) error {
+	if err := protocol.CheckLabels(c.Set); err != nil {
+		return err
+	}
 	labels := maps.Clone(o.Labels)
 	if labels == nil {
 		labels = map[string]string{}
@@ -242,14 +239,9 @@ func (o *operators) label(c LabelChange) error {
 	for _, name := range c.Remove {
 		delete(labels, name)
 	}
-	for name, value := range c.Set {
-		if !labelName.MatchString(name) || !labelValue.MatchString(value) {
-			return fmt.Errorf("%w: %.80q=%.80q", ErrLabel, name, value)
-		}
-		labels[name] = value
-	}
-	if len(labels) > MaxLabels {
-		return fmt.Errorf("%w: there would be %d", ErrLabel, len(labels))
+	maps.Copy(labels, c.Set)
+	if len(labels) > protocol.MaxLabels {
+		return fmt.Errorf("%w: there would be %d", protocol.ErrLabel, len(labels))
 	}
 	o.Labels = labels
 	return nil
