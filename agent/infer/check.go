@@ -72,37 +72,31 @@ func newInputCheck(t release.Tensor) (inputCheck, error) {
 // output is the index of a named output, −1 for none.
 func (c *checker) output(name string) int { return slices.Index(c.outputs, name) }
 
-// request puts the inputs into the order of the schema and counts the rows.
-// rows is reported with an error too, as far as it could be told.
+// request puts the inputs into the order of the schema and counts the rows. Its
+// errors are the caller's, and each is an *InputError: nothing that such a
+// request says of itself is believed, its rows least of all.
 func (c *checker) request(req *Request, maxRows int) (in []Tensor, rows int, err error) {
-	rows = claimedRows(req, maxRows)
 	if len(req.ID) > MaxID {
-		return nil, rows, &InputError{Row: -1, Reason: fmt.Sprintf("id has %d bytes, at most %d are taken", len(req.ID), MaxID)}
+		return nil, 0, &InputError{Row: -1, Reason: fmt.Sprintf("id has %d bytes, at most %d are taken", len(req.ID), MaxID)}
 	}
 	for _, name := range req.Outputs {
 		if c.output(name) < 0 {
-			return nil, rows, &InputError{Row: -1, Reason: fmt.Sprintf("there is no output %q, but %q", name, c.outputs)}
+			return nil, 0, &InputError{Row: -1, Reason: fmt.Sprintf("there is no output %q, but %q", name, c.outputs)}
 		}
 	}
 	in, err = c.order(req.Inputs)
 	if err != nil {
-		return nil, rows, err
+		return nil, 0, err
+	}
+	if shape := in[0].Shape; len(shape) > 0 {
+		rows = int(shape[0]) // to be found in every tensor
 	}
 	for i := range in {
 		if err := c.inputs[i].tensor(&in[i], rows, maxRows); err != nil {
-			return nil, rows, err
+			return nil, 0, err
 		}
 	}
 	return in, rows, nil
-}
-
-// claimedRows is what a failed call counts as: at least one row, at most what
-// would be served, so that a nonsense shape cannot bend the accounts.
-func claimedRows(req *Request, maxRows int) int {
-	if len(req.Inputs) == 0 || len(req.Inputs[0].Shape) == 0 {
-		return 1
-	}
-	return int(min(max(req.Inputs[0].Shape[0], 1), int64(maxRows)))
 }
 
 func (c *checker) order(given []Tensor) ([]Tensor, error) {

@@ -37,7 +37,7 @@ const (
 
 // Config holds the optional parts of an engine.
 type Config struct {
-	Observer Observer // told of every call, nil for none
+	Observer Observer // told of every call that fits its schema, nil for none
 	// Hung is told once of every run that misses its deadline, on a goroutine
 	// of its own; nil for none. The process should be restarted soon.
 	Hung        func(model string, d release.Digest)
@@ -202,7 +202,8 @@ type Status struct {
 	Since    time.Time      `json:"since"`
 	Calls    uint64         `json:"calls"` // answered by this release
 	Rows     uint64         `json:"rows"`
-	Failed   uint64         `json:"failed"` // calls not answered
+	Failed   uint64         `json:"failed"`  // calls not answered, without those refused
+	Refused  uint64         `json:"refused"` // calls whose request does not fit the schema
 	Running  int            `json:"running"`
 	Waiting  int            `json:"waiting"`
 	Hung     int            `json:"hung"` // runs past their deadline that have not ended yet
@@ -234,7 +235,10 @@ func (e *Engine) Manifest(model string) (*release.Manifest, release.Digest, erro
 
 // Infer answers one request. ctx bounds the wait for a turn; a run that has
 // begun is bounded by the release's deadline alone, so that what was computed
-// is also counted.
+// is also counted. A request that does not fit the schema is the caller's fault:
+// it is counted in Status alone and is no evidence against the release. One that
+// fits and finds no turn counts as failed, with the rows it was found to have: a
+// release too slow for its callers must show.
 func (e *Engine) Infer(ctx context.Context, req *Request) (*Response, error) {
 	l := e.lane(req.Model)
 	var s *served
@@ -251,8 +255,14 @@ func (e *Engine) Infer(ctx context.Context, req *Request) (*Response, error) {
 	if c.ID == "" {
 		c.ID = e.ids.next()
 	}
+	var err error
+	if c.Inputs, c.Rows, err = s.check.request(req, e.cfg.MaxRows); err != nil {
+		s.refused.Add(1)
+		s.unref()
+		return nil, err
+	}
 	var owned bool // false when the run hangs: it keeps the reference to s
-	c.Outputs, owned, c.Err = e.compute(ctx, l, s, req, c)
+	c.Outputs, owned, c.Err = e.compute(ctx, l, s, c)
 	e.served(s, c)
 	resp, err := s.respond(req, c)
 	if owned {
@@ -268,21 +278,15 @@ func unknownModel(req *Request) error {
 	return fmt.Errorf("%w: %s version %s", ErrUnknownModel, req.Model, req.Version)
 }
 
-// compute checks the request, waits for a turn and runs. owned is false when
-// the run hangs and keeps the reference to s.
-func (e *Engine) compute(ctx context.Context, l *lane, s *served, req *Request, c *Call) (out []Tensor, owned bool, err error) {
-	in, rows, err := s.check.request(req, e.cfg.MaxRows)
-	c.Rows = rows
-	if err != nil {
-		return nil, true, err
-	}
-	c.Inputs = in
-	deadline := s.deadline(rows)
+// compute waits for a turn and runs. owned is false when the run hangs and
+// keeps the reference to s.
+func (e *Engine) compute(ctx context.Context, l *lane, s *served, c *Call) (out []Tensor, owned bool, err error) {
+	deadline := s.deadline(c.Rows)
 	r, err := l.turn(ctx, e.cfg.Queue, deadline)
 	if err != nil {
 		return nil, true, err
 	}
-	j := &job{served: s, rows: rows, in: in, out: s.emptyOutputs(), done: make(chan struct{}, 1)}
+	j := &job{served: s, rows: c.Rows, in: c.Inputs, out: s.emptyOutputs(), done: make(chan struct{}, 1)}
 	if !r.run(j, deadline) {
 		e.hung(s, c)
 		return nil, false, ErrHung

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -329,7 +330,7 @@ func TestQueueIsBounded(t *testing.T) {
 		answers := make(chan error, 10)
 		for range 6 {
 			go func() {
-				_, err := e.Infer(context.Background(), &Request{Model: "m", Inputs: rowsOf(1)})
+				_, err := e.Infer(context.Background(), &Request{Model: "m", Inputs: rowsOf(2)})
 				answers <- err
 			}()
 		}
@@ -348,11 +349,42 @@ func TestQueueIsBounded(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if seen.rows != 4 || seen.failed != 2 {
-			t.Errorf("observer saw %d rows and %d failed, want 4 and 2", seen.rows, seen.failed)
+		if seen.rows != 8 || seen.failed != 4 {
+			t.Errorf("observer saw %d rows and %d failed, want 8 and 4", seen.rows, seen.failed)
 		}
 		e.Close(t.Context())
 	})
+}
+
+// TestRefusedRequestIsNoEvidence asks for what does not fit: whatever such a
+// request claims of itself, nothing of it counts against the release.
+func TestRefusedRequestIsNoEvidence(t *testing.T) {
+	seen := &counts{}
+	e := one(t, &session0{}, Config{Observer: seen})
+	defer e.Close(t.Context())
+	empty := []Tensor{{Name: "X", Datatype: "FP32", Shape: []int64{8192, 0}, Data: []float32{}}}
+	for name, req := range map[string]*Request{
+		"claimed rows": {Model: "m", Inputs: empty},
+		"no input":     {Model: "m"},
+		"no such one":  {Model: "m", Inputs: rowsOf(3), Outputs: []string{"score"}},
+		"long id":      {Model: "m", Inputs: rowsOf(3), ID: strings.Repeat("i", MaxID+1)},
+	} {
+		if _, err := e.Infer(t.Context(), req); err == nil {
+			t.Errorf("%s: answered", name)
+		}
+	}
+	if _, err := e.Infer(t.Context(), &Request{Model: "m", Inputs: rowsOf(3)}); err != nil {
+		t.Fatal(err)
+	}
+	if seen.calls != 1 || seen.rows != 3 || seen.failed != 0 {
+		t.Errorf("observer saw %d calls, %d rows and %d failed, want 1, 3 and 0", seen.calls, seen.rows, seen.failed)
+	}
+	if st := e.Status()[0]; st.Refused != 4 || st.Failed != 0 || st.Calls != 1 {
+		t.Errorf("status has %d refused, %d failed and %d answered, want 4, 0 and 1", st.Refused, st.Failed, st.Calls)
+	}
+	if err := e.Remove(t.Context(), "m"); err != nil { // every call gave its reference back
+		t.Error(err)
+	}
 }
 
 func TestCallerGivesUpWaiting(t *testing.T) {

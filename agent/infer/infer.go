@@ -125,7 +125,7 @@ type Response struct {
 	Latency time.Duration // of the run itself, without waiting
 }
 
-// Call is one request as the engine saw it, answered or not.
+// Call is one request that fits the schema, answered or not.
 type Call struct {
 	Model   string
 	Release release.Digest
@@ -133,16 +133,15 @@ type Call struct {
 	ID      string // RowID gives the id of one row
 	Rows    int
 	// Inputs and Outputs are in the order of the schema and valid only during
-	// the callback. Inputs is nil when they did not fit the schema, Outputs when
-	// the call failed.
+	// the callback. Outputs is nil when the call failed.
 	Inputs, Outputs []Tensor
 	At              time.Time     // when the call arrived
 	Latency         time.Duration // of the run, zero when it did not run
 	Err             error         // nil when answered
 }
 
-// Observer is told of every call to a known model, on the call's own path: it
-// must be quick and must not keep the call or its slices.
+// Observer is told of every call that fits the schema of a known model, on the
+// call's own path: it must be quick and must not keep the call or its slices.
 type Observer interface {
 	Served(c *Call)
 }

@@ -26,7 +26,7 @@ type served struct {
 	onClose func(*served)
 	done    chan struct{} // closed with the session
 
-	calls, rows, failed atomic.Uint64
+	calls, rows, failed, refused atomic.Uint64
 }
 
 func newServed(r Release) (*served, error) {
@@ -136,7 +136,7 @@ func (s *served) status(l *lane) Status {
 	return Status{
 		Model: s.manifest.Model, Version: s.manifest.Version, Release: s.digest, Role: RolePrimary,
 		Variant: s.variant, Provider: s.session.Provider(), Since: s.since,
-		Calls: s.calls.Load(), Rows: s.rows.Load(), Failed: s.failed.Load(),
+		Calls: s.calls.Load(), Rows: s.rows.Load(), Failed: s.failed.Load(), Refused: s.refused.Load(),
 		Running: l.running(), Waiting: int(l.waiting.Load()), Hung: int(l.hung.Load()),
 		Deadline: s.deadline(1),
 	}

@@ -85,6 +85,7 @@ var (
 	callsDesc   = prometheus.NewDesc("vedette_infer_calls_total", "Calls answered by a release since it was activated.", modelLabels, nil)
 	rowsDesc    = prometheus.NewDesc("vedette_infer_rows_total", "Rows answered by a release since it was activated.", modelLabels, nil)
 	failedDesc  = prometheus.NewDesc("vedette_infer_failed_calls_total", "Calls that a release did not answer.", modelLabels, nil)
+	refusedDesc = prometheus.NewDesc("vedette_infer_refused_calls_total", "Calls refused for what they hold; nothing is held against the release.", modelLabels, nil)
 	runningDesc = prometheus.NewDesc("vedette_infer_running", "Runs in progress.", modelLabels, nil)
 	waitingDesc = prometheus.NewDesc("vedette_infer_waiting", "Calls waiting for their turn.", modelLabels, nil)
 	hungDesc    = prometheus.NewDesc("vedette_infer_hung", "Runs past their deadline that have not ended.", modelLabels, nil)
@@ -92,7 +93,7 @@ var (
 
 // Describe lists what Collect gives.
 func (c *engineCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{callsDesc, rowsDesc, failedDesc, runningDesc, waitingDesc, hungDesc} {
+	for _, d := range []*prometheus.Desc{callsDesc, rowsDesc, failedDesc, refusedDesc, runningDesc, waitingDesc, hungDesc} {
 		ch <- d
 	}
 }
@@ -106,6 +107,7 @@ func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
 		send(callsDesc, prometheus.CounterValue, float64(st.Calls))
 		send(rowsDesc, prometheus.CounterValue, float64(st.Rows))
 		send(failedDesc, prometheus.CounterValue, float64(st.Failed))
+		send(refusedDesc, prometheus.CounterValue, float64(st.Refused))
 		send(runningDesc, prometheus.GaugeValue, float64(st.Running))
 		send(waitingDesc, prometheus.GaugeValue, float64(st.Waiting))
 		send(hungDesc, prometheus.GaugeValue, float64(st.Hung))

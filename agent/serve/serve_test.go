@@ -444,6 +444,7 @@ func TestStatusAndMetrics(t *testing.T) {
 	s, _ := testServer(t, &adder{}, Config{Version: "1.2.3", Agent: func() *Agent { return &Agent{Device: "cam-1"} }})
 	do(t, s.Handler(), "POST", "/v2/models/adder/infer", twoRows)
 	do(t, s.Handler(), "POST", "/v2/models/adder/infer", "{")
+	do(t, s.Handler(), "POST", "/v2/models/adder/infer", `{"inputs":[{"name":"X","shape":[8192,0],"datatype":"FP32","data":[]}]}`)
 	var st Status
 	w := do(t, s.Handler(), "GET", "/status", "")
 	if err := json.Unmarshal(w.Body.Bytes(), &st); err != nil {
@@ -452,13 +453,15 @@ func TestStatusAndMetrics(t *testing.T) {
 	if st.Version != "1.2.3" || st.Agent == nil || st.Agent.Device != "cam-1" || len(st.Models) != 1 {
 		t.Fatalf("status %s", w.Body)
 	}
-	if m := st.Models[0]; m.Model != "adder" || m.Calls != 1 || m.Rows != 2 || m.Failed != 0 {
+	if m := st.Models[0]; m.Model != "adder" || m.Calls != 1 || m.Rows != 2 || m.Failed != 0 || m.Refused != 1 {
 		t.Errorf("model status %+v", m)
 	}
 	text := do(t, s.Handler(), "GET", "/metrics", "").Body.String()
 	for _, want := range []string{
 		`vedette_infer_rows_total{model="adder",release="000000000000",version="v1"} 2`,
-		`vedette_http_requests_total{code="400",route="POST /v2/models/{model}/infer"} 1`,
+		`vedette_http_requests_total{code="400",route="POST /v2/models/{model}/infer"} 2`,
+		`vedette_infer_refused_calls_total{model="adder",release="000000000000",version="v1"} 1`,
+		`vedette_infer_failed_calls_total{model="adder",release="000000000000",version="v1"} 0`,
 		`vedette_infer_run_seconds_count{model="adder"} 1`,
 	} {
 		if !strings.Contains(text, want) {
