@@ -40,20 +40,33 @@ type Head struct {
 	Hash  string `json:"hash"`
 }
 
-// Run anchors every interval until ctx ends; 0 means AnchorEvery. It always
-// returns nil, after ctx has ended.
+// Run anchors every interval until ctx ends; 0 means AnchorEvery. More often,
+// and at its end, it writes down how far the ledger goes, for the next Open. It
+// always returns nil, after ctx has ended.
 func (l *Ledger) Run(ctx context.Context, every time.Duration) error {
-	tick := time.NewTicker(cmp.Or(every, AnchorEvery))
+	tick, marks := time.NewTicker(cmp.Or(every, AnchorEvery)), time.NewTicker(markEvery)
 	defer tick.Stop()
+	defer marks.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			l.tryMark(context.WithoutCancel(ctx))
 			return nil
+		case <-marks.C:
+			l.tryMark(ctx)
 		case <-tick.C:
 			if err := l.Anchor(ctx); err != nil && ctx.Err() == nil {
 				l.opts.Logger.Error("ledger not anchored", slog.Any("error", err))
 			}
 		}
+	}
+}
+
+func (l *Ledger) tryMark(ctx context.Context) {
+	ctx, cancel := within(ctx)
+	defer cancel()
+	if err := l.mark(ctx); err != nil && ctx.Err() == nil {
+		l.opts.Logger.Error("end of the ledger not marked", slog.Any("error", err))
 	}
 }
 

@@ -45,8 +45,8 @@ var (
 	ErrChain = errors.New("chain must be tokens of a-z A-Z 0-9 _ and -, joined by dots")
 	// ErrTooLarge says that a body is over MaxBody and there is no blob store.
 	ErrTooLarge = errors.New("ledger body is too large")
-	// ErrGap says that the ledger does not reach back or forward to the
-	// sequence asked for: it was cut, or it is not the ledger it was.
+	// ErrGap says that the ledger does not reach to the sequence asked for: it is
+	// not the ledger it was.
 	ErrGap = errors.New("the ledger does not continue at that sequence")
 )
 

@@ -22,6 +22,9 @@ func (l *Ledger) Read(ctx context.Context, chain string) ([]Record, error) {
 	}
 	var out []Record
 	err = l.scan(ctx, span{filter: subjectPrefix + chain, from: 1, to: head.Seq}, func(r Record) error {
+		if r.Index != uint64(len(out))+1 {
+			return fmt.Errorf("record with index %d cannot be read: %w", len(out)+1, ErrDamaged)
+		}
 		out = append(out, r)
 		return l.fillBody(ctx, &out[len(out)-1])
 	})
@@ -157,21 +160,22 @@ func (l *Ledger) fillBody(ctx context.Context, r *Record) error {
 	return nil
 }
 
-// reach returns the newest sequence, and ErrGap if from is outside of what the
-// stream holds: a consumer asked for such a start would begin elsewhere without
-// an error.
+// reach returns the newest sequence, and ErrGap if from is beyond it: a consumer
+// asked for such a start would begin elsewhere without an error.
 func (l *Ledger) reach(ctx context.Context, from uint64) (last uint64, err error) {
 	ctx, cancel := within(ctx)
 	defer cancel()
-	info, err := l.stream.Info(ctx)
+	info, err := l.stream.Info(ctx, jetstream.WithDeletedDetails(true))
 	if err != nil {
 		return 0, fmt.Errorf("read state of the ledger: %w", err)
 	}
-	s := info.State
-	if s.Msgs > 0 && from < s.FirstSeq || from > s.LastSeq+1 {
-		return 0, fmt.Errorf("%w: asked for %d, the ledger has %d to %d", ErrGap, from, s.FirstSeq, s.LastSeq)
+	if err := whole(info.State); err != nil {
+		return 0, err
 	}
-	return s.LastSeq, nil
+	if from > info.State.LastSeq+1 {
+		return 0, fmt.Errorf("%w: asked for %d, the ledger ends at %d", ErrGap, from, info.State.LastSeq)
+	}
+	return info.State.LastSeq, nil
 }
 
 // span says which records a scan covers.
@@ -200,12 +204,9 @@ func (l *Ledger) scan(ctx context.Context, s span, fn func(Record) error) error 
 	}
 	defer it.Stop()
 	for next := s.from; s.to == 0 || next <= s.to; {
-		rec, err := nextRecord(ctx, it)
+		rec, err := l.await(ctx, it, s, next)
 		if err != nil {
 			return err
-		}
-		if s.whole && rec.Seq != next {
-			return fmt.Errorf("%w: %d follows %d", ErrGap, rec.Seq, next-1)
 		}
 		if err := fn(rec); err != nil {
 			return err

@@ -33,14 +33,27 @@ type Ledger struct {
 	js     jetstream.JetStream
 	stream jetstream.Stream
 	opts   Options
+	marks  jetstream.KeyValue
+	marked uint64 // what the mark says; Open's, then Run's alone
 
 	mu    sync.Mutex
 	heads map[string]Record // guarded by mu: newest known record per chain, without body
 }
 
 // Open returns the ledger of the broker behind nc and makes its stream if it is
-// not there.
+// not there. It reads all of it: ErrDamaged when a record is lost.
 func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Ledger, error) {
+	l, err := open(ctx, nc, opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.check(ctx); err != nil {
+		return nil, fmt.Errorf("check ledger: %w", err)
+	}
+	return l, nil
+}
+
+func open(ctx context.Context, nc *nats.Conn, opts Options) (*Ledger, error) {
 	ctx, cancel := within(ctx)
 	defer cancel()
 	js, err := jetstream.New(nc)
@@ -65,7 +78,8 @@ func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Ledger, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Ledger{js: js, stream: stream, opts: opts, heads: map[string]Record{}}, nil
+	l := &Ledger{js: js, stream: stream, opts: opts, heads: map[string]Record{}}
+	return l, l.openMark(ctx)
 }
 
 // Append adds a record to a chain. expect is the Seq of the chain's newest
