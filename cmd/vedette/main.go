@@ -140,11 +140,12 @@ func (a *app) explain(err error) {
 		_ = writeJSON(a.err, body)
 		return
 	}
-	fmt.Fprintln(a.err, "vedette:", strings.TrimSpace(err.Error()))
+	w := plain{a.err}
+	fmt.Fprintln(w, "vedette:", strings.TrimSpace(err.Error()))
 	if coded && e.Hint != "" {
-		fmt.Fprintln(a.err, "  next:", e.Hint)
+		fmt.Fprintln(w, "  next:", e.Hint)
 	}
 	if coded && e.Code == operator.Internal && e.Request != "" {
-		fmt.Fprintln(a.err, "  request:", e.Request)
+		fmt.Fprintln(w, "  request:", e.Request)
 	}
 }

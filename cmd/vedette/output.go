@@ -9,9 +9,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
+
+	"github.com/vedette-edge/vedette/protocol/operator"
 )
 
 // print writes v as JSON, or calls show to write it for people.
@@ -19,8 +22,35 @@ func (a *app) print(v any, show func(w io.Writer)) error {
 	if a.json() {
 		return writeJSON(a.out, v)
 	}
-	show(a.out)
+	show(plain{a.out})
 	return nil
+}
+
+// plain passes text on to a terminal with its control characters made visible:
+// what came from a server or a device must not move the cursor, colour what
+// follows or hide what was said before. Lines and tabs stay.
+type plain struct{ to io.Writer }
+
+func (p plain) Write(b []byte) (int, error) {
+	_, err := io.WriteString(p.to, visible(string(b)))
+	return len(b), err
+}
+
+// visible stands for control characters by pictures of the same width, such as
+// ␛, and for those without a picture by a mark.
+func visible(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t' || !operator.IsControl(r):
+			return r
+		case r < ' ':
+			return '␀' + r
+		case r == 0x7f:
+			return '␡'
+		default:
+			return unicode.ReplacementChar
+		}
+	}, s)
 }
 
 func writeJSON(w io.Writer, v any) error {
@@ -33,7 +63,7 @@ func writeJSON(w io.Writer, v any) error {
 // remark tells a person something that is not the result.
 func (a *app) remark(format string, args ...any) {
 	if !a.quiet && !a.json() {
-		fmt.Fprintf(a.err, format+"\n", args...)
+		fmt.Fprintf(plain{a.err}, format+"\n", args...)
 	}
 }
 
@@ -60,7 +90,7 @@ func grid(w io.Writer, header []string, rows [][]string) {
 func row(cells []string) table.Row {
 	r := make(table.Row, len(cells))
 	for i, c := range cells {
-		r[i] = c
+		r[i] = visible(c) // before widths are taken
 	}
 	return r
 }

@@ -122,7 +122,7 @@ func (a *app) lineView() func(*operator.Rollout) error {
 			return nil
 		}
 		last = now
-		_, err := fmt.Fprintf(a.out, "%s  %s  wave %d/%d  %s\n", time.Now().Format(time.TimeOnly), r.State, r.Wave, r.Waves, countsText(r.Counts))
+		_, err := fmt.Fprintf(plain{a.out}, "%s  %s  wave %d/%d  %s\n", time.Now().Format(time.TimeOnly), r.State, r.Wave, r.Waves, countsText(r.Counts))
 		return err
 	}
 }
@@ -154,7 +154,7 @@ const barWidth = 30
 
 // drawWaves draws a rollout in lines.
 func drawWaves(r *operator.Rollout) []string {
-	lines := []string{fmt.Sprintf("%s  %s %s  %s", r.ID, r.Model, r.Version, colour(string(r.State)).Sprint(stateText(&r.RolloutSummary)))}
+	lines := []string{fmt.Sprintf("%s  %s %s  %s", r.ID, r.Model, r.Version, colour(string(r.State)).Sprint(visible(stateText(&r.RolloutSummary))))}
 	for i := range r.WaveList {
 		w := &r.WaveList[i]
 		total := max(len(w.Devices), w.Planned)
@@ -162,7 +162,7 @@ func drawWaves(r *operator.Rollout) []string {
 	}
 	for _, g := range r.Gates {
 		if g.Result != "pass" {
-			lines = append(lines, fmt.Sprintf("  gate %-9s %s  %s", g.Kind, colour(g.Result).Sprint(g.Result), g.Text))
+			lines = append(lines, fmt.Sprintf("  gate %-9s %s  %s", g.Kind, colour(g.Result).Sprint(g.Result), visible(g.Text)))
 		}
 	}
 	return lines

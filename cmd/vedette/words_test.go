@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,6 +81,34 @@ func TestGates(t *testing.T) {
 		if got, err := parseGate(in); err == nil {
 			t.Errorf("%q: got %+v, want an error", in, got)
 		}
+	}
+}
+
+// What a server or a device says is shown, never obeyed.
+func TestControlCharactersAreShown(t *testing.T) {
+	const evil = "\x1b[31mred\x1b[2J\r\x7f\u009b\u202e\xff"
+	const want = "␛[31mred␛[2J␍␡���"
+	e := &operator.Explanation{Summary: evil, Waiting: []string{evil}, Gates: []operator.Gate{{Kind: evil, Text: evil}}, Decisions: []operator.Decision{{Reason: evil, Actor: evil}}}
+	r := &operator.Rollout{RolloutSummary: operator.RolloutSummary{ID: "x", State: operator.RolloutRunning, Cause: evil}}
+	for name, say := range map[string]func(*app) error{
+		"table":  func(a *app) error { return a.print(e, func(w io.Writer) { showExplanation(w, e) }) },
+		"cell":   func(a *app) error { grid(a.out, []string{"a"}, [][]string{{evil}}); return nil },
+		"remark": func(a *app) error { a.remark("%s", evil); return nil },
+		"error": func(a *app) error {
+			a.explain(operator.Errorf(operator.Invalid, "%s", evil).WithHint("%s", evil))
+			return nil
+		},
+	} {
+		var out bytes.Buffer
+		if err := say(&app{out: &out, err: &out, output: outputTable}); err != nil {
+			t.Fatal(err)
+		}
+		if got := out.String(); !strings.Contains(got, want) || strings.ContainsAny(got, "\x1b\r\x7f\u009b\u202e") {
+			t.Errorf("%s: got %q, want %q in it", name, got, want)
+		}
+	}
+	if got := drawWaves(r)[0]; !strings.Contains(got, want) {
+		t.Errorf("waves: got %q, want %q in it", got, want)
 	}
 }
 

@@ -80,6 +80,9 @@ func (a *Authority) CreateEnrolToken(ctx context.Context, c operator.EnrolTokenC
 	if len(c.MQTT) == 0 {
 		c.MQTT = a.cfg.MQTT
 	}
+	if err := operator.CheckText("reason", c.Reason); err != nil {
+		return nil, err
+	}
 	if err := checkEnrolToken(&c, ttl, uses); err != nil {
 		return nil, operator.Errorf(operator.Invalid, "create enrolment token: %w", err)
 	}

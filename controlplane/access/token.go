@@ -110,6 +110,9 @@ func (a *Authority) CreateToken(ctx context.Context, c operator.TokenCreate) (*o
 	case c.TTL < 0:
 		return nil, operator.Errorf(operator.Invalid, "lifetime must not be negative")
 	}
+	if err := operator.CheckText("name", name); err != nil {
+		return nil, err
+	}
 	text, id, hash := newSecret(operatorPrefix)
 	now := a.ca.now().UTC().Truncate(time.Second)
 	t := operatorToken{Token: operator.Token{ID: id, Name: name, Role: c.Role, Created: now}, Hash: hash}

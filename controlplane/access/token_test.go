@@ -67,6 +67,7 @@ func TestTokenCreateRefuses(t *testing.T) {
 		"no name":      {Role: operator.Viewer},
 		"blank name":   {Name: "  ", Role: operator.Viewer},
 		"long name":    {Name: strings.Repeat("a", 65), Role: operator.Viewer},
+		"escapes":      {Name: "ada\x1b[2J", Role: operator.Viewer},
 		"no role":      {Name: "ada"},
 		"unknown role": {Name: "ada", Role: "root"},
 		"negative TTL": {Name: "ada", Role: operator.Viewer, TTL: -1},
@@ -78,6 +79,7 @@ func TestTokenCreateRefuses(t *testing.T) {
 	for name, c := range map[string]operator.EnrolTokenCreate{
 		"bad device":          {Device: "a/b"},
 		"device used twice":   {Device: "cam-1", Uses: 2},
+		"reason that escapes": {Reason: "\x1b[2J"},
 		"negative uses":       {Uses: -1},
 		"too many uses":       {Uses: MaxEnrolUses + 1},
 		"short life":          {TTL: release.Duration(time.Second)},

@@ -104,7 +104,7 @@ func commander(ctx context.Context, need operator.Role, reason string) (operator
 	if len(reason) > operator.MaxReason {
 		return p, operator.Errorf(operator.Invalid, "the reason is over %d bytes", operator.MaxReason)
 	}
-	return p, nil
+	return p, operator.CheckText("reason", reason)
 }
 
 // note writes a command to the ledger that is recorded nowhere else.

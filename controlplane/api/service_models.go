@@ -226,6 +226,9 @@ func (s *Service) Publish(ctx context.Context, u operator.TargetsUpload) (*opera
 	if err != nil {
 		return nil, err
 	}
+	if err := operator.CheckText("reason", u.Reason); err != nil {
+		return nil, err
+	}
 	done, err := s.d.Registry.Publish(ctx, p.Name, u.Targets, u.Previous)
 	if err != nil {
 		return nil, registryError(err)

@@ -264,6 +264,11 @@ func (s *Service) CreateRollout(ctx context.Context, c operator.RolloutCreate) (
 	if err != nil {
 		return nil, err
 	}
+	for _, w := range c.Spec.Waves {
+		if err := operator.CheckText("name of a wave", w.Name); err != nil {
+			return nil, err
+		}
+	}
 	v, err := s.d.Rollouts.Create(ctx, p.Name, c.Reason, specOf(c.Spec))
 	if err != nil {
 		return nil, rolloutError(err)

@@ -45,8 +45,8 @@ func TestCommands(t *testing.T) {
 			_, err := s.InstallRoot(ctx, operator.RootUpload{})
 			return err
 		}},
-		"publish": {operator.Publisher, false, "targets by ann", "trust.targets", func(ctx context.Context, s *Service, _ string) error {
-			_, err := s.Publish(ctx, operator.TargetsUpload{})
+		"publish": {operator.Publisher, false, "targets by ann", "trust.targets", func(ctx context.Context, s *Service, reason string) error {
+			_, err := s.Publish(ctx, operator.TargetsUpload{Reason: reason})
 			return err
 		}},
 		"blob status": {operator.Publisher, false, "status", "", func(ctx context.Context, s *Service, _ string) error {
@@ -108,6 +108,9 @@ func TestCommands(t *testing.T) {
 			}
 			if got := operator.CodeOf(c.call(as(t, c.role), s, strings.Repeat("x", operator.MaxReason+1))); c.reason && got != operator.Invalid {
 				t.Errorf("with a novel as reason: got %q, want invalid", got)
+			}
+			if got := operator.CodeOf(c.call(as(t, c.role), s, "\x1b[31mred\x1b[2J")); c.reason && got != operator.Invalid {
+				t.Errorf("with a reason that a terminal would obey: got %q, want invalid", got)
 			}
 			w.done, w.notes = nil, nil
 			if err := c.call(as(t, c.role), s, "why"); err != nil {

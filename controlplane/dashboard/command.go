@@ -63,7 +63,8 @@ func commands() map[string]command {
 	}
 }
 
-func reasonOf(r *request) string { return strings.TrimSpace(r.PostForm.Get("reason")) }
+// reasonOf is the reason as one line: the form's field has room for several.
+func reasonOf(r *request) string { return strings.Join(strings.Fields(r.PostForm.Get("reason")), " ") }
 
 // ask shows the form of a command.
 func (s *Server) ask(c command) signedInHandler {

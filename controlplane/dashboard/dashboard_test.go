@@ -199,7 +199,7 @@ func TestPagesShowWhatMatters(t *testing.T) {
 	for path, want := range map[string][]string{
 		"/":                          {"Site b", "drift", "sensor fault", "cam-a2", "digits 2", "1\u2009234\u2009567", "97.8\u2009%"},
 		"/devices":                   {"cam-a1", "cam-c2", "offline", "downloading", `href="/devices?cursor=cam-c2"`},
-		"/devices/cam-a2":            {"sensor fault", "64", "9.1e-07", "412 µs", "4.2 s behind", "120 predictions", `class="now">downloading`, `viewBox="0 0 8 8"`},
+		"/devices/cam-a2":            {"sensor fault", "64", "9.1e-07", "412 µs", "4.2 s behind", "120 predictions", `class="now">downloading`, "not enough room", `viewBox="0 0 8 8"`},
 		"/rollouts/digits-2-1":       {"2 · half", "golden mismatch, late", "1 of 3 devices failed", "new lenses at site b", ">Pause<", ">Abort<", `datetime="2026-03-14T09:00:00Z"`},
 		"/drift":                     {"Site a", "Site c", "class=\"h8 apart\"", "left the training data", "ci.example", "at most every 6 h"},
 		"/quality":                   {"data-charts=", "site b", "84.7\u2009%"},
@@ -363,7 +363,7 @@ func TestCommands(t *testing.T) {
 		form      url.Values
 		want, to  string
 	}{
-		{"olga", "/rollouts/digits-2-1/pause", url.Values{"reason": {" lens cleaning "}}, "olga: pause digits-2-1 because lens cleaning", "/rollouts/digits-2-1"},
+		{"olga", "/rollouts/digits-2-1/pause", url.Values{"reason": {" lens\r\ncleaning "}}, "olga: pause digits-2-1 because lens cleaning", "/rollouts/digits-2-1"},
 		{
 			"olga", "/devices/cam-a1/labels",
 			url.Values{"labels": {"site=c  ring=canary"}, "revision": {"7"}, "reason": {"moved"}},
