@@ -57,7 +57,7 @@ func (a *Agent) status() *serve.Agent {
 		s.Updates = append(s.Updates, serve.Update{
 			Model: m.GetModel(), State: m.GetState(), ForMs: m.GetStateForMs(),
 			Active: hex.EncodeToString(m.GetActive()), Previous: hex.EncodeToString(m.GetPrevious()), Target: hex.EncodeToString(m.GetTarget()),
-			Done: m.GetDoneBytes(), Total: m.GetTotalBytes(),
+			Done: m.GetDoneBytes(), Total: m.GetTotalBytes(), Waiting: m.GetWaiting(),
 			Result: m.GetOutcome().GetResult(), Code: m.GetOutcome().GetCode(), Message: m.GetOutcome().GetMessage(),
 		})
 	}

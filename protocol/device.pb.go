@@ -646,6 +646,7 @@ type ModelState struct {
 	Refused       []*Outcome             `protobuf:"bytes,13,rep,name=refused,proto3" json:"refused,omitempty"`                               // releases that will not be tried again without a new decision
 	Trial         *Trial                 `protobuf:"bytes,14,opt,name=trial,proto3" json:"trial,omitempty"`                                   // of the last release tried
 	Provider      string                 `protobuf:"bytes,15,opt,name=provider,proto3" json:"provider,omitempty"`                             // execution provider in use
+	Waiting       string                 `protobuf:"bytes,16,opt,name=waiting,proto3" json:"waiting,omitempty"`                               // why the state does not move on, for people; empty when it does
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -781,6 +782,13 @@ func (x *ModelState) GetTrial() *Trial {
 func (x *ModelState) GetProvider() string {
 	if x != nil {
 		return x.Provider
+	}
+	return ""
+}
+
+func (x *ModelState) GetWaiting() string {
+	if x != nil {
+		return x.Waiting
 	}
 	return ""
 }
@@ -2655,7 +2663,7 @@ const file_device_proto_rawDesc = "" +
 	"\x0eoutbox_pending\x18\x05 \x01(\x04R\routboxPending\x12\x1f\n" +
 	"\voutbox_sent\x18\x06 \x01(\x04R\n" +
 	"outboxSent\x12\x1b\n" +
-	"\trss_bytes\x18\a \x01(\x04R\brssBytes\"\xdf\x03\n" +
+	"\trss_bytes\x18\a \x01(\x04R\brssBytes\"\xf9\x03\n" +
 	"\n" +
 	"ModelState\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x16\n" +
@@ -2676,7 +2684,8 @@ const file_device_proto_rawDesc = "" +
 	"\aoutcome\x18\f \x01(\v2\x13.vedette.v1.OutcomeR\aoutcome\x12-\n" +
 	"\arefused\x18\r \x03(\v2\x13.vedette.v1.OutcomeR\arefused\x12'\n" +
 	"\x05trial\x18\x0e \x01(\v2\x11.vedette.v1.TrialR\x05trial\x12\x1a\n" +
-	"\bprovider\x18\x0f \x01(\tR\bprovider\"\xac\x01\n" +
+	"\bprovider\x18\x0f \x01(\tR\bprovider\x12\x18\n" +
+	"\awaiting\x18\x10 \x01(\tR\awaiting\"\xac\x01\n" +
 	"\aOutcome\x12\x18\n" +
 	"\arelease\x18\x01 \x01(\fR\arelease\x12\x16\n" +
 	"\x06result\x18\x02 \x01(\tR\x06result\x12\x12\n" +

@@ -51,7 +51,8 @@ type Update struct {
 	Target   string `json:"target,omitempty"`
 	Done     uint64 `json:"done_bytes,omitempty"`
 	Total    uint64 `json:"total_bytes,omitempty"`
-	Result   string `json:"result,omitempty"` // of the last finished update
+	Waiting  string `json:"waiting,omitempty"` // why the state does not move on
+	Result   string `json:"result,omitempty"`  // of the last finished update
 	Code     string `json:"code,omitempty"`
 	Message  string `json:"message,omitempty"`
 }

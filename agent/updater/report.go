@@ -66,6 +66,7 @@ func (u *Updater) state(m *model, now time.Time) *protocol.ModelState {
 		Serving:    !m.serving.IsZero() && m.serving == machine.Active,
 		Trial:      m.trial,
 		Provider:   u.cfg.Slots.Get(m.name).Active.Provider,
+		Waiting:    m.waits.text(),
 	}
 	if s.Serving {
 		s.ActiveForMs = milliseconds(now.Sub(m.since))

@@ -1,10 +1,12 @@
 package updater_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path"
 	"path/filepath"
 	"strings"
@@ -50,6 +52,7 @@ type rig struct {
 	puller *agenttest.Puller
 	trier  *trier
 	budget uint64
+	log    bytes.Buffer // of all its processes; to be read when nothing is at work
 
 	engine  *engine // of this process
 	updater *updater.Updater
@@ -92,6 +95,7 @@ func (r *rig) boot(unclean bool) error {
 	r.updater, err = updater.New(updater.Config{
 		FS: r.fs, Slots: held, Puller: r.puller, Trier: r.trier, Engine: r.engine,
 		Unclean: unclean, MemoryBudget: r.budget, Events: r.note, Random: func() float64 { return 0.5 },
+		Log: slog.New(slog.NewTextHandler(&r.log, nil)),
 	})
 	if err != nil {
 		return err

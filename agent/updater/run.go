@@ -200,6 +200,9 @@ func (u *Updater) drain(ctx context.Context, m *model) {
 				u.cfg.Log.Error("update waits for the journal", "model", m.name, "error", err)
 			}
 			m.again = time.Now().Add(journalRetry)
+			w := m.waits
+			w.journal = err.Error()
+			u.hinder(m, w, false)
 			return
 		}
 		m.backlog = m.backlog[1:]
@@ -207,6 +210,9 @@ func (u *Updater) drain(ctx context.Context, m *model) {
 	if !m.again.IsZero() {
 		u.cfg.Log.Info("journal can be written again", "model", m.name)
 		m.again = time.Time{}
+		w := m.waits
+		w.journal = ""
+		u.hinder(m, w, false)
 	}
 }
 
@@ -224,6 +230,7 @@ func (u *Updater) take(ctx context.Context, m *model, e update.Event) error {
 	}
 	u.set(func() { m.machine, m.at = next, at })
 	u.announce(m, old, next)
+	u.hinder(m, m.waits.after(e, old, next), next.Target == old.Target)
 	u.perform(ctx, m, actions)
 	if next.State == update.Idle && next.Active.IsZero() && next.Want.Release.IsZero() {
 		u.forget(m)

@@ -104,6 +104,7 @@ type model struct {
 	serving release.Digest // answered by the engine now
 	since   time.Time      // when that began
 	load    progress       // of the download
+	waits   wait           // why the machine does not move on
 
 	// Of the worker carrying out the newest actions.
 	token  uint64

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 
@@ -373,6 +374,78 @@ func TestBrokenLinkBacksOff(t *testing.T) {
 	})
 }
 
+// noRoom is the puller's word for a disk without room.
+type noRoom struct{ error }
+
+func (noRoom) Retryable() bool { return true }
+func (noRoom) Code() string    { return "disk_full" }
+
+// A device whose disk is full says so, here and upward: once a cause in the
+// log, in every report, and no more when there is room again.
+func TestFullDiskIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := installed(t)
+		defer r.stop()
+		var trouble atomic.Pointer[error]
+		r.puller.Fault(func(_ context.Context, step string) error {
+			if err := trouble.Load(); err != nil && step == "fetch" {
+				return *err
+			}
+			return nil
+		})
+		const full, link = "18 MiB are free, 40 MiB are needed", "no route to host"
+		for _, err := range []error{noRoom{errors.New(full)}, mayPass{errors.New(link)}} {
+			trouble.Store(&err)
+			r.updater.Desired(desire(2, v2))
+			r.until("waiting", func(s *protocol.ModelState) bool { return s.GetWaiting() == err.Error() })
+			time.Sleep(time.Hour) // of the bubble: some tries
+			synctest.Wait()
+			if s := r.state(); s.GetState() != string(update.Downloading) || s.GetWaiting() != err.Error() {
+				t.Errorf("%s, waiting for %q, want downloading and %q", s.GetState(), s.GetWaiting(), err)
+			}
+		}
+		trouble.Store(nil)
+		r.untilState(update.Watching)
+		if got := r.state().GetWaiting(); got != "" {
+			t.Errorf("still waiting for %q", got)
+		}
+		r.settle()
+		for text, want := range map[string]int{"update waits": 2, full: 1, "code=disk_full": 1, link: 1, "update goes on": 1} {
+			if got := strings.Count(r.log.String(), text); got != want {
+				t.Errorf("%q is logged %d times, want %d:\n%s", text, got, want, r.log.String())
+			}
+		}
+	})
+}
+
+// What a server answers may be long and is no text perhaps; a report is both.
+func TestWaitingIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := installed(t)
+		defer r.stop()
+		r.puller.Fault(func(context.Context, string) error {
+			return mayPass{errors.New("a\xff" + strings.Repeat("ü", 4000))}
+		})
+		r.updater.Desired(desire(2, v2))
+		r.until("waiting", func(s *protocol.ModelState) bool { return s.GetWaiting() != "" })
+		got := r.state().GetWaiting()
+		if !strings.HasPrefix(got, "aü") || len(got) > 1024 || !utf8.ValidString(got) {
+			t.Errorf("reports %d bytes, valid UTF-8 %v: %.20q", len(got), utf8.ValidString(got), got)
+		}
+		if s := r.state(); s.GetState() != string(update.Resolving) {
+			t.Errorf("state %s, want resolving", s.GetState())
+		}
+		r.updater.Desired(desire(3, v1)) // given up: nothing waits any more
+		r.settle()
+		if got := r.state().GetWaiting(); got != "" {
+			t.Errorf("idle, and waiting for %q", got)
+		}
+		if strings.Contains(r.log.String(), "update goes on") {
+			t.Errorf("an update given up went on:\n%s", r.log.String())
+		}
+	})
+}
+
 // What cannot be journaled is not done; when it can be again, it is.
 func TestJournalUnwritable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -398,11 +471,17 @@ func TestJournalUnwritable(t *testing.T) {
 		if got := eng.now("meter"); !got.IsZero() || r.state().GetState() != string(update.Idle) {
 			t.Errorf("%s serves, %v", versionOf(got), r.state())
 		}
+		if got, want := r.state().GetWaiting(), updater.ErrJournal.Error()+": "; !strings.HasPrefix(got, want) || !strings.Contains(got, "no space left") {
+			t.Errorf("waiting for %q, want the reason after %q", got, want)
+		}
 		full.full.Store(false)
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if got := eng.now("meter"); got != v1.Digest {
 			t.Errorf("%s serves, want v1: %v", versionOf(got), r.state())
+		}
+		if got := r.state().GetWaiting(); got != "" {
+			t.Errorf("still waiting for %q", got)
 		}
 		cancel()
 		if err := <-done; err != nil {

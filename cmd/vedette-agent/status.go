@@ -98,6 +98,11 @@ func writeStatus(out io.Writer, st *serve.Status) error {
 		for _, u := range st.Agent.Updates {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", u.Model, u.State, time.Duration(u.ForMs)*time.Millisecond, result(u)) //nolint:gosec // a time since the start
 		}
+		for _, u := range st.Agent.Updates {
+			if u.Waiting != "" {
+				fmt.Fprintf(w, "\n%s waits: %s\n", u.Model, u.Waiting)
+			}
+		}
 	}
 	return w.Flush()
 }

@@ -41,7 +41,7 @@ func TestStatus(t *testing.T) {
 				Device: "cam-a1", BootCount: 3, Unclean: true,
 				Uplink:  serve.Uplink{Error: "connection refused", Since: time.Now()},
 				Outbox:  serve.Outbox{Pending: 12, Sent: 2, Bytes: 3 << 20, Error: "free some space"},
-				Updates: []serve.Update{{Model: "digits", State: "idle", Result: "failed", Code: "golden_mismatch", Message: "row 3"}},
+				Updates: []serve.Update{{Model: "digits", State: "downloading", Result: "failed", Code: "golden_mismatch", Message: "row 3", Waiting: "not enough room"}},
 			}
 		},
 	})
@@ -57,7 +57,7 @@ func TestStatus(t *testing.T) {
 		for _, want := range []string{
 			"agent          1.2.3", "onnxruntime 1.30.0", "cam-a1, start 3; the one before ended without a clean stop",
 			"not connected since", "connection refused", "12 records to be numbered, 2 to be acknowledged, 3.0 MiB", "disk           free some space",
-			"digits  v2", "failed (golden_mismatch): row 3",
+			"digits  v2", "failed (golden_mismatch): row 3", "\ndigits waits: not enough room\n",
 		} {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("%v: status lacks %q:\n%s", where, want, out.String())
