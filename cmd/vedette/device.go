@@ -109,6 +109,9 @@ func states(d *operator.Device) string {
 		if m.TotalBytes > 0 && m.State == "downloading" {
 			text += " " + share(m.DoneBytes, m.TotalBytes)
 		}
+		if m.Waiting != "" {
+			text += ", waits"
+		}
 		parts = append(parts, text)
 	}
 	return strings.Join(parts, ", ")
@@ -197,6 +200,11 @@ func showDeviceModels(w io.Writer, d *operator.DeviceDetail) {
 		rows = append(rows, []string{m.Model, refText(m.Active), refText(m.Desired), refText(m.Previous), m.State, outcome, m.Provider})
 	}
 	grid(w, []string{"model", "active", "desired", "previous", "state", "last update", "provider"}, rows)
+	for _, m := range d.Models {
+		if m.Waiting != "" {
+			fmt.Fprintf(w, "%s waits: %s\n", m.Model, m.Waiting)
+		}
+	}
 }
 
 func refText(r *operator.ReleaseRef) string {

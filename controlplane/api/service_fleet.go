@@ -159,7 +159,7 @@ func (s *Service) deviceModel(m *fleet.Model) operator.DeviceModel {
 	out := operator.DeviceModel{
 		Model: m.Name, Active: s.refOrNil(m.Name, m.Active), Previous: s.refOrNil(m.Name, m.Previous), Target: s.refOrNil(m.Name, m.Target),
 		State: m.State, StateSince: m.StateSince, DoneBytes: m.DoneBytes, TotalBytes: m.TotalBytes, Serving: m.Serving,
-		Starts: m.Starts, Provider: m.Provider,
+		Starts: m.Starts, Provider: m.Provider, Waiting: m.Waiting,
 	}
 	if m.Outcome != nil {
 		o := s.outcome(m.Name, m.Outcome)

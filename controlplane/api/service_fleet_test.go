@@ -26,6 +26,7 @@ func TestDevices(t *testing.T) {
 	w.rollouts = []runner.View{view("digits-2-1", rollout.StatusRunning), view("digits-1-1", rollout.StatusCompleted)}
 	full := w.fleet["cam-a1"]
 	full.ReportedAt, full.Facts.DiskBytes, full.DiskFreeBytes = now, 64<<20, 1<<20
+	full.Models[0].Waiting = "18 MiB are free"
 	w.fleet["cam-a1"] = full
 	s := w.service()
 	page, err := s.Devices(t.Context(), operator.DeviceQuery{})
@@ -43,6 +44,9 @@ func TestDevices(t *testing.T) {
 	}
 	if b1.Site != "b" || b1.Revision != "7" || b1.DesiredGeneration != 9 || b1.Rollout != "digits-2-1" || b1.RolloutWave != 1 || b1.RolloutState != "healthy" {
 		t.Errorf("cam-b1 is %+v", b1)
+	}
+	if got, want := byID["cam-a1"].Models[0].Waiting, "18 MiB are free"; got != want || m.Waiting != "" {
+		t.Errorf("cam-a1 waits for %q and cam-b1 for %q, want %q and nothing", got, m.Waiting, want)
 	}
 	if d := byID["new"]; len(d.Models) != 1 || d.Models[0].Desired.Version != "2" || d.Models[0].Active != nil {
 		t.Errorf("a device that is to get its first release: got %+v", d.Models)

@@ -54,7 +54,7 @@ func (f *fleet) device(id, site string) operator.Device {
 		AgentVersion: f.text("0.1.0"), BootCount: 5, DiskFreeBytes: 12 << 30, RSSBytes: 48 << 20, ReportedAt: now, ClockOffsetMS: -4200,
 		Models: []operator.DeviceModel{{
 			Model: "digits", Active: &ref1, Desired: &ref2, Target: &ref2, State: "downloading", StateSince: now.Add(-time.Minute),
-			DoneBytes: 700_000, TotalBytes: 1_400_000, Serving: true, Provider: f.text("CPUExecutionProvider"),
+			DoneBytes: 700_000, TotalBytes: 1_400_000, Waiting: f.text("not enough room"), Serving: true, Provider: f.text("CPUExecutionProvider"),
 			Outcome: &operator.Outcome{Release: ref1, Result: "active", Message: f.text(""), At: now.Add(-time.Hour)},
 			Trial:   &operator.Trial{Release: ref1, GoldenRows: 64, GoldenWorst: 9.1e-07, P95US: 412, PeakBytes: 14 << 20},
 		}},

@@ -123,7 +123,8 @@ type Model struct {
 	StateSince time.Time      `json:"state_since,omitzero"` // server time
 	DoneBytes  uint64         `json:"done_bytes,omitempty"`
 	TotalBytes uint64         `json:"total_bytes,omitempty"`
-	Starts     uint32         `json:"starts,omitempty"` // with the active release, in the crash-loop window
+	Waiting    string         `json:"waiting,omitempty"` // why the state does not move on
+	Starts     uint32         `json:"starts,omitempty"`  // with the active release, in the crash-loop window
 	Serving    bool           `json:"serving"`
 	ActiveFor  time.Duration  `json:"active_for,omitempty"` // when reported, in that boot
 	Provider   string         `json:"provider,omitempty"`

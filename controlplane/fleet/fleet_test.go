@@ -69,7 +69,7 @@ func TestFoldTakesHelloAndReport(t *testing.T) {
 		Models: []*protocol.ModelState{
 			{Model: "z"},
 			{
-				Model: "digits", Active: v1.Bytes(), State: "trialing", StateForMs: 500, Serving: true,
+				Model: "digits", Active: v1.Bytes(), State: "trialing", StateForMs: 500, Serving: true, Waiting: "not enough room",
 				Outcome: &protocol.Outcome{Release: v2.Bytes(), Result: "refused", Code: "golden_mismatch", Generation: 41},
 			},
 		},
@@ -85,7 +85,7 @@ func TestFoldTakesHelloAndReport(t *testing.T) {
 		t.Errorf("clock offset is %v, want 1.5s", d.ClockOffset)
 	}
 	m, ok := d.Model("digits")
-	if !ok || m.Active != v1 || !m.Serving || m.Outcome == nil || m.Outcome.Code != "golden_mismatch" || m.Outcome.Release != v2 {
+	if !ok || m.Active != v1 || !m.Serving || m.Outcome == nil || m.Outcome.Code != "golden_mismatch" || m.Outcome.Release != v2 || m.Waiting != "not enough room" {
 		t.Errorf("got model %+v, want digits serving v1 with v2 refused", m)
 	}
 	if got, want := m.StateSince, start.Add(1500*time.Millisecond); got != want {

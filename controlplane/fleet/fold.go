@@ -152,7 +152,7 @@ func modelOf(m *protocol.ModelState, received time.Time) Model {
 		State: m.GetState(), StateSince: received.Add(-time.Duration(m.GetStateForMs()) * time.Millisecond), //nolint:gosec // a device that lies here lies about itself
 		DoneBytes: m.GetDoneBytes(), TotalBytes: m.GetTotalBytes(), Starts: m.GetStarts(), Serving: m.GetServing(),
 		ActiveFor: time.Duration(m.GetActiveForMs()) * time.Millisecond, //nolint:gosec // likewise
-		Provider:  m.GetProvider(),
+		Provider:  m.GetProvider(), Waiting: m.GetWaiting(),
 	}
 	if o := m.GetOutcome(); o != nil {
 		out.Outcome = new(outcomeOf(o))

@@ -167,7 +167,7 @@ func checkReport(r *protocol.Report) error {
 				return fmt.Errorf("%w: report of %s names a digest of %d bytes", ErrMalformed, m.GetModel(), len(d))
 			}
 		}
-		if len(m.GetRefused()) > maxAttributes || len(m.GetState()) > maxShort {
+		if len(m.GetRefused()) > maxAttributes || len(m.GetState()) > maxShort || len(m.GetWaiting()) > maxText {
 			return fmt.Errorf("%w: report of %s is too long", ErrMalformed, m.GetModel())
 		}
 	}

@@ -123,6 +123,7 @@ type DeviceModel struct {
 	StateSince  time.Time   `json:"state_since,omitzero"`
 	DoneBytes   uint64      `json:"done_bytes,omitempty"`
 	TotalBytes  uint64      `json:"total_bytes,omitempty"`
+	Waiting     string      `json:"waiting,omitempty"` // why the state does not move on; empty when it does
 	Serving     bool        `json:"serving"`
 	ActiveSince time.Time   `json:"active_since,omitzero"`
 	Starts      uint32      `json:"starts,omitempty"` // starts with the active release in the crash-loop window
