@@ -77,7 +77,7 @@ func (p *publisher) pack(ctx context.Context, dir string, f versionFlags) (*rele
 	if f.model == "" || f.version == "" {
 		return nil, usagef("give the names with --model and --version")
 	}
-	if err := gather(dir, f.graphs); err != nil {
+	if err := p.app.gather(dir, f.graphs); err != nil {
 		return nil, err
 	}
 	content, err := openFolder(dir)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vedette-edge/vedette/protocol/atomicfile"
 	"github.com/vedette-edge/vedette/protocol/graph"
 	"github.com/vedette-edge/vedette/protocol/operator"
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -49,7 +50,7 @@ type versionFlags struct {
 
 func (f *versionFlags) register(cmd *cobra.Command) {
 	fs := cmd.Flags()
-	fs.StringArrayVar(&f.graphs, "graph", nil, "graph that is not in the folder yet: it is copied there (repeat)")
+	fs.StringArrayVar(&f.graphs, "graph", nil, "graph that is not in the folder yet: it is copied there, in the place of one of the same precision (repeat)")
 	fs.StringVar(&f.model, "model", "", "name of the model")
 	fs.StringVar(&f.version, "version", "", "name of the version, unique within the model")
 	fs.Uint64Var(&f.sequence, "sequence", 0, "number that rises with every version (default: the highest plus one)")
@@ -77,29 +78,80 @@ type folder struct {
 }
 
 // gather copies graphs into the folder, so that it holds the whole version.
-func gather(dir string, graphs []string) error {
+// Nothing is copied before every graph has been found to fit.
+func (a *app) gather(dir string, graphs []string) error {
+	if err := fitting(dir, graphs); err != nil {
+		return err
+	}
 	for _, path := range graphs {
-		if filepath.Ext(path) != graphSuffix {
-			return usagef("--graph %s: the name of a graph ends in %s", path, graphSuffix)
-		}
 		if filepath.Clean(filepath.Dir(path)) == filepath.Clean(dir) {
 			continue
 		}
 		if err := copyFile(filepath.Join(dir, filepath.Base(path)), path); err != nil {
 			return err
 		}
+		if err := a.displace(dir, path, graphs); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
+// fitting checks graphs against the schema of the folder.
+func fitting(dir string, graphs []string) error {
+	f := &folder{dir: dir}
+	for i, path := range graphs {
+		if filepath.Ext(path) != graphSuffix {
+			return usagef("--graph %s: the name of a graph ends in %s", path, graphSuffix)
+		}
+		if i == 0 {
+			if err := f.readSchema(); err != nil {
+				return err
+			}
+		}
+		if _, err := checkGraph(path, &f.schema); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// displace sets aside the graph whose place a given one takes: that of the same
+// precision under another name, which an earlier push has copied. It is renamed,
+// not removed: it may be somebody's only copy.
+func (a *app) displace(dir, path string, graphs []string) error {
+	const setAside = ".old"
+	there, err := filepath.Glob(filepath.Join(dir, "*"+graphSuffix))
+	if err != nil {
+		return fileError(err)
+	}
+	for _, old := range there {
+		name := filepath.Base(old)
+		given := slices.ContainsFunc(graphs, func(g string) bool { return filepath.Base(g) == name })
+		if given || precisionOf(name) != precisionOf(filepath.Base(path)) {
+			continue
+		}
+		if err := atomicfile.Rename(old, old+setAside); err != nil {
+			return fileError(err)
+		}
+		a.remark("%s takes the place of %s, which is now %s", filepath.Base(path), name, old+setAside)
+	}
+	return nil
+}
+
+// copyFile copies a file whole or not at all.
 func copyFile(to, from string) error {
 	return withFile(from, func(r *os.File) error {
-		w, err := os.Create(to)
+		w, err := os.CreateTemp(filepath.Dir(to), ".new-*")
 		if err != nil {
 			return fileError(err)
 		}
+		defer func() { _ = os.Remove(w.Name()) }()
 		_, err = io.Copy(w, r)
-		if err = errors.Join(err, w.Close()); err != nil {
+		if err = errors.Join(err, w.Chmod(0o644), w.Sync(), w.Close()); err == nil {
+			err = atomicfile.Rename(w.Name(), to)
+		}
+		if err != nil {
 			return fileError(err)
 		}
 		return nil
