@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vedette-edge/vedette/controlplane/kvstore"
@@ -126,10 +127,13 @@ func (i *Ingest) continues(ctx context.Context, m marker) error {
 		return fmt.Errorf("%w (checkpoint %d, stream ends at %d)", ErrIncarnation, m.Seq, state.LastSeq)
 	case state.LastSeq > 0 && state.FirstSeq > m.Seq+1:
 		return fmt.Errorf("%w (checkpoint %d, stream begins at %d)", ErrGap, m.Seq, state.FirstSeq)
-	case m.Seq == 0 || m.Seq < state.FirstSeq:
+	case m.Seq == 0 || m.Seq < state.FirstSeq || m.Sum == nil: // Repair's has no sum
 		return nil
 	}
 	msg, err := i.stream.GetMsg(ctx, m.Seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return fmt.Errorf("%w (message %d at the checkpoint cannot be read)", ErrGap, m.Seq)
+	}
 	if err != nil {
 		return fmt.Errorf("read message %d at the checkpoint: %w", m.Seq, err)
 	}

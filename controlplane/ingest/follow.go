@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vedette-edge/vedette/protocol"
 )
+
+// stall is how long a fold waits for a message before it looks whether the
+// broker can read that one at all.
+const stall = 3 * time.Second
 
 // errFollowEnded says that the broker ended the delivery.
 var errFollowEnded = errors.New("the broker ended the delivery of the uplink stream")
@@ -44,12 +49,12 @@ func (i *Ingest) follow(ctx context.Context, from uint64, fn func(followed) erro
 		return fmt.Errorf("follow the uplink stream: %w", err)
 	}
 	defer messages.Stop()
-	return drain(ctx, messages, max(1, from), fn)
+	return i.drain(ctx, messages, max(1, from), fn)
 }
 
-func drain(ctx context.Context, messages jetstream.MessagesContext, next uint64, fn func(followed) error) error {
+func (i *Ingest) drain(ctx context.Context, messages jetstream.MessagesContext, next uint64, fn func(followed) error) error {
 	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
+		msg, err := i.await(ctx, messages, next)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -75,5 +80,28 @@ func drain(ctx context.Context, messages jetstream.MessagesContext, next uint64,
 			return err
 		}
 		next++
+	}
+}
+
+// await returns the message that follows. The broker passes over one that it
+// cannot read without a word, so after a while without any await looks for it.
+func (i *Ingest) await(ctx context.Context, messages jetstream.MessagesContext, next uint64) (jetstream.Msg, error) {
+	for {
+		wait, cancel := context.WithTimeout(ctx, stall)
+		msg, err := messages.Next(jetstream.NextContext(wait))
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return msg, err
+		}
+		info, err := i.stream.Info(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("look at the stream: %w", err)
+		}
+		if next > info.State.LastSeq {
+			continue // there is none yet
+		}
+		if _, err := i.stream.GetMsg(ctx, next); errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil, fmt.Errorf("%w (message %d of %d cannot be read)", ErrGap, next, info.State.LastSeq)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -471,6 +472,47 @@ func TestFoldRefusesAForeignCheckpoint(t *testing.T) {
 		}
 		repairs(t, i, bucket, ErrGap, 1)
 	})
+}
+
+// A message that the store lost ends a fold, wherever it is, and Repair goes on
+// after it.
+func TestFoldNamesWhatCannotBeRead(t *testing.T) {
+	for name, c := range map[string]struct {
+		lost, rows uint64 // rows that are left after the lost message
+		want       string
+	}{
+		"at the checkpoint": {3, 3, "message 3 at the checkpoint"},
+		"after it":          {5, 1, "expected 5, got 6"},
+		"the last":          {6, 0, "message 6 of 6 cannot be read"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			i, bucket := start(t, startNATS(t, t.TempDir()), Config{}), kvstore.NewMemory()
+			w, s := connect(t, i.nc, "cam-1"), newSender(1)
+			send := func() {
+				for range 3 {
+					w.record(s.next(t, window(1)))
+					w.ack()
+				}
+			}
+			send()
+			a := newAdder()
+			stop := runFold(t, i, a.fold(bucket))
+			<-a.ready
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+			send()
+			if err := i.stream.DeleteMsg(t.Context(), c.lost); err != nil {
+				t.Fatal(err)
+			}
+			err := i.Fold(t.Context(), newAdder().fold(bucket))
+			if !errors.Is(err, ErrGap) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want ErrGap and %q", err, c.want)
+			}
+			repairs(t, i, bucket, ErrGap, c.rows)
+		})
+	}
 }
 
 // repairs mends a checkpoint and folds what the stream still holds, twice: the
