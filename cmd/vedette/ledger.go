@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -91,7 +92,12 @@ func ledgerVerify(a *app) *cobra.Command {
 		Use: "verify [FILE]", Short: "Check that nothing was changed, removed or slipped in",
 		Long: `Checks every hash, every chain and every anchor of an exported ledger, and takes
 every decision of every rollout again from the facts it states, without the
-server. Without FILE it fetches the ledger first.`,
+server. Without FILE it fetches the ledger first.
+
+The server anchors the ledger right before each export and ends the export with
+that anchor. So an export that is empty or ends with anything else has lost its
+end and fails. One cut right after an older anchor does not: compare the time of
+the last anchor, which is printed, with when the export was made.`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if len(given) == 1 {
@@ -111,12 +117,14 @@ server. Without FILE it fetches the ledger first.`,
 
 // audited is what "ledger verify" found.
 type audited struct {
-	Records   uint64 `json:"records"`
-	Chains    int    `json:"chains"`
-	Anchored  uint64 `json:"anchored"` // up to this record no chain can have lost its end unseen
-	Rollouts  int    `json:"rollouts"`
-	Decisions int    `json:"decisions"` // of rollouts, taken again and found the same
-	Elsewhere int    `json:"elsewhere"` // rollouts with a record too large to be in the export
+	Records   uint64    `json:"records"`
+	Chains    int       `json:"chains"`
+	Anchored  uint64    `json:"anchored"`    // up to this record no chain can have lost its end unseen
+	At        time.Time `json:"anchored_at"` // when the anchor at the end was made
+	Loose     uint64    `json:"loose"`       // records written while that was made, which it does not cover
+	Rollouts  int       `json:"rollouts"`
+	Decisions int       `json:"decisions"` // of rollouts, taken again and found the same
+	Elsewhere int       `json:"elsewhere"` // rollouts with a record too large to be in the export
 }
 
 // audit checks that nobody changed the ledger, and that the engine decides
@@ -141,14 +149,32 @@ func (a *app) audit(r io.Reader) error {
 		return operator.Errorf(operator.Conflict, "a rollout was not decided as the ledger says: %w", replayErr).
 			WithHint("was it decided by another version of vedette-control? Verify with that one's tool too")
 	}
-	result := audited{sum.Records, sum.Chains, sum.Anchored, replayed.Rollouts, replayed.Decisions, replayed.Elsewhere}
+	if err := ends(sum); err != nil {
+		return err
+	}
+	result := audited{sum.Records, sum.Chains, sum.Anchored, sum.AnchoredAt, sum.Loose, replayed.Rollouts, replayed.Decisions, replayed.Elsewhere}
 	return a.print(result, func(w io.Writer) {
-		fmt.Fprintf(w, "whole: %d records in %d chains, anchored up to record %d\n", result.Records, result.Chains, result.Anchored)
+		fmt.Fprintf(w, "whole: %d records in %d chains, anchored up to record %d at %s\n", result.Records, result.Chains, result.Anchored, timeText(result.At))
+		if result.Loose > 0 {
+			fmt.Fprintf(w, "not anchored yet: %d records written at that moment\n", result.Loose)
+		}
 		fmt.Fprintf(w, "replayed: %d decisions of %d rollouts, each the same again\n", result.Decisions, result.Rollouts)
 		if result.Elsewhere > 0 {
 			fmt.Fprintf(w, "not replayed: %d rollouts with a record too large to be in the export\n", result.Elsewhere)
 		}
 	})
+}
+
+// ends checks that an export has its end, which is the anchor made for it.
+func ends(sum ledger.Summary) error {
+	if sum.Records > 0 && !sum.AnchoredAt.IsZero() {
+		return nil
+	}
+	err := operator.Errorf(operator.Conflict, "the ledger's end is missing: %d records stand after the newest anchor, and more may have followed", sum.Loose)
+	if sum.Records == 0 {
+		err = operator.Errorf(operator.Conflict, "the export is empty")
+	}
+	return err.WithHint("the server ends every export with an anchor; take a new one with: vedette ledger export FILE")
 }
 
 // errReplayed says that the replay has ended and wants no more of the export.

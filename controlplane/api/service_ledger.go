@@ -117,7 +117,8 @@ func ledgerRecord(r *ledger.Record) operator.LedgerRecord {
 	}
 }
 
-// ExportLedger writes the whole ledger in the form that is verified offline.
+// ExportLedger writes the whole ledger, up to an anchor made for it, in the form
+// that is verified offline.
 func (s *Service) ExportLedger(ctx context.Context, w io.Writer) error {
 	return s.d.Ledger.Export(ctx, w)
 }

@@ -1,10 +1,12 @@
 package ledger_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -102,5 +104,38 @@ func TestOpenAfterKill(t *testing.T) {
 	l := open(t, start(killed), ledger.Options{})
 	if last, err := l.Last(t.Context()); err != nil || last != records {
 		t.Errorf("last is %d, %v; want %d", last, err, records)
+	}
+}
+
+// An export anchors what it holds and ends with that: one that lost its last
+// records does not.
+func TestExportEndsWithAnchor(t *testing.T) {
+	l := open(t, brokertest.Start(t), ledger.Options{})
+	if empty := export(t, l); len(empty) != 0 {
+		t.Errorf("export of an empty ledger: %q", empty)
+	}
+	add(t, l, "a", 0, "1")
+	add(t, l, "b", 0, "1")
+	whole := export(t, l)
+	if again := export(t, l); !bytes.Equal(again, whole) {
+		t.Errorf("a second export adds something:\n%s", again)
+	}
+	add(t, l, "a", ledger.Any, "2")
+	lines := slices.Collect(bytes.Lines(export(t, l)))
+	for n, want := range map[int]ledger.Summary{
+		0: {},
+		2: {Records: 2, Chains: 2, Loose: 2},
+		3: {Records: 3, Chains: 3, Anchors: 1, Anchored: 2},
+		4: {Records: 4, Chains: 3, Anchors: 1, Anchored: 2, Loose: 1},
+		5: {Records: 5, Chains: 3, Anchors: 2, Anchored: 4},
+	} {
+		got, err := ledger.Audit(bytes.NewReader(bytes.Join(lines[:n], nil)))
+		if ends := !got.AnchoredAt.IsZero(); ends != (n == 3 || n == 5) {
+			t.Errorf("%d records: ends with an anchor: %v", n, ends)
+		}
+		got.AnchoredAt = want.AnchoredAt
+		if err != nil || got != want {
+			t.Errorf("%d records: got %+v, %v; want %+v", n, got, err, want)
+		}
 	}
 }

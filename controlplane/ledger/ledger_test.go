@@ -189,7 +189,7 @@ func TestLargeBodyBecomesABlob(t *testing.T) {
 	if len(lines) > ledger.MaxBody {
 		t.Errorf("export has %d bytes: the blob is in it", len(lines))
 	}
-	if s, err := ledger.Audit(bytes.NewReader(lines)); err != nil || s.Blobs != 1 || s.Records != 2 {
+	if s, err := ledger.Audit(bytes.NewReader(lines)); err != nil || s.Blobs != 1 || s.Records != 3 {
 		t.Errorf("audit: %+v, %v", s, err)
 	}
 	blobs[rec.Blob] = []byte(`{"text":"another"}`)
@@ -253,7 +253,7 @@ func TestLedgerOutlivesTheBroker(t *testing.T) {
 	b = brokertest.StartAt(t, dir, ca)
 	l := open(t, b, ledger.Options{})
 	add(t, l, "c", first.Seq, "two")
-	if s, err := ledger.Audit(bytes.NewReader(export(t, l))); err != nil || s.Records != 2 {
+	if s, err := ledger.Audit(bytes.NewReader(export(t, l))); err != nil || s.Records != 3 {
 		t.Errorf("audit: %+v, %v", s, err)
 	}
 }

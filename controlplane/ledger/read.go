@@ -127,9 +127,14 @@ func (l *Ledger) deliver(ctx context.Context, r Record, fn func(Record) error) e
 	return fn(r)
 }
 
-// Export writes the whole ledger as JSON lines, the form that Verify reads.
+// Export writes the whole ledger as JSON lines, the form that Verify reads. It
+// anchors first and ends with the newest anchor, so that an export without one
+// at its end is known to lack its end. Of an empty ledger it writes nothing.
 func (l *Ledger) Export(ctx context.Context, w io.Writer) error {
-	last, err := l.reach(ctx, 1)
+	if err := l.Anchor(ctx); err != nil {
+		return fmt.Errorf("anchor ledger before its export: %w", err)
+	}
+	_, last, err := l.lastAnchor(ctx)
 	if err != nil || last == 0 {
 		return err
 	}

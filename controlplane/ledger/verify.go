@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 )
 
 // maxLine bounds one line of an export: a body, and room for the other fields
@@ -23,7 +24,12 @@ type Summary struct {
 	Chains   int
 	Anchors  uint64 // records of the anchor chain
 	Anchored uint64 // highest sequence an anchor vouches for; the ends of chains after it could be cut unseen
-	Blobs    uint64 // records whose body is a blob: its digest is verified, its content is not in the export
+	// Loose counts the records above Anchored that are not anchors themselves.
+	Loose uint64
+	// AnchoredAt is when the last record was written, if that is an anchor, as in
+	// every export that has its end; otherwise zero.
+	AnchoredAt time.Time
+	Blobs      uint64 // records whose body is a blob: its digest is verified, its content is not in the export
 }
 
 // Verify reads an export and returns an error that names the first record that
@@ -47,7 +53,19 @@ func Audit(r io.Reader) (Summary, error) {
 		return a.Summary, fmt.Errorf("read ledger export after record %d: %w", a.Records, err)
 	}
 	a.Chains = len(a.chains)
+	a.Loose = a.loose()
 	return a.Summary, nil
+}
+
+func (a *audit) loose() (n uint64) {
+	for name, chain := range a.chains {
+		for _, l := range chain {
+			if l.seq > a.Anchored && name != ChainAnchor {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // link is what later records and anchors refer to.
@@ -108,6 +126,7 @@ func (a *audit) record(rec *Record) error {
 	if rec.Blob != "" {
 		a.Blobs++
 	}
+	a.AnchoredAt = time.Time{}
 	if rec.Chain == ChainAnchor {
 		return a.anchor(rec)
 	}
@@ -138,5 +157,6 @@ func (a *audit) anchor(rec *Record) error {
 	a.open = a.open[covered:]
 	a.Anchors++
 	a.Anchored = body.Through
+	a.AnchoredAt = rec.At
 	return nil
 }
