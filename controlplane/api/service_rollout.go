@@ -277,10 +277,38 @@ func (s *Service) CreateRollout(ctx context.Context, c operator.RolloutCreate) (
 		return s.rollout(v), nil
 	}
 	r, err := s.ActOnRollout(ctx, v.State.ID, operator.RolloutAction{Action: operator.ActStart, Reason: c.Reason})
-	if e, ok := errors.AsType[*operator.Error](err); ok {
-		return nil, e.WithHint("%s was made and not started: start it later, or abort it", v.State.ID)
+	if err != nil {
+		return nil, s.unstarted(ctx, v.State.ID, err)
 	}
-	return r, err
+	return r, nil
+}
+
+// unstarted says what became of a rollout that was made to be started at once.
+// One that may not start is aborted: nobody asked for a draft. After a fault it
+// is not known how far the start came, so that one is left as it is.
+func (s *Service) unstarted(ctx context.Context, id string, cause error) error {
+	e, told := errors.AsType[*operator.Error](cause)
+	if !told {
+		s.d.Log.Error("rollout made and not started", "rollout", id, "error", cause)
+		e = operator.Errorf(operator.Internal, "%s was made, and the server failed to start it", id)
+	}
+	if e.Code == operator.Conflict {
+		reason := shortened("was to start at once: "+e.Message, operator.MaxReason)
+		_, err := s.ActOnRollout(ctx, id, operator.RolloutAction{Action: operator.ActAbort, Reason: reason})
+		if err == nil {
+			return e.WithHint("%s was made and, as it could not start, aborted: make it again when nothing is in its way", id)
+		}
+		s.d.Log.Warn("rollout that could not start not aborted", "rollout", id, "error", err)
+	}
+	return e.WithHint("%[1]s was made and not started: \"vedette rollout start %[1]s --reason …\" starts it, \"vedette rollout abort %[1]s --reason …\" ends it", id)
+}
+
+// shortened is the beginning of a text, of at most limit bytes.
+func shortened(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit], "")
 }
 
 // ActOnRollout does to a rollout what an operator asks for.

@@ -1,8 +1,11 @@
 package api
 
 import (
+	"errors"
+	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,6 +77,33 @@ func TestRollouts(t *testing.T) {
 	p, err := s.PlanRollout(t.Context(), operator.RolloutSpec{Model: "digits"})
 	if err != nil || p.Spec.Model != "digits" || p.Waves[0].Devices[0] != "cam-a1" || p.Waves[0].Detectable[0].Kind != "errors" {
 		t.Errorf("got %+v, %v", p, err)
+	}
+}
+
+// A rollout that was to start at once and may not leaves no draft; after a fault
+// the error names the draft and what to do with it.
+func TestCreateThatCannotStart(t *testing.T) {
+	held := fmt.Errorf("start: %w", rollout.ErrHeld)
+	for name, c := range map[string]struct {
+		refusals map[rollout.Action]error
+		code     operator.Code
+		does     string // the last thing done
+		hint     string
+	}{
+		"held":                {map[rollout.Action]error{rollout.Start: held}, operator.Conflict, "abort digits-2-1 by ann", "aborted"},
+		"held, not aborted":   {map[rollout.Action]error{rollout.Start: held, rollout.Abort: errors.New("away")}, operator.Conflict, "create digits by ann: why", "vedette rollout abort digits-2-1"},
+		"fault of the server": {map[rollout.Action]error{rollout.Start: errors.New("away")}, operator.Internal, "create digits by ann: why", "vedette rollout start digits-2-1"},
+	} {
+		w := newWorld()
+		w.rollouts, w.refusals = []runner.View{view("digits-2-1", rollout.StatusDraft)}, c.refusals
+		_, err := w.service().CreateRollout(as(t, operator.Operator), operator.RolloutCreate{Spec: operator.RolloutSpec{Model: "digits"}, Reason: "why", Start: true})
+		e, ok := errors.AsType[*operator.Error](err)
+		if !ok || e.Code != c.code || !strings.Contains(e.Hint, c.hint) || strings.Contains(e.Message, "away") {
+			t.Errorf("%s: got %+v, want %s and %q", name, err, c.code, c.hint)
+		}
+		if got := w.done[len(w.done)-1]; got != c.does {
+			t.Errorf("%s: did %q last, want %q", name, got, c.does)
+		}
 	}
 }
 

@@ -45,6 +45,7 @@ type world struct {
 	versions []registry.Version
 	notes    []ledger.Record
 	refuse   error // what every command is answered, when set
+	refusals map[rollout.Action]error
 	done     []string
 }
 
@@ -117,6 +118,9 @@ func (w worldRollouts) Create(_ context.Context, actor, reason string, s rollout
 }
 
 func (w worldRollouts) Act(_ context.Context, id string, c rollout.Command) (runner.View, error) {
+	if err := w.refusals[c.Action]; err != nil {
+		return runner.View{}, err
+	}
 	return w.rollouts[0], w.did(string(c.Action) + " " + id + " by " + c.Actor)
 }
 
