@@ -147,26 +147,15 @@ func (c *column) reason(field []byte, err error) string {
 	return fmt.Sprintf("%.40q is no %s", field, c.datatype)
 }
 
-// special takes what is no plain number: an empty field or the word for a
-// missing value, infinities, spaces around a number. An empty field is missing
-// only when the schema says that missing values are passed on: otherwise a hole
-// in a file would be scored as if it were data.
+// special takes what is no plain number: a missing value, spaces around a
+// number. Infinities are what a broken export writes, and no measurement.
 func (c *column) special(field []byte) (float64, string) {
 	text := strings.TrimSpace(string(field))
 	switch strings.ToLower(text) {
-	case "":
-		if c.missing == "nan" {
-			return math.NaN(), ""
-		}
-		return 0, "is empty; the model's schema does not say that it may be missing"
-	case "nan", "null", "na":
-		if c.missing == "refuse" {
-			return 0, "is missing, which the model refuses"
-		}
-		return math.NaN(), ""
+	case "", "nan", "+nan", "-nan", "null", "na":
+		return c.absent(text)
 	case "inf", "+inf", "-inf", "infinity", "-infinity", "+infinity":
-		v, err := strconv.ParseFloat(text, 64)
-		return v, firstReason(c.reason(field, err), c.check(v))
+		return 0, fmt.Sprintf("%q is not a finite number", text)
 	}
 	v, n := infer.ScanFloat64([]byte(text))
 	switch {
@@ -180,6 +169,21 @@ func (c *column) special(field []byte) (float64, string) {
 		v = float64(f)
 	}
 	return v, c.check(v)
+}
+
+// absent takes an empty field or the word for a missing value, which are missing
+// only when the schema says that missing values are passed on: otherwise a hole
+// in a file would be scored as if it were data.
+func (c *column) absent(text string) (float64, string) {
+	switch {
+	case c.missing == "nan":
+		return math.NaN(), ""
+	case c.missing == "refuse":
+		return 0, "is missing, which the model refuses"
+	case text == "":
+		return 0, "is empty; the model's schema does not say that it may be missing"
+	}
+	return 0, fmt.Sprintf("%q is not a number; the model's schema does not say that it may be missing", text)
 }
 
 // check compares a value with the valid range.

@@ -72,14 +72,22 @@ func newSurveyor(schema *release.Schema, f *profileFlags) (*surveyor, error) {
 }
 
 // expectedSchema turns the outputs into what a table of them has. Numbers are
-// read as float64: a training framework may compute with more digits.
+// read as float64: a training framework may compute with more digits, and NaN
+// where a graph does.
 func expectedSchema(s *release.Schema) *release.Schema {
 	e := &release.Schema{}
 	for _, t := range s.Outputs {
 		if t.Datatype == "FP32" {
 			t.Datatype = "FP64"
 		}
-		t.Features = nil
+		n, _ := t.RowSize()
+		t.Features = make([]release.Feature, min(n, math.MaxInt16))
+		for i := range t.Features {
+			t.Features[i] = release.Feature{Name: t.Name, Missing: "nan"}
+			if n > 1 {
+				t.Features[i].Name = fmt.Sprintf("%s[%d]", t.Name, i)
+			}
+		}
 		e.Inputs = append(e.Inputs, t)
 	}
 	return e
