@@ -365,11 +365,25 @@ func rolloutAct(a *app, name, short string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(r, func(w io.Writer) { fmt.Fprintf(w, "%s is %s\n", r.ID, stateText(&r.RolloutSummary)) })
+			return a.print(r, func(w io.Writer) { showActed(w, name, r) })
 		},
 	}
 	reasonFlag(cmd, &reason)
 	return cmd
+}
+
+// showActed says what an action made of a rollout and, where it stands still,
+// what it takes to go on.
+func showActed(w io.Writer, action string, r *operator.Rollout) {
+	fmt.Fprintf(w, "%s is %s\n", r.ID, stateText(&r.RolloutSummary))
+	if action == operator.ActRetry && slices.Contains(r.Actions, operator.ActResume) {
+		fmt.Fprintf(w, "devices are offered it again once it goes on: vedette rollout resume %s --reason …\n", r.ID)
+	}
+	switch r.State {
+	case operator.RolloutHalted, operator.RolloutPaused, operator.RolloutAwaiting:
+		fmt.Fprintf(w, "possible now: %s\n", strings.Join(r.Actions, ", "))
+	case operator.RolloutDraft, operator.RolloutRunning, operator.RolloutReverting, operator.RolloutCompleted, operator.RolloutAborted, operator.RolloutReverted:
+	}
 }
 
 func stateText(r *operator.RolloutSummary) string {

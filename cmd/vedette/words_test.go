@@ -212,6 +212,33 @@ func TestWatchDrawsInPlace(t *testing.T) {
 	}
 }
 
+// A retry offers nothing while the rollout stands still, and says so.
+func TestActedSaysHowToGoOn(t *testing.T) {
+	const resume = "vedette rollout resume x --reason"
+	for _, c := range []struct {
+		action string
+		state  operator.RolloutState
+		can    []string
+		want   []string
+		not    string
+	}{
+		{operator.ActRetry, operator.RolloutHalted, []string{"resume", "abort"}, []string{"x is halted", resume, "possible now: resume, abort"}, "\x00"},
+		{operator.ActPause, operator.RolloutPaused, []string{"resume", "abort"}, []string{"x is paused", "possible now: resume, abort"}, resume},
+		{operator.ActRetry, operator.RolloutRunning, []string{"pause", "abort"}, []string{"x is running"}, "possible now"},
+	} {
+		var out strings.Builder
+		showActed(&out, c.action, &operator.Rollout{RolloutSummary: operator.RolloutSummary{ID: "x", State: c.state}, Actions: c.can})
+		for _, want := range c.want {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%s: got %q, want %q in it", c.action, out.String(), want)
+			}
+		}
+		if strings.Contains(out.String(), c.not) {
+			t.Errorf("%s: got %q, want no %q", c.action, out.String(), c.not)
+		}
+	}
+}
+
 func TestWatchEnds(t *testing.T) {
 	for state, want := range map[operator.RolloutState]string{
 		operator.RolloutRunning: "", operator.RolloutPaused: "", operator.RolloutAwaiting: "", operator.RolloutReverting: "",
