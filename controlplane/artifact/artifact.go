@@ -146,6 +146,9 @@ func (s *Store) connect(ctx context.Context, nc *nats.Conn) error {
 		return err
 	}
 	infos, err := s.objects.List(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("list blobs: the store's directory of them may be damaged: restore the data directory from a backup: %w", err)
+	}
 	if err != nil && !errors.Is(err, jetstream.ErrNoObjectsFound) {
 		return fmt.Errorf("list blobs: %w", err)
 	}

@@ -7,13 +7,18 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 )
 
 // errBroken says that the broker ended a watch, for example by stopping.
 var errBroken = errors.New("the broker ended the watch")
+
+// checkReaders is how many values Open reads at the same time.
+const checkReaders = 16
 
 // stream is a Bucket in JetStream.
 type stream struct {
@@ -24,13 +29,26 @@ var _ Bucket = (*stream)(nil)
 
 // Open returns the bucket of that name (letters, digits, '-' and '_'), which is
 // made if it is not there. How durable a write is when it returns is the
-// broker's setting; the control plane's broker syncs every write.
+// broker's setting; the control plane's broker syncs every write. It reads every
+// value once: ErrDamaged when one is lost.
 func Open(ctx context.Context, nc *nats.Conn, name string) (Bucket, error) {
+	s, values, err := open(ctx, nc, name)
+	if err == nil {
+		err = check(ctx, values, "$KV."+name+".")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", name, err)
+	}
+	return s, nil
+}
+
+// open returns the bucket, and the stream that it is.
+func open(ctx context.Context, nc *nats.Conn, name string) (*stream, jetstream.Stream, error) {
 	ctx, cancel := within(ctx)
 	defer cancel()
 	js, err := jetstream.New(nc)
 	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", name, err)
+		return nil, nil, err
 	}
 	kv, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
 		Bucket:  name,
@@ -38,9 +56,38 @@ func Open(ctx context.Context, nc *nats.Conn, name string) (Bucket, error) {
 		Storage: jetstream.FileStorage,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", name, err)
+		return nil, nil, err
 	}
-	return &stream{kv: kv}, nil
+	values, err := js.Stream(ctx, "KV_"+name)
+	return &stream{kv: kv}, values, err
+}
+
+// check looks for each key whether its value can be read: a watch would wait
+// for one that cannot for ever, and not name it.
+func check(ctx context.Context, values jetstream.Stream, prefix string) error {
+	listing, cancel := within(ctx)
+	defer cancel()
+	info, err := values.Info(listing, jetstream.WithSubjectFilter(">"))
+	if err != nil {
+		return fmt.Errorf("list keys: %w", err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(checkReaders)
+	for subject := range info.State.Subjects {
+		g.Go(func() error {
+			ctx, cancel := within(ctx)
+			defer cancel()
+			_, err := values.GetLastMsgForSubject(ctx, subject)
+			if errors.Is(err, jetstream.ErrMsgNotFound) {
+				return fmt.Errorf("value of %s cannot be read: %w", strings.TrimPrefix(subject, prefix), ErrDamaged)
+			}
+			if err != nil {
+				return fmt.Errorf("check value of %s: %w", strings.TrimPrefix(subject, prefix), err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
 }
 
 // Get implements Reader.

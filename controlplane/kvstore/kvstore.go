@@ -38,6 +38,8 @@ var (
 	ErrConflict = errors.New("key was changed by someone else")
 	// ErrTooLarge says that the value is over MaxValue.
 	ErrTooLarge = errors.New("value is too large for a bucket, store it as a blob")
+	// ErrDamaged says that the store has lost a value.
+	ErrDamaged = errors.New("the bucket is damaged: restore the data directory from a backup; what came after that backup is lost")
 	// ErrKey says that a key or prefix is not well formed.
 	ErrKey = errors.New("key must be tokens of A-Z a-z 0-9 _ = / -, joined by dots")
 )

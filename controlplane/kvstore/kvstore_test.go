@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -371,6 +373,44 @@ func TestKeysHoldAnyText(t *testing.T) {
 	for _, key := range []string{"=4", "a.=zz", "=2"} {
 		if parts, err := kvstore.Parts(key); err == nil {
 			t.Errorf("parts of %s: got %q, want an error", key, parts)
+		}
+	}
+}
+
+// A bucket whose store lost a value is not opened, and the error names the key;
+// a store that was closed and is whole is.
+func TestOpenFindsDamage(t *testing.T) {
+	dir, ca := t.TempDir(), brokertest.CA(t)
+	b := brokertest.StartAt(t, dir, ca)
+	bucket, err := kvstore.Open(t.Context(), b.Conn(), "some")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"a.1", "a.2", "a.3"} {
+		put(t, bucket, key, "the value of "+key)
+	}
+	for _, damaged := range []string{"", "a.2", "a.3"} {
+		b.Close()
+		block := filepath.Join(dir, "jetstream", "$G", "streams", "KV_some", "msgs", "1.blk")
+		whole, err := os.ReadFile(block)
+		if err != nil {
+			t.Fatal(err)
+		}
+		broken := bytes.Replace(whole, []byte("the value of "+damaged), []byte("another val. "+damaged), 1)
+		if damaged == "" {
+			broken = whole
+		}
+		if err := os.WriteFile(block, broken, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b = brokertest.StartAt(t, dir, ca)
+		_, err = kvstore.Open(t.Context(), b.Conn(), "some")
+		if want := "value of " + damaged + " cannot"; damaged == "" && err != nil ||
+			damaged != "" && (!errors.Is(err, kvstore.ErrDamaged) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("damaged %q: got %v", damaged, err)
+		}
+		if err := os.WriteFile(block, whole, 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
