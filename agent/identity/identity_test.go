@@ -319,6 +319,44 @@ func TestDamagedIdentityIsNotReplacedByItself(t *testing.T) {
 	}
 }
 
+// A certificate that connects may be refused all the same.
+func TestAdmitted(t *testing.T) {
+	answer := func(status int, body string) func(http.ResponseWriter) bool {
+		return func(w http.ResponseWriter) bool {
+			w.WriteHeader(status)
+			_, _ = w.Write([]byte(body))
+			return true
+		}
+	}
+	p := newPlane(t)
+	i := enrol(t, p, t.TempDir())
+	<-p.asked
+	for name, c := range map[string]struct {
+		fault func(http.ResponseWriter) bool
+		want  error
+	}{
+		"nothing published": {nil, nil},
+		"published":         {answer(http.StatusOK, "{}"), nil},
+		"revoked":           {answer(http.StatusForbidden, `{"code":"revoked","message":"stolen"}`), ErrRevoked},
+		"in trouble":        {answer(http.StatusInternalServerError, `{"code":"internal","message":"a fault"}`), ErrServer},
+		"a proxy":           {answer(http.StatusForbidden, "<html>"), ErrAnswer},
+		"answer lost":       {func(http.ResponseWriter) bool { panic(http.ErrAbortHandler) }, ErrUnreachable},
+	} {
+		p.set(func() { p.fault, p.peers = c.fault, nil })
+		if err := i.Admitted(t.Context()); !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, want %v", name, err, c.want)
+		}
+		if got, want := <-p.asked, protocol.TrustPath+"timestamp.json"; got != want {
+			t.Errorf("%s: asked for %s, want %s", name, got, want)
+		}
+		p.set(func() {
+			if want := []string{i.now().pair.Leaf.SerialNumber.String()}; !slices.Equal(p.peers, want) {
+				t.Errorf("%s: asked as %v, want %v", name, p.peers, want)
+			}
+		})
+	}
+}
+
 func TestRenewTakesANewKey(t *testing.T) {
 	p, dir := newPlane(t), t.TempDir()
 	i := enrol(t, p, dir)

@@ -121,9 +121,13 @@ func (p *plane) set(fn func()) {
 	fn()
 }
 
-// ServeHTTP answers enrolments and renewals alike.
+// ServeHTTP answers enrolments and renewals alike, and has no metadata.
 func (p *plane) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.asked <- r.URL.Path
+	if strings.HasPrefix(r.URL.Path, protocol.TrustPath) {
+		p.metadata(w, r)
+		return
+	}
 	var in struct{ Token, Device, CSR string }
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -153,6 +157,17 @@ func (p *plane) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.change(&answer)
 	}
 	_ = json.NewEncoder(w).Encode(answer)
+}
+
+func (p *plane) metadata(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, peer := range r.TLS.PeerCertificates {
+		p.peers = append(p.peers, peer.SerialNumber.String())
+	}
+	if p.fault == nil || !p.fault(w) {
+		http.NotFound(w, r)
+	}
 }
 
 func encode(cert *x509.Certificate) string {

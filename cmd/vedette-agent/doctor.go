@@ -19,6 +19,7 @@ import (
 	"github.com/vedette-edge/vedette/agent/host"
 	"github.com/vedette-edge/vedette/agent/identity"
 	"github.com/vedette-edge/vedette/agent/onnx"
+	"github.com/vedette-edge/vedette/protocol"
 )
 
 // Outcomes of a check.
@@ -63,7 +64,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		Short: "Find out why the agent does not work here",
 		Long: `doctor looks at everything that the agent needs: ONNX Runtime and its execution
 providers, the state directory, room on the disk, the clock, the device's identity
-and whether the control plane can be reached. It changes nothing. It says what to
+and whether the control plane can be reached and takes this device. It changes nothing. It says what to
 do about each problem and exits with 1 if there is one.`,
 		Example: "  vedette-agent doctor\n  vedette-agent doctor --offline -o json",
 		Args:    arguments(),
@@ -221,7 +222,40 @@ func checkReach(ctx context.Context, id *identity.Identity, offline bool) []Chec
 		}
 		list = append(list, c)
 	}
+	if list[0].Result == checkOK { // an address that answers may still refuse this device
+		list = append(list, checkAdmission(ctx, id))
+	}
 	return list
+}
+
+// checkAdmission asks whether the certificate is still taken: a connection does
+// not tell.
+func checkAdmission(ctx context.Context, id *identity.Identity) Check {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	return admission(id.Device(), id.Admitted(ctx))
+}
+
+// admission says what a refusal means and what to do about it.
+func admission(device string, err error) Check {
+	c := Check{Name: "admission", Result: checkFailed}
+	var refused *protocol.APIError
+	errors.As(err, &refused)
+	switch {
+	case err == nil:
+		c.Result, c.Detail = checkOK, "the control plane takes the certificate of "+device
+	case errors.Is(err, identity.ErrRevoked):
+		c.Detail = device + " was revoked: the control plane takes nothing of this device and gives it nothing"
+		c.Next = "ask an operator; if it is to come back, enrol again (vedette-agent enrol --replace) with a token made by " +
+			"`vedette device token create --device " + device + " --replace`"
+	case refused != nil && refused.Code == protocol.CodeCertificate:
+		c.Detail = refused.Message
+		c.Next = "let the agent run, which renews an expired certificate by itself for 180 days; after that, enrol again"
+	default:
+		c.Result, c.Detail = checkWarning, err.Error()
+		c.Next = "whether the control plane takes this device is not known: try again later, and look at the control plane's log"
+	}
+	return c
 }
 
 // dial makes a TLS connection as the device and closes it.
