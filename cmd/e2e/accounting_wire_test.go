@@ -118,7 +118,9 @@ func (s *site) stop() {
 // totals reads the whole stream until it accounts for want.
 func (s *site) totals(want outbox.Sum) outbox.Sum {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	// Longer than a connection attempt may hang that the server's end caught in
+	// its handshake (30 s).
+	ctx, cancel := context.WithTimeout(s.t.Context(), 90*time.Second)
 	defer cancel()
 	var sv server
 	err := s.ingest.Follow(ctx, 1, func(_ uint64, a *protocol.Accepted) error {
