@@ -71,6 +71,9 @@ func New(cfg Config) (*Server, error) {
 	}, nil
 }
 
+// slowStep is after what time a step of a start is named in the log.
+const slowStep = 15 * time.Second
+
 // Start brings everything up in the order of its dependencies. ctx bounds the
 // start alone; Stop is needed after an error too.
 func (s *Server) Start(ctx context.Context) error {
@@ -91,7 +94,12 @@ func (s *Server) Start(ctx context.Context) error {
 		{"serve devices", s.serveDevices},
 		{"say where", s.writeAddresses},
 	} {
-		if err := step.do(ctx); err != nil {
+		slow := time.AfterFunc(slowStep, func() {
+			s.cfg.Logger.Warn("start takes long", "step", step.name, "after", slowStep)
+		})
+		err := step.do(ctx)
+		slow.Stop()
+		if err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
 	}

@@ -71,23 +71,37 @@ func check(ctx context.Context, values jetstream.Stream, prefix string) error {
 	if err != nil {
 		return fmt.Errorf("list keys: %w", err)
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	g, reading := errgroup.WithContext(ctx)
 	g.SetLimit(checkReaders)
 	for subject := range info.State.Subjects {
 		g.Go(func() error {
-			ctx, cancel := within(ctx)
-			defer cancel()
-			_, err := values.GetLastMsgForSubject(ctx, subject)
-			if errors.Is(err, jetstream.ErrMsgNotFound) {
-				return fmt.Errorf("value of %s cannot be read: %w", strings.TrimPrefix(subject, prefix), ErrDamaged)
-			}
-			if err != nil {
-				return fmt.Errorf("check value of %s: %w", strings.TrimPrefix(subject, prefix), err)
-			}
-			return nil
+			return readable(reading, "value of "+strings.TrimPrefix(subject, prefix), func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
+				return values.GetLastMsgForSubject(ctx, subject)
+			})
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil || info.State.LastSeq == 0 {
+		return err
+	}
+	// The newest write is the newest of its key: it is missing only when the
+	// broker has found the end of its file broken and cut it off.
+	return readable(ctx, fmt.Sprintf("write %d, the newest,", info.State.LastSeq), func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
+		return values.GetMsg(ctx, info.State.LastSeq)
+	})
+}
+
+// readable says what cannot be read, when that is so.
+func readable(ctx context.Context, what string, get func(context.Context) (*jetstream.RawStreamMsg, error)) error {
+	ctx, cancel := within(ctx)
+	defer cancel()
+	_, err := get(ctx)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return fmt.Errorf("%s cannot be read: %w", what, ErrDamaged)
+	}
+	if err != nil {
+		return fmt.Errorf("check %s: %w", what, err)
+	}
+	return nil
 }
 
 // Get implements Reader.

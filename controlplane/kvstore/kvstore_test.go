@@ -389,27 +389,38 @@ func TestOpenFindsDamage(t *testing.T) {
 	for _, key := range []string{"a.1", "a.2", "a.3"} {
 		put(t, bucket, key, "the value of "+key)
 	}
-	for _, damaged := range []string{"", "a.2", "a.3"} {
-		b.Close()
-		block := filepath.Join(dir, "jetstream", "$G", "streams", "KV_some", "msgs", "1.blk")
+	b.Close()
+	store := filepath.Join(dir, "jetstream", "$G", "streams", "KV_some", "msgs")
+	block := filepath.Join(store, "1.blk")
+	index, err := os.ReadFile(filepath.Join(store, "index.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		old, broken string
+		cut         int // bytes, from the end; the broker then takes the whole write off
+		want        string
+	}{
+		{"", "", 0, ""},
+		{"value of a.2", "eulav of a.2", 0, "value of a.2 cannot"},
+		{"value of a.3", "eulav of a.3", 0, "value of a.3 cannot"},
+		{"", "", 4, "write 3, the newest, cannot"},
+	} {
 		whole, err := os.ReadFile(block)
 		if err != nil {
 			t.Fatal(err)
 		}
-		broken := bytes.Replace(whole, []byte("the value of "+damaged), []byte("another val. "+damaged), 1)
-		if damaged == "" {
-			broken = whole
-		}
+		broken := bytes.Replace(whole[:len(whole)-c.cut], []byte(c.old), []byte(c.broken), 1)
 		if err := os.WriteFile(block, broken, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		b = brokertest.StartAt(t, dir, ca)
 		_, err = kvstore.Open(t.Context(), b.Conn(), "some")
-		if want := "value of " + damaged + " cannot"; damaged == "" && err != nil ||
-			damaged != "" && (!errors.Is(err, kvstore.ErrDamaged) || !strings.Contains(err.Error(), want)) {
-			t.Errorf("damaged %q: got %v", damaged, err)
+		if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, kvstore.ErrDamaged) || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%q, %d bytes cut off: got %v, want %q", c.old, c.cut, err, c.want)
 		}
-		if err := os.WriteFile(block, whole, 0o600); err != nil {
+		b.Close()
+		if err := errors.Join(os.WriteFile(block, whole, 0o600), os.WriteFile(filepath.Join(store, "index.db"), index, 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
