@@ -88,6 +88,9 @@ Start with "vedette login"; then "vedette status" shows the fleet.`,
 	return root
 }
 
+// codeUsage is the code of a usageError in JSON. Servers do not give it.
+const codeUsage operator.Code = "usage"
+
 // usageError is a command line that makes no sense.
 type usageError struct{ error }
 
@@ -134,7 +137,9 @@ func (a *app) explain(err error) {
 	e, coded := errors.AsType[*operator.Error](err)
 	if a.output == outputJSON {
 		body := operator.Error{Code: operator.Internal, Message: err.Error()}
-		if coded {
+		if _, usage := errors.AsType[*usageError](err); usage {
+			body.Code = codeUsage
+		} else if coded {
 			body.Code, body.Hint, body.Request = e.Code, e.Hint, e.Request
 		}
 		_ = writeJSON(a.err, body)
