@@ -94,7 +94,7 @@ func CheckDeviceID(id string) error {
 var name = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
 // ErrName says that a model or version name has a character or a length it may not have.
-var ErrName = errors.New("name must be 1 to 63 of a-z, 0-9, '.', '_' and '-', and start with a letter or digit")
+var ErrName = errors.New("name must be 1 to 63 of a-z, 0-9, '.', '_' and '-', start with a letter or digit, and have no '..'")
 
 // CheckName refuses model and version names that could mean something in a
 // path, a subject or a TUF target pattern [P-1.2].
