@@ -297,8 +297,12 @@ func TestUnknownRoutes(t *testing.T) {
 	if got := ask(t, s, operator.Admin, http.MethodGet, "/nothing", "").code(); got != operator.NotFound {
 		t.Errorf("got %s", got)
 	}
-	if got := ask(t, s, operator.Admin, http.MethodPut, "/devices", "").code(); got != operator.Invalid {
-		t.Errorf("got %s", got)
+	wrong := ask(t, s, operator.Admin, http.MethodPut, "/devices", "")
+	if got := wrong.code(); got != operator.WrongMethod || wrong.Code != http.StatusMethodNotAllowed {
+		t.Errorf("got %s, status %d", got, wrong.Code)
+	}
+	if got := wrong.Header().Get("Allow"); !strings.Contains(got, http.MethodGet) || strings.Contains(got, http.MethodPut) {
+		t.Errorf("allowed is %q, want GET", got)
 	}
 }
 

@@ -184,7 +184,8 @@ func routingError(e *echo.HTTPError, c echo.Context) operator.Error {
 		return *operator.Errorf(operator.NotFound, "no route %s %s", c.Request().Method, c.Request().URL.Path).
 			WithHint("%s/openapi.yaml lists them", operator.Prefix)
 	case http.StatusMethodNotAllowed:
-		return *operator.Errorf(operator.Invalid, "%s is not possible on %s", c.Request().Method, c.Request().URL.Path)
+		return *operator.Errorf(operator.WrongMethod, "%s is not possible on %s", c.Request().Method, c.Request().URL.Path).
+			WithHint("possible are %s", c.Response().Header().Get(echo.HeaderAllow))
 	default:
 		return *operator.Errorf(operator.Invalid, "%v", e.Message)
 	}

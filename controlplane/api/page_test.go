@@ -33,12 +33,17 @@ func TestPagesCoverAListOnce(t *testing.T) {
 // What disappears between two pages hides nothing, and an empty list is a list.
 func TestPagesOfAChangingList(t *testing.T) {
 	key := func(s *string) string { return *s }
-	page, err := paginate([]string{"a", "c"}, operator.Paging{Cursor: "b"}, key)
+	page, err := paginate([]string{"a", "c"}, operator.Paging{Cursor: cursorOf("b")}, key)
 	if err != nil || !slices.Equal(page.Items, []string{"c"}) || page.Next != "" {
 		t.Errorf("got %+v, %v", page, err)
 	}
 	if page, err := paginate(nil, operator.Paging{}, key); err != nil || page.Items == nil {
 		t.Errorf("got %+v, %v", page, err)
+	}
+	for _, cursor := range []string{"rubbish", "!!!", "b", cursorOf(""), cursorOf("b") + "A"} {
+		if _, err := paginate([]string{"a", "c"}, operator.Paging{Cursor: cursor}, key); operator.CodeOf(err) != operator.Invalid {
+			t.Errorf("cursor %q: got %v, want invalid", cursor, err)
+		}
 	}
 	for _, limit := range []int{-1, operator.MaxPage + 1} {
 		if _, err := paginate(nil, operator.Paging{Limit: limit}, key); operator.CodeOf(err) != operator.Invalid {

@@ -78,7 +78,7 @@ func TestDeviceQueries(t *testing.T) {
 		"release":      {operator.DeviceQuery{Release: &second}, "cam-b1"},
 		"text in id":   {operator.DeviceQuery{Text: "cam-b"}, "cam-b1 cam-b2"},
 		"text in site": {operator.DeviceQuery{Text: "a"}, "cam-a1 cam-b1 cam-b2"},
-		"page":         {operator.DeviceQuery{Paging: operator.Paging{Limit: 2, Cursor: "cam-a1"}}, "cam-b1 cam-b2"},
+		"page":         {operator.DeviceQuery{Paging: operator.Paging{Limit: 2, Cursor: cursorOf("cam-a1")}}, "cam-b1 cam-b2"},
 	} {
 		page, err := s.Devices(t.Context(), c.q)
 		if err != nil {

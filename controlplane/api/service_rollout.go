@@ -36,7 +36,7 @@ func rolloutError(err error) error {
 	case errors.Is(err, rollout.ErrSpec):
 		code = operator.Invalid
 	case errors.Is(err, runner.ErrNotFound):
-		return operator.Errorf(operator.NotFound, "%w", err).WithHint(`list them with "vedette rollout list"`)
+		code = operator.NotFound // the text says how to list them
 	default:
 		return registryError(err)
 	}

@@ -107,6 +107,14 @@ func TestCreateThatCannotStart(t *testing.T) {
 	}
 }
 
+func TestUnknownRolloutIsExplainedOnce(t *testing.T) {
+	_, err := newWorld().service().Rollout(t.Context(), "none")
+	e, ok := errors.AsType[*operator.Error](err)
+	if !ok || e.Code != operator.NotFound || strings.Count(e.Message+e.Hint, "vedette rollout list") != 1 {
+		t.Errorf("got %+v, want not_found with one word on how to list rollouts", err)
+	}
+}
+
 // A field that is added to one side and not the other would be lost unseen.
 func TestSpecsTranslateWholly(t *testing.T) {
 	soak, limit := release.Duration(time.Minute), 0.5

@@ -15,6 +15,7 @@ const (
 	Unauthorized    Code = "unauthorized"     // no token, or one that is not known, expired or revoked
 	Forbidden       Code = "forbidden"        // the role may not do this
 	NotFound        Code = "not_found"        // the subject does not exist
+	WrongMethod     Code = "wrong_method"     // the route exists, and takes other methods: see Allow
 	Conflict        Code = "conflict"         // the subject is in a state that does not allow this, or exists already
 	Stale           Code = "stale"            // it changed since it was read: read again and repeat
 	TooLarge        Code = "too_large"        // over a limit of size
@@ -40,6 +41,7 @@ var statusOf = map[Code]int{
 	Unauthorized:   401,
 	Forbidden:      403,
 	NotFound:       404,
+	WrongMethod:    405,
 	Conflict:       409,
 	OffsetMismatch: 409,
 	NoRoot:         409,
