@@ -18,6 +18,10 @@ import (
 // gates count rows that are no change of a rollout.
 const refresh = 5 * time.Second
 
+// patience is how long a watch sees no change before it says what is waited for:
+// the second look then finds none, 10 s after the change.
+const patience = 2*refresh - refresh/2
+
 // errDone ends a watch.
 var errDone = errors.New("done")
 
@@ -48,7 +52,7 @@ func (a *app) watch(ctx context.Context, c *client.Client, id string) error {
 }
 
 func (a *app) watchUntil(ctx context.Context, c *client.Client, id string, changed <-chan struct{}, followed <-chan error) error {
-	view := a.newView()
+	view, still := a.newView(), stillness{}
 	ticker := time.NewTicker(refresh)
 	defer ticker.Stop()
 	for {
@@ -56,7 +60,11 @@ func (a *app) watchUntil(ctx context.Context, c *client.Client, id string, chang
 		if err != nil {
 			return err
 		}
-		if err := view(r); err != nil {
+		waiting, err := still.waiting(r, time.Now(), func() (*operator.Explanation, error) { return c.ExplainRollout(ctx, id) })
+		if err != nil {
+			return err
+		}
+		if err := view(r, waiting); err != nil {
 			return err
 		}
 		if err := ended(r); err != nil {
@@ -71,6 +79,29 @@ func (a *app) watchUntil(ctx context.Context, c *client.Client, id string, chang
 		case <-ticker.C:
 		}
 	}
+}
+
+// stillness tells what a rollout waits for while it does not change.
+type stillness struct {
+	key   string    // of what was seen last
+	since time.Time // it was seen first, or explained
+	lines []string
+}
+
+// waiting are the lines to show with r, none while it has changed lately.
+func (s *stillness) waiting(r *operator.Rollout, now time.Time, explain func() (*operator.Explanation, error)) ([]string, error) {
+	if key := changeKey(r); key != s.key {
+		*s = stillness{key: key, since: now}
+		return nil, nil
+	}
+	if now.Sub(s.since) >= patience {
+		e, err := explain()
+		if err != nil {
+			return nil, err
+		}
+		s.since, s.lines = now, e.Waiting
+	}
+	return s.lines, nil
 }
 
 // ended says how a watch ends: errDone for success, an error that says what to
@@ -89,8 +120,11 @@ func ended(r *operator.Rollout) error {
 	return nil
 }
 
+// view shows a state of a rollout, and what it waits for if that is known.
+type view func(r *operator.Rollout, waiting []string) error
+
 // newView is how a watch shows each state it sees.
-func (a *app) newView() func(*operator.Rollout) error {
+func (a *app) newView() view {
 	switch {
 	case a.json():
 		return a.jsonView()
@@ -102,9 +136,9 @@ func (a *app) newView() func(*operator.Rollout) error {
 }
 
 // jsonView prints a summary for every change.
-func (a *app) jsonView() func(*operator.Rollout) error {
+func (a *app) jsonView() view {
 	last := ""
-	return func(r *operator.Rollout) error {
+	return func(r *operator.Rollout, _ []string) error {
 		now := changeKey(r)
 		if now == last {
 			return nil
@@ -114,15 +148,22 @@ func (a *app) jsonView() func(*operator.Rollout) error {
 	}
 }
 
-func (a *app) lineView() func(*operator.Rollout) error {
-	last := ""
-	return func(r *operator.Rollout) error {
-		now := changeKey(r)
-		if now == last {
-			return nil
+// lineView prints a line for every change, and what is waited for.
+func (a *app) lineView() view {
+	last, told := "", ""
+	return func(r *operator.Rollout, waiting []string) error {
+		var b strings.Builder
+		if now := changeKey(r); now != last {
+			last, told = now, ""
+			fmt.Fprintf(&b, "%s  %s  wave %d/%d  %s\n", time.Now().Format(time.TimeOnly), r.State, r.Wave, r.Waves, countsText(r.Counts))
 		}
-		last = now
-		_, err := fmt.Fprintf(plain{a.out}, "%s  %s  wave %d/%d  %s\n", time.Now().Format(time.TimeOnly), r.State, r.Wave, r.Waves, countsText(r.Counts))
+		if now := strings.Join(waiting, "\n"); now != told {
+			told = now
+			for _, l := range waiting {
+				fmt.Fprintln(&b, "  -", l)
+			}
+		}
+		_, err := io.WriteString(plain{a.out}, b.String())
 		return err
 	}
 }
@@ -133,14 +174,20 @@ func changeKey(r *operator.Rollout) string {
 }
 
 // barView draws one bar a wave, in place.
-func (a *app) barView() func(*operator.Rollout) error {
+func (a *app) barView() view {
 	lines := 0
-	return func(r *operator.Rollout) error {
+	return func(r *operator.Rollout, waiting []string) error {
 		var b strings.Builder
 		if lines > 0 {
 			fmt.Fprint(&b, text.CursorUp.Sprintn(lines), text.EraseLine.Sprint())
 		}
 		drawn := drawWaves(r)
+		for _, l := range waiting {
+			drawn = append(drawn, "  - "+visible(l))
+		}
+		for len(drawn) < lines { // what was drawn further down is erased
+			drawn = append(drawn, "")
+		}
 		for _, l := range drawn {
 			fmt.Fprint(&b, text.EraseLine.Sprint(), l, "\n")
 		}

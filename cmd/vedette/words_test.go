@@ -175,7 +175,7 @@ func watched(a *app) error {
 	show := a.newView()
 	for _, counts := range []map[string]int{{"waiting": 2}, {"waiting": 2}, {"healthy": 2}} {
 		r.Counts = counts
-		if err := show(r); err != nil {
+		if err := show(r, nil); err != nil {
 			return err
 		}
 	}
@@ -200,7 +200,7 @@ func TestWatchDrawsInPlace(t *testing.T) {
 	show := (&app{out: &out}).barView()
 	rollout := &operator.Rollout{RolloutSummary: operator.RolloutSummary{ID: "digits-2-1", State: operator.RolloutRunning}, WaveList: []operator.Wave{{Number: 1, Planned: 1}}}
 	for range 2 {
-		if err := show(rollout); err != nil {
+		if err := show(rollout, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -236,6 +236,61 @@ func TestActedSaysHowToGoOn(t *testing.T) {
 		if strings.Contains(out.String(), c.not) {
 			t.Errorf("%s: got %q, want no %q", c.action, out.String(), c.not)
 		}
+	}
+}
+
+// A watch that sees nothing new for ten seconds says what is waited for, once.
+func TestWatchSaysWhatItWaitsFor(t *testing.T) {
+	var out bytes.Buffer
+	asked, still, show := 0, stillness{}, (&app{out: &out, output: outputTable}).lineView()
+	r := &operator.Rollout{RolloutSummary: operator.RolloutSummary{State: operator.RolloutRunning, Counts: map[string]int{"healthy": 1}}}
+	explain := func() (*operator.Explanation, error) {
+		asked++
+		return &operator.Explanation{Waiting: []string{"wave 1 soaks\x1b until noon"}}, nil
+	}
+	begin := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
+	look := func(after time.Duration) {
+		t.Helper()
+		waiting, err := still.waiting(r, begin.Add(after), explain)
+		if err == nil {
+			err = show(r, waiting)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	const line = "  - wave 1 soaks␛ until noon\n"
+	look(0)
+	look(refresh)
+	if asked != 0 || strings.Count(out.String(), "\n") != 1 {
+		t.Errorf("before ten seconds: asked %d times, printed %q", asked, out.String())
+	}
+	for i := 2; i <= 6; i++ {
+		look(time.Duration(i) * refresh)
+	}
+	if got := strings.Count(out.String(), line); asked != 3 || got != 1 {
+		t.Errorf("while it waits: asked %d times, told %d times: %q", asked, got, out.String())
+	}
+	r.Counts = map[string]int{"healthy": 2}
+	look(7 * refresh)
+	if asked != 3 || !strings.HasSuffix(out.String(), "healthy 2\n") {
+		t.Errorf("after a change: asked %d times, printed %q", asked, out.String())
+	}
+}
+
+// A drawing that gets shorter leaves nothing of the longer one.
+func TestWatchErasesWhatIsOver(t *testing.T) {
+	text.DisableColors()
+	var out bytes.Buffer
+	show := (&app{out: &out}).barView()
+	for _, waiting := range [][]string{{"for noon", "for cam-1"}, nil} {
+		if err := show(&operator.Rollout{}, waiting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, second, _ := strings.Cut(out.String(), text.CursorUp.Sprintn(3))
+	if got := strings.Count(second, "\n"); got != 3 || strings.Contains(second, "noon") {
+		t.Errorf("drew %d lines, want 3 of which 2 are empty: %q", got, second)
 	}
 }
 
