@@ -122,8 +122,13 @@ func (c *camera) tellsOfFullDisk() error {
 		return fmt.Errorf("vedette-agent status does not say so:\n%s", shown)
 	}
 	d, err := c.client.Device(c.t.Context(), c.id)
-	if err == nil && !marked(d, operator.MarkDiskFull) {
-		err = fmt.Errorf("the control plane believes that %d bytes are free, marks are %v", d.DiskFreeBytes, d.Marks)
+	switch {
+	case err != nil:
+		return err
+	case !marked(d, operator.MarkDiskFull):
+		return fmt.Errorf("the control plane believes that %d bytes are free, marks are %v", d.DiskFreeBytes, d.Marks)
+	case len(d.Models) != 1 || !strings.Contains(d.Models[0].Waiting, "no space left on device"):
+		return fmt.Errorf("the control plane does not know why the update waits: %+v", d.Models)
 	}
-	return err
+	return nil
 }

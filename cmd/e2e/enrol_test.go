@@ -159,6 +159,9 @@ func TestDeviceComesInAndIsSentAway(t *testing.T) {
 		t.Errorf("connect after renewal: %v", err)
 	}
 	d.reads(i)
+	if err := i.Admitted(t.Context()); err != nil {
+		t.Errorf("a device in good standing asks whether it is taken: %v", err)
+	}
 	if err := d.authority.RevokeDevice(t.Context(), "cam-1", "stolen"); err != nil {
 		t.Fatal(err)
 	}
@@ -167,6 +170,9 @@ func TestDeviceComesInAndIsSentAway(t *testing.T) {
 	}
 	if err := i.Renew(t.Context()); !errors.Is(err, identity.ErrRevoked) {
 		t.Errorf("renewal of a revoked device: got %v, want ErrRevoked", err)
+	}
+	if err := i.Admitted(t.Context()); !errors.Is(err, identity.ErrRevoked) {
+		t.Errorf("a revoked device asks whether it is taken: got %v, want ErrRevoked", err)
 	}
 	if _, err := d.source(i).Metadata(t.Context(), "root.1", 1000); !errors.Is(err, pull.ErrRefused) {
 		t.Errorf("metadata for a revoked device: got %v, want ErrRefused", err)
