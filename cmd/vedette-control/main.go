@@ -99,9 +99,11 @@ func repair() *cobra.Command {
 		Use:   "repair",
 		Short: "Mend a stopped control plane that refuses to start",
 		Long: `Mends a control plane that says its checkpoints do not fit the uplink stream, as
-after a backup of which a part is missing. Restore a whole backup if there is
-one: what devices reported and counted before the oldest message that is left is
-given up. Models, rollouts, devices and their certificates stay as they are.`,
+after a backup of which a part is missing, or that a message of it cannot be
+read. Restore a whole backup if there is one: what devices reported and counted
+before the oldest message that is left, or up to the newest that cannot be read,
+is given up. Models, rollouts, devices and their certificates stay as they are.
+A damaged ledger or bucket cannot be mended: only a backup helps.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if _, err := os.Stat(cfg.Data); err != nil {
