@@ -357,8 +357,8 @@ type permanent struct{ error }
 
 // until asks again and again, until the answer is nil, an error is permanent,
 // or the time is over; then the last answer is the error.
-func until(ctx context.Context, most time.Duration, what string, ask func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, most)
+func until(whole context.Context, most time.Duration, what string, ask func() error) error {
+	ctx, cancel := context.WithTimeout(whole, most)
 	defer cancel()
 	tick := time.NewTicker(150 * time.Millisecond)
 	defer tick.Stop()
@@ -373,6 +373,9 @@ func until(ctx context.Context, most time.Duration, what string, ask func() erro
 		}
 		select {
 		case <-ctx.Done():
+			if whole.Err() != nil {
+				return fmt.Errorf("interrupted while it waited for %s", what)
+			}
 			return fmt.Errorf("waited %s for %s: %w", most, what, err)
 		case <-tick.C:
 		}
