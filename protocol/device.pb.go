@@ -647,6 +647,7 @@ type ModelState struct {
 	Trial         *Trial                 `protobuf:"bytes,14,opt,name=trial,proto3" json:"trial,omitempty"`                                   // of the last release tried
 	Provider      string                 `protobuf:"bytes,15,opt,name=provider,proto3" json:"provider,omitempty"`                             // execution provider in use
 	Waiting       string                 `protobuf:"bytes,16,opt,name=waiting,proto3" json:"waiting,omitempty"`                               // why the state does not move on, for people; empty when it does
+	Challenger    *Challenger            `protobuf:"bytes,17,opt,name=challenger,proto3" json:"challenger,omitempty"`                         // the release that runs beside the active one, absent for none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -793,6 +794,75 @@ func (x *ModelState) GetWaiting() string {
 	return ""
 }
 
+func (x *ModelState) GetChallenger() *Challenger {
+	if x != nil {
+		return x.Challenger
+	}
+	return nil
+}
+
+// Challenger is the second release of a model on a device: it is updated by a
+// machine of its own and never takes over by itself.
+type Challenger struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         *ModelState            `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`  // its own; challenger in it is not set
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`    // shadow or share
+	Share         uint32                 `protobuf:"varint,3,opt,name=share,proto3" json:"share,omitempty"` // parts per thousand of the calls
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Challenger) Reset() {
+	*x = Challenger{}
+	mi := &file_device_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Challenger) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Challenger) ProtoMessage() {}
+
+func (x *Challenger) ProtoReflect() protoreflect.Message {
+	mi := &file_device_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Challenger.ProtoReflect.Descriptor instead.
+func (*Challenger) Descriptor() ([]byte, []int) {
+	return file_device_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Challenger) GetState() *ModelState {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *Challenger) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Challenger) GetShare() uint32 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
 // Outcome is how one update ended.
 type Outcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -808,7 +878,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_device_proto_msgTypes[7]
+	mi := &file_device_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +890,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[7]
+	mi := &file_device_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +903,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{7}
+	return file_device_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Outcome) GetRelease() []byte {
@@ -889,13 +959,14 @@ type Trial struct {
 	PeakBytes      uint64                 `protobuf:"varint,6,opt,name=peak_bytes,json=peakBytes,proto3" json:"peak_bytes,omitempty"`        // resident memory
 	Provider       string                 `protobuf:"bytes,7,opt,name=provider,proto3" json:"provider,omitempty"`
 	RuntimeVersion string                 `protobuf:"bytes,8,opt,name=runtime_version,json=runtimeVersion,proto3" json:"runtime_version,omitempty"`
+	Tried          []*Tried               `protobuf:"bytes,9,rep,name=tried,proto3" json:"tried,omitempty"` // every variant on every execution provider measured, in order of trial
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Trial) Reset() {
 	*x = Trial{}
-	mi := &file_device_proto_msgTypes[8]
+	mi := &file_device_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +978,7 @@ func (x *Trial) String() string {
 func (*Trial) ProtoMessage() {}
 
 func (x *Trial) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[8]
+	mi := &file_device_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +991,7 @@ func (x *Trial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trial.ProtoReflect.Descriptor instead.
 func (*Trial) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{8}
+	return file_device_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Trial) GetRelease() []byte {
@@ -979,6 +1050,114 @@ func (x *Trial) GetRuntimeVersion() string {
 	return ""
 }
 
+func (x *Trial) GetTried() []*Tried {
+	if x != nil {
+		return x.Tried
+	}
+	return nil
+}
+
+// Tried is one variant of a release on one execution provider.
+type Tried struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Variant       string                 `protobuf:"bytes,1,opt,name=variant,proto3" json:"variant,omitempty"`
+	Provider      string                 `protobuf:"bytes,2,opt,name=provider,proto3" json:"provider,omitempty"`
+	Code          string                 `protobuf:"bytes,3,opt,name=code,proto3" json:"code,omitempty"`                                    // why it is not fit, as in Outcome; empty when it is
+	Message       string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`                              // for people
+	P95Us         uint64                 `protobuf:"varint,5,opt,name=p95_us,json=p95Us,proto3" json:"p95_us,omitempty"`                    // warm latency at batch 1
+	PeakBytes     uint64                 `protobuf:"varint,6,opt,name=peak_bytes,json=peakBytes,proto3" json:"peak_bytes,omitempty"`        // resident memory
+	GoldenWorst   float64                `protobuf:"fixed64,7,opt,name=golden_worst,json=goldenWorst,proto3" json:"golden_worst,omitempty"` // largest |got−want| over golden outputs
+	Chosen        bool                   `protobuf:"varint,8,opt,name=chosen,proto3" json:"chosen,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tried) Reset() {
+	*x = Tried{}
+	mi := &file_device_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tried) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tried) ProtoMessage() {}
+
+func (x *Tried) ProtoReflect() protoreflect.Message {
+	mi := &file_device_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tried.ProtoReflect.Descriptor instead.
+func (*Tried) Descriptor() ([]byte, []int) {
+	return file_device_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Tried) GetVariant() string {
+	if x != nil {
+		return x.Variant
+	}
+	return ""
+}
+
+func (x *Tried) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *Tried) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Tried) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Tried) GetP95Us() uint64 {
+	if x != nil {
+		return x.P95Us
+	}
+	return 0
+}
+
+func (x *Tried) GetPeakBytes() uint64 {
+	if x != nil {
+		return x.PeakBytes
+	}
+	return 0
+}
+
+func (x *Tried) GetGoldenWorst() float64 {
+	if x != nil {
+		return x.GoldenWorst
+	}
+	return 0
+}
+
+func (x *Tried) GetChosen() bool {
+	if x != nil {
+		return x.Chosen
+	}
+	return false
+}
+
 // Record is one numbered entry of the exact accounting [P-4]. It is frozen
 // when it gets its number.
 type Record struct {
@@ -996,7 +1175,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_device_proto_msgTypes[9]
+	mi := &file_device_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1187,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[9]
+	mi := &file_device_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1200,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{9}
+	return file_device_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Record) GetEpoch() []byte {
@@ -1084,7 +1263,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_device_proto_msgTypes[10]
+	mi := &file_device_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1096,7 +1275,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[10]
+	mi := &file_device_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1109,7 +1288,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{10}
+	return file_device_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Tally) GetRows() uint64 {
@@ -1139,7 +1318,7 @@ type Skip struct {
 
 func (x *Skip) Reset() {
 	*x = Skip{}
-	mi := &file_device_proto_msgTypes[11]
+	mi := &file_device_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1330,7 @@ func (x *Skip) String() string {
 func (*Skip) ProtoMessage() {}
 
 func (x *Skip) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[11]
+	mi := &file_device_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1343,7 @@ func (x *Skip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skip.ProtoReflect.Descriptor instead.
 func (*Skip) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{11}
+	return file_device_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Skip) GetTo() uint64 {
@@ -1211,7 +1390,7 @@ type Body struct {
 
 func (x *Body) Reset() {
 	*x = Body{}
-	mi := &file_device_proto_msgTypes[12]
+	mi := &file_device_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1402,7 @@ func (x *Body) String() string {
 func (*Body) ProtoMessage() {}
 
 func (x *Body) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[12]
+	mi := &file_device_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1415,7 @@ func (x *Body) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Body.ProtoReflect.Descriptor instead.
 func (*Body) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{12}
+	return file_device_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Body) GetAt() *Stamp {
@@ -1315,7 +1494,7 @@ type Histogram struct {
 
 func (x *Histogram) Reset() {
 	*x = Histogram{}
-	mi := &file_device_proto_msgTypes[13]
+	mi := &file_device_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1506,7 @@ func (x *Histogram) String() string {
 func (*Histogram) ProtoMessage() {}
 
 func (x *Histogram) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[13]
+	mi := &file_device_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1519,7 @@ func (x *Histogram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
 func (*Histogram) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{13}
+	return file_device_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Histogram) GetBins() []uint64 {
@@ -1383,13 +1562,14 @@ type Window struct {
 	Streams          []*Histogram           `protobuf:"bytes,14,rep,name=streams,proto3" json:"streams,omitempty"`   // one per stream of the baseline, same order
 	Merged           uint32                 `protobuf:"varint,15,opt,name=merged,proto3" json:"merged,omitempty"`    // windows merged into this one, 0 and 1 both mean none
 	Provider         string                 `protobuf:"bytes,16,opt,name=provider,proto3" json:"provider,omitempty"`
+	Comparison       *Comparison            `protobuf:"bytes,17,opt,name=comparison,proto3" json:"comparison,omitempty"` // role shadow: the same calls as the primary answered them
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Window) Reset() {
 	*x = Window{}
-	mi := &file_device_proto_msgTypes[14]
+	mi := &file_device_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1401,7 +1581,7 @@ func (x *Window) String() string {
 func (*Window) ProtoMessage() {}
 
 func (x *Window) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[14]
+	mi := &file_device_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1414,7 +1594,7 @@ func (x *Window) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Window.ProtoReflect.Descriptor instead.
 func (*Window) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{14}
+	return file_device_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Window) GetModel() string {
@@ -1529,6 +1709,99 @@ func (x *Window) GetProvider() string {
 	return ""
 }
 
+func (x *Window) GetComparison() *Comparison {
+	if x != nil {
+		return x.Comparison
+	}
+	return nil
+}
+
+// Comparison sets a shadow beside the primary on the same rows. Windows merge
+// only when the primary is the same.
+type Comparison struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Primary       []byte                 `protobuf:"bytes,1,opt,name=primary,proto3" json:"primary,omitempty"`                             // release compared with
+	Rows          uint64                 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`                                  // rows that both computed
+	Agreed        uint64                 `protobuf:"varint,3,opt,name=agreed,proto3" json:"agreed,omitempty"`                              // of those: the same class, or every watched output within its tolerance
+	SkippedRows   uint64                 `protobuf:"varint,4,opt,name=skipped_rows,json=skippedRows,proto3" json:"skipped_rows,omitempty"` // rows meant for the shadow that it had no time for
+	Worst         float64                `protobuf:"fixed64,5,opt,name=worst,proto3" json:"worst,omitempty"`                               // largest |shadow − primary| over the watched scores
+	Latency       []byte                 `protobuf:"bytes,6,opt,name=latency,proto3" json:"latency,omitempty"`                             // DDSketch (protobuf) of the primary's latency on these calls, microseconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Comparison) Reset() {
+	*x = Comparison{}
+	mi := &file_device_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Comparison) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Comparison) ProtoMessage() {}
+
+func (x *Comparison) ProtoReflect() protoreflect.Message {
+	mi := &file_device_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Comparison.ProtoReflect.Descriptor instead.
+func (*Comparison) Descriptor() ([]byte, []int) {
+	return file_device_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Comparison) GetPrimary() []byte {
+	if x != nil {
+		return x.Primary
+	}
+	return nil
+}
+
+func (x *Comparison) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *Comparison) GetAgreed() uint64 {
+	if x != nil {
+		return x.Agreed
+	}
+	return 0
+}
+
+func (x *Comparison) GetSkippedRows() uint64 {
+	if x != nil {
+		return x.SkippedRows
+	}
+	return 0
+}
+
+func (x *Comparison) GetWorst() float64 {
+	if x != nil {
+		return x.Worst
+	}
+	return 0
+}
+
+func (x *Comparison) GetLatency() []byte {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
 // Labels are truths that arrived after their predictions. They add up; they
 // change no window.
 type Labels struct {
@@ -1550,7 +1823,7 @@ type Labels struct {
 
 func (x *Labels) Reset() {
 	*x = Labels{}
-	mi := &file_device_proto_msgTypes[15]
+	mi := &file_device_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1835,7 @@ func (x *Labels) String() string {
 func (*Labels) ProtoMessage() {}
 
 func (x *Labels) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[15]
+	mi := &file_device_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1848,7 @@ func (x *Labels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Labels.ProtoReflect.Descriptor instead.
 func (*Labels) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{15}
+	return file_device_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Labels) GetModel() string {
@@ -1667,7 +1940,7 @@ type CalibrationBin struct {
 
 func (x *CalibrationBin) Reset() {
 	*x = CalibrationBin{}
-	mi := &file_device_proto_msgTypes[16]
+	mi := &file_device_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1679,7 +1952,7 @@ func (x *CalibrationBin) String() string {
 func (*CalibrationBin) ProtoMessage() {}
 
 func (x *CalibrationBin) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[16]
+	mi := &file_device_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1692,7 +1965,7 @@ func (x *CalibrationBin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CalibrationBin.ProtoReflect.Descriptor instead.
 func (*CalibrationBin) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{16}
+	return file_device_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CalibrationBin) GetCount() uint64 {
@@ -1733,7 +2006,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_device_proto_msgTypes[17]
+	mi := &file_device_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +2018,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[17]
+	mi := &file_device_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +2031,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{17}
+	return file_device_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Event) GetKind() string {
@@ -1829,7 +2102,7 @@ type Presence struct {
 
 func (x *Presence) Reset() {
 	*x = Presence{}
-	mi := &file_device_proto_msgTypes[18]
+	mi := &file_device_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +2114,7 @@ func (x *Presence) String() string {
 func (*Presence) ProtoMessage() {}
 
 func (x *Presence) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[18]
+	mi := &file_device_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +2127,7 @@ func (x *Presence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Presence.ProtoReflect.Descriptor instead.
 func (*Presence) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{18}
+	return file_device_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Presence) GetConnection() []byte {
@@ -1884,7 +2157,7 @@ type Desired struct {
 
 func (x *Desired) Reset() {
 	*x = Desired{}
-	mi := &file_device_proto_msgTypes[19]
+	mi := &file_device_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1896,7 +2169,7 @@ func (x *Desired) String() string {
 func (*Desired) ProtoMessage() {}
 
 func (x *Desired) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[19]
+	mi := &file_device_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1909,7 +2182,7 @@ func (x *Desired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Desired.ProtoReflect.Descriptor instead.
 func (*Desired) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{19}
+	return file_device_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Desired) GetGeneration() uint64 {
@@ -1946,7 +2219,7 @@ type Assignment struct {
 	Model         string                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	Release       []byte                 `protobuf:"bytes,2,opt,name=release,proto3" json:"release,omitempty"`    // digest of the manifest
 	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`          // primary, shadow, share
-	Share         uint32                 `protobuf:"varint,4,opt,name=share,proto3" json:"share,omitempty"`       // parts per thousand for role share
+	Share         uint32                 `protobuf:"varint,4,opt,name=share,proto3" json:"share,omitempty"`       // parts per thousand of the calls, for shadow and share; 0 means all for a shadow
 	Decision      uint64                 `protobuf:"varint,5,opt,name=decision,proto3" json:"decision,omitempty"` // ledger sequence that asked for it: a new one permits another try of a refused release
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1954,7 +2227,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_device_proto_msgTypes[20]
+	mi := &file_device_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2239,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[20]
+	mi := &file_device_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2252,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{20}
+	return file_device_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Assignment) GetModel() string {
@@ -2030,7 +2303,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_device_proto_msgTypes[21]
+	mi := &file_device_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2042,7 +2315,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[21]
+	mi := &file_device_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2055,7 +2328,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{21}
+	return file_device_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Settings) GetWindowMs() uint32 {
@@ -2104,7 +2377,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_device_proto_msgTypes[22]
+	mi := &file_device_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2116,7 +2389,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[22]
+	mi := &file_device_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2129,7 +2402,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{22}
+	return file_device_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Ack) GetEpoch() []byte {
@@ -2209,7 +2482,7 @@ type Down struct {
 
 func (x *Down) Reset() {
 	*x = Down{}
-	mi := &file_device_proto_msgTypes[23]
+	mi := &file_device_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2494,7 @@ func (x *Down) String() string {
 func (*Down) ProtoMessage() {}
 
 func (x *Down) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[23]
+	mi := &file_device_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2507,7 @@ func (x *Down) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Down.ProtoReflect.Descriptor instead.
 func (*Down) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{23}
+	return file_device_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Down) GetBody() isDown_Body {
@@ -2302,7 +2575,7 @@ type Accepted struct {
 
 func (x *Accepted) Reset() {
 	*x = Accepted{}
-	mi := &file_device_proto_msgTypes[24]
+	mi := &file_device_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2314,7 +2587,7 @@ func (x *Accepted) String() string {
 func (*Accepted) ProtoMessage() {}
 
 func (x *Accepted) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[24]
+	mi := &file_device_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2327,7 +2600,7 @@ func (x *Accepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Accepted.ProtoReflect.Descriptor instead.
 func (*Accepted) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{24}
+	return file_device_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Accepted) GetDevice() string {
@@ -2462,7 +2735,7 @@ type Cursor struct {
 
 func (x *Cursor) Reset() {
 	*x = Cursor{}
-	mi := &file_device_proto_msgTypes[25]
+	mi := &file_device_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2747,7 @@ func (x *Cursor) String() string {
 func (*Cursor) ProtoMessage() {}
 
 func (x *Cursor) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[25]
+	mi := &file_device_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2760,7 @@ func (x *Cursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cursor.ProtoReflect.Descriptor instead.
 func (*Cursor) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{25}
+	return file_device_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Cursor) GetEpochs() []*EpochCursor {
@@ -2520,7 +2793,7 @@ type EpochCursor struct {
 
 func (x *EpochCursor) Reset() {
 	*x = EpochCursor{}
-	mi := &file_device_proto_msgTypes[26]
+	mi := &file_device_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2532,7 +2805,7 @@ func (x *EpochCursor) String() string {
 func (*EpochCursor) ProtoMessage() {}
 
 func (x *EpochCursor) ProtoReflect() protoreflect.Message {
-	mi := &file_device_proto_msgTypes[26]
+	mi := &file_device_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2545,7 +2818,7 @@ func (x *EpochCursor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochCursor.ProtoReflect.Descriptor instead.
 func (*EpochCursor) Descriptor() ([]byte, []int) {
-	return file_device_proto_rawDescGZIP(), []int{26}
+	return file_device_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *EpochCursor) GetId() []byte {
@@ -2663,7 +2936,7 @@ const file_device_proto_rawDesc = "" +
 	"\x0eoutbox_pending\x18\x05 \x01(\x04R\routboxPending\x12\x1f\n" +
 	"\voutbox_sent\x18\x06 \x01(\x04R\n" +
 	"outboxSent\x12\x1b\n" +
-	"\trss_bytes\x18\a \x01(\x04R\brssBytes\"\xf9\x03\n" +
+	"\trss_bytes\x18\a \x01(\x04R\brssBytes\"\xb1\x04\n" +
 	"\n" +
 	"ModelState\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x16\n" +
@@ -2685,7 +2958,15 @@ const file_device_proto_rawDesc = "" +
 	"\arefused\x18\r \x03(\v2\x13.vedette.v1.OutcomeR\arefused\x12'\n" +
 	"\x05trial\x18\x0e \x01(\v2\x11.vedette.v1.TrialR\x05trial\x12\x1a\n" +
 	"\bprovider\x18\x0f \x01(\tR\bprovider\x12\x18\n" +
-	"\awaiting\x18\x10 \x01(\tR\awaiting\"\xac\x01\n" +
+	"\awaiting\x18\x10 \x01(\tR\awaiting\x126\n" +
+	"\n" +
+	"challenger\x18\x11 \x01(\v2\x16.vedette.v1.ChallengerR\n" +
+	"challenger\"d\n" +
+	"\n" +
+	"Challenger\x12,\n" +
+	"\x05state\x18\x01 \x01(\v2\x16.vedette.v1.ModelStateR\x05state\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
+	"\x05share\x18\x03 \x01(\rR\x05share\"\xac\x01\n" +
 	"\aOutcome\x12\x18\n" +
 	"\arelease\x18\x01 \x01(\fR\arelease\x12\x16\n" +
 	"\x06result\x18\x02 \x01(\tR\x06result\x12\x12\n" +
@@ -2694,7 +2975,7 @@ const file_device_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x05 \x01(\x04R\n" +
 	"generation\x12!\n" +
-	"\x02at\x18\x06 \x01(\v2\x11.vedette.v1.StampR\x02at\"\x83\x02\n" +
+	"\x02at\x18\x06 \x01(\v2\x11.vedette.v1.StampR\x02at\"\xac\x02\n" +
 	"\x05Trial\x12\x18\n" +
 	"\arelease\x18\x01 \x01(\fR\arelease\x12\x1f\n" +
 	"\vgolden_rows\x18\x02 \x01(\rR\n" +
@@ -2705,7 +2986,18 @@ const file_device_proto_rawDesc = "" +
 	"\n" +
 	"peak_bytes\x18\x06 \x01(\x04R\tpeakBytes\x12\x1a\n" +
 	"\bprovider\x18\a \x01(\tR\bprovider\x12'\n" +
-	"\x0fruntime_version\x18\b \x01(\tR\x0eruntimeVersion\"\xbd\x01\n" +
+	"\x0fruntime_version\x18\b \x01(\tR\x0eruntimeVersion\x12'\n" +
+	"\x05tried\x18\t \x03(\v2\x11.vedette.v1.TriedR\x05tried\"\xdc\x01\n" +
+	"\x05Tried\x12\x18\n" +
+	"\avariant\x18\x01 \x01(\tR\avariant\x12\x1a\n" +
+	"\bprovider\x18\x02 \x01(\tR\bprovider\x12\x12\n" +
+	"\x04code\x18\x03 \x01(\tR\x04code\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x15\n" +
+	"\x06p95_us\x18\x05 \x01(\x04R\x05p95Us\x12\x1d\n" +
+	"\n" +
+	"peak_bytes\x18\x06 \x01(\x04R\tpeakBytes\x12!\n" +
+	"\fgolden_worst\x18\a \x01(\x01R\vgoldenWorst\x12\x16\n" +
+	"\x06chosen\x18\b \x01(\bR\x06chosen\"\xbd\x01\n" +
 	"\x06Record\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\fR\x05epoch\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
@@ -2732,7 +3024,7 @@ const file_device_proto_rawDesc = "" +
 	"\tHistogram\x12\x12\n" +
 	"\x04bins\x18\x01 \x03(\x04R\x04bins\x12\x18\n" +
 	"\amissing\x18\x02 \x01(\x04R\amissing\x12\x14\n" +
-	"\x05other\x18\x03 \x01(\x04R\x05other\"\xf1\x03\n" +
+	"\x05other\x18\x03 \x01(\x04R\x05other\"\xa9\x04\n" +
 	"\x06Window\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\fR\arelease\x12\x12\n" +
@@ -2751,7 +3043,18 @@ const file_device_proto_rawDesc = "" +
 	"\bdistinct\x18\r \x01(\fR\bdistinct\x12/\n" +
 	"\astreams\x18\x0e \x03(\v2\x15.vedette.v1.HistogramR\astreams\x12\x16\n" +
 	"\x06merged\x18\x0f \x01(\rR\x06merged\x12\x1a\n" +
-	"\bprovider\x18\x10 \x01(\tR\bprovider\"\x82\x03\n" +
+	"\bprovider\x18\x10 \x01(\tR\bprovider\x126\n" +
+	"\n" +
+	"comparison\x18\x11 \x01(\v2\x16.vedette.v1.ComparisonR\n" +
+	"comparison\"\xa5\x01\n" +
+	"\n" +
+	"Comparison\x12\x18\n" +
+	"\aprimary\x18\x01 \x01(\fR\aprimary\x12\x12\n" +
+	"\x04rows\x18\x02 \x01(\x04R\x04rows\x12\x16\n" +
+	"\x06agreed\x18\x03 \x01(\x04R\x06agreed\x12!\n" +
+	"\fskipped_rows\x18\x04 \x01(\x04R\vskippedRows\x12\x14\n" +
+	"\x05worst\x18\x05 \x01(\x01R\x05worst\x12\x18\n" +
+	"\alatency\x18\x06 \x01(\fR\alatency\"\x82\x03\n" +
 	"\x06Labels\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\fR\arelease\x12\"\n" +
@@ -2869,7 +3172,7 @@ func file_device_proto_rawDescGZIP() []byte {
 	return file_device_proto_rawDescData
 }
 
-var file_device_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_device_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_device_proto_goTypes = []any{
 	(*Stamp)(nil),          // 0: vedette.v1.Stamp
 	(*Up)(nil),             // 1: vedette.v1.Up
@@ -2878,71 +3181,78 @@ var file_device_proto_goTypes = []any{
 	(*Facts)(nil),          // 4: vedette.v1.Facts
 	(*Report)(nil),         // 5: vedette.v1.Report
 	(*ModelState)(nil),     // 6: vedette.v1.ModelState
-	(*Outcome)(nil),        // 7: vedette.v1.Outcome
-	(*Trial)(nil),          // 8: vedette.v1.Trial
-	(*Record)(nil),         // 9: vedette.v1.Record
-	(*Tally)(nil),          // 10: vedette.v1.Tally
-	(*Skip)(nil),           // 11: vedette.v1.Skip
-	(*Body)(nil),           // 12: vedette.v1.Body
-	(*Histogram)(nil),      // 13: vedette.v1.Histogram
-	(*Window)(nil),         // 14: vedette.v1.Window
-	(*Labels)(nil),         // 15: vedette.v1.Labels
-	(*CalibrationBin)(nil), // 16: vedette.v1.CalibrationBin
-	(*Event)(nil),          // 17: vedette.v1.Event
-	(*Presence)(nil),       // 18: vedette.v1.Presence
-	(*Desired)(nil),        // 19: vedette.v1.Desired
-	(*Assignment)(nil),     // 20: vedette.v1.Assignment
-	(*Settings)(nil),       // 21: vedette.v1.Settings
-	(*Ack)(nil),            // 22: vedette.v1.Ack
-	(*Down)(nil),           // 23: vedette.v1.Down
-	(*Accepted)(nil),       // 24: vedette.v1.Accepted
-	(*Cursor)(nil),         // 25: vedette.v1.Cursor
-	(*EpochCursor)(nil),    // 26: vedette.v1.EpochCursor
-	nil,                    // 27: vedette.v1.Event.AttributesEntry
-	nil,                    // 28: vedette.v1.Settings.LabelsEntry
+	(*Challenger)(nil),     // 7: vedette.v1.Challenger
+	(*Outcome)(nil),        // 8: vedette.v1.Outcome
+	(*Trial)(nil),          // 9: vedette.v1.Trial
+	(*Tried)(nil),          // 10: vedette.v1.Tried
+	(*Record)(nil),         // 11: vedette.v1.Record
+	(*Tally)(nil),          // 12: vedette.v1.Tally
+	(*Skip)(nil),           // 13: vedette.v1.Skip
+	(*Body)(nil),           // 14: vedette.v1.Body
+	(*Histogram)(nil),      // 15: vedette.v1.Histogram
+	(*Window)(nil),         // 16: vedette.v1.Window
+	(*Comparison)(nil),     // 17: vedette.v1.Comparison
+	(*Labels)(nil),         // 18: vedette.v1.Labels
+	(*CalibrationBin)(nil), // 19: vedette.v1.CalibrationBin
+	(*Event)(nil),          // 20: vedette.v1.Event
+	(*Presence)(nil),       // 21: vedette.v1.Presence
+	(*Desired)(nil),        // 22: vedette.v1.Desired
+	(*Assignment)(nil),     // 23: vedette.v1.Assignment
+	(*Settings)(nil),       // 24: vedette.v1.Settings
+	(*Ack)(nil),            // 25: vedette.v1.Ack
+	(*Down)(nil),           // 26: vedette.v1.Down
+	(*Accepted)(nil),       // 27: vedette.v1.Accepted
+	(*Cursor)(nil),         // 28: vedette.v1.Cursor
+	(*EpochCursor)(nil),    // 29: vedette.v1.EpochCursor
+	nil,                    // 30: vedette.v1.Event.AttributesEntry
+	nil,                    // 31: vedette.v1.Settings.LabelsEntry
 }
 var file_device_proto_depIdxs = []int32{
 	0,  // 0: vedette.v1.Up.sent:type_name -> vedette.v1.Stamp
 	2,  // 1: vedette.v1.Up.hello:type_name -> vedette.v1.Hello
 	5,  // 2: vedette.v1.Up.report:type_name -> vedette.v1.Report
-	9,  // 3: vedette.v1.Up.record:type_name -> vedette.v1.Record
+	11, // 3: vedette.v1.Up.record:type_name -> vedette.v1.Record
 	3,  // 4: vedette.v1.Hello.epochs:type_name -> vedette.v1.Epoch
 	4,  // 5: vedette.v1.Hello.facts:type_name -> vedette.v1.Facts
 	6,  // 6: vedette.v1.Report.models:type_name -> vedette.v1.ModelState
-	7,  // 7: vedette.v1.ModelState.outcome:type_name -> vedette.v1.Outcome
-	7,  // 8: vedette.v1.ModelState.refused:type_name -> vedette.v1.Outcome
-	8,  // 9: vedette.v1.ModelState.trial:type_name -> vedette.v1.Trial
-	0,  // 10: vedette.v1.Outcome.at:type_name -> vedette.v1.Stamp
-	10, // 11: vedette.v1.Record.total:type_name -> vedette.v1.Tally
-	11, // 12: vedette.v1.Record.skip:type_name -> vedette.v1.Skip
-	10, // 13: vedette.v1.Skip.total:type_name -> vedette.v1.Tally
-	0,  // 14: vedette.v1.Body.at:type_name -> vedette.v1.Stamp
-	14, // 15: vedette.v1.Body.window:type_name -> vedette.v1.Window
-	15, // 16: vedette.v1.Body.labels:type_name -> vedette.v1.Labels
-	17, // 17: vedette.v1.Body.event:type_name -> vedette.v1.Event
-	13, // 18: vedette.v1.Window.streams:type_name -> vedette.v1.Histogram
-	16, // 19: vedette.v1.Labels.calibration:type_name -> vedette.v1.CalibrationBin
-	27, // 20: vedette.v1.Event.attributes:type_name -> vedette.v1.Event.AttributesEntry
-	10, // 21: vedette.v1.Event.lost:type_name -> vedette.v1.Tally
-	20, // 22: vedette.v1.Desired.assignments:type_name -> vedette.v1.Assignment
-	21, // 23: vedette.v1.Desired.settings:type_name -> vedette.v1.Settings
-	28, // 24: vedette.v1.Settings.labels:type_name -> vedette.v1.Settings.LabelsEntry
-	10, // 25: vedette.v1.Ack.total:type_name -> vedette.v1.Tally
-	19, // 26: vedette.v1.Down.desired:type_name -> vedette.v1.Desired
-	22, // 27: vedette.v1.Down.ack:type_name -> vedette.v1.Ack
-	0,  // 28: vedette.v1.Accepted.sent:type_name -> vedette.v1.Stamp
-	2,  // 29: vedette.v1.Accepted.hello:type_name -> vedette.v1.Hello
-	5,  // 30: vedette.v1.Accepted.report:type_name -> vedette.v1.Report
-	9,  // 31: vedette.v1.Accepted.record:type_name -> vedette.v1.Record
-	10, // 32: vedette.v1.Accepted.lost:type_name -> vedette.v1.Tally
-	25, // 33: vedette.v1.Accepted.cursor:type_name -> vedette.v1.Cursor
-	26, // 34: vedette.v1.Cursor.epochs:type_name -> vedette.v1.EpochCursor
-	10, // 35: vedette.v1.EpochCursor.total:type_name -> vedette.v1.Tally
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	8,  // 7: vedette.v1.ModelState.outcome:type_name -> vedette.v1.Outcome
+	8,  // 8: vedette.v1.ModelState.refused:type_name -> vedette.v1.Outcome
+	9,  // 9: vedette.v1.ModelState.trial:type_name -> vedette.v1.Trial
+	7,  // 10: vedette.v1.ModelState.challenger:type_name -> vedette.v1.Challenger
+	6,  // 11: vedette.v1.Challenger.state:type_name -> vedette.v1.ModelState
+	0,  // 12: vedette.v1.Outcome.at:type_name -> vedette.v1.Stamp
+	10, // 13: vedette.v1.Trial.tried:type_name -> vedette.v1.Tried
+	12, // 14: vedette.v1.Record.total:type_name -> vedette.v1.Tally
+	13, // 15: vedette.v1.Record.skip:type_name -> vedette.v1.Skip
+	12, // 16: vedette.v1.Skip.total:type_name -> vedette.v1.Tally
+	0,  // 17: vedette.v1.Body.at:type_name -> vedette.v1.Stamp
+	16, // 18: vedette.v1.Body.window:type_name -> vedette.v1.Window
+	18, // 19: vedette.v1.Body.labels:type_name -> vedette.v1.Labels
+	20, // 20: vedette.v1.Body.event:type_name -> vedette.v1.Event
+	15, // 21: vedette.v1.Window.streams:type_name -> vedette.v1.Histogram
+	17, // 22: vedette.v1.Window.comparison:type_name -> vedette.v1.Comparison
+	19, // 23: vedette.v1.Labels.calibration:type_name -> vedette.v1.CalibrationBin
+	30, // 24: vedette.v1.Event.attributes:type_name -> vedette.v1.Event.AttributesEntry
+	12, // 25: vedette.v1.Event.lost:type_name -> vedette.v1.Tally
+	23, // 26: vedette.v1.Desired.assignments:type_name -> vedette.v1.Assignment
+	24, // 27: vedette.v1.Desired.settings:type_name -> vedette.v1.Settings
+	31, // 28: vedette.v1.Settings.labels:type_name -> vedette.v1.Settings.LabelsEntry
+	12, // 29: vedette.v1.Ack.total:type_name -> vedette.v1.Tally
+	22, // 30: vedette.v1.Down.desired:type_name -> vedette.v1.Desired
+	25, // 31: vedette.v1.Down.ack:type_name -> vedette.v1.Ack
+	0,  // 32: vedette.v1.Accepted.sent:type_name -> vedette.v1.Stamp
+	2,  // 33: vedette.v1.Accepted.hello:type_name -> vedette.v1.Hello
+	5,  // 34: vedette.v1.Accepted.report:type_name -> vedette.v1.Report
+	11, // 35: vedette.v1.Accepted.record:type_name -> vedette.v1.Record
+	12, // 36: vedette.v1.Accepted.lost:type_name -> vedette.v1.Tally
+	28, // 37: vedette.v1.Accepted.cursor:type_name -> vedette.v1.Cursor
+	29, // 38: vedette.v1.Cursor.epochs:type_name -> vedette.v1.EpochCursor
+	12, // 39: vedette.v1.EpochCursor.total:type_name -> vedette.v1.Tally
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_device_proto_init() }
@@ -2955,16 +3265,16 @@ func file_device_proto_init() {
 		(*Up_Report)(nil),
 		(*Up_Record)(nil),
 	}
-	file_device_proto_msgTypes[12].OneofWrappers = []any{
+	file_device_proto_msgTypes[14].OneofWrappers = []any{
 		(*Body_Window)(nil),
 		(*Body_Labels)(nil),
 		(*Body_Event)(nil),
 	}
-	file_device_proto_msgTypes[23].OneofWrappers = []any{
+	file_device_proto_msgTypes[26].OneofWrappers = []any{
 		(*Down_Desired)(nil),
 		(*Down_Ack)(nil),
 	}
-	file_device_proto_msgTypes[24].OneofWrappers = []any{
+	file_device_proto_msgTypes[27].OneofWrappers = []any{
 		(*Accepted_Hello)(nil),
 		(*Accepted_Report)(nil),
 		(*Accepted_Record)(nil),
@@ -2975,7 +3285,7 @@ func file_device_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_device_proto_rawDesc), len(file_device_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -43,6 +43,14 @@ type Release struct {
 	Variant string
 	// Dir holds the release's files, each named by its digest in hex.
 	Dir string
+	// Provider is the execution provider to run it on, as RuntimeInfo names
+	// them; empty means the CPU.
+	Provider string
+	// Role is RolePrimary when empty.
+	Role string
+	// Share is what of the calls a challenger takes part in, in parts per
+	// thousand; 0 is all of them for a shadow and none for a share.
+	Share int
 	// P95 is the warm latency at batch 1 that the trial measured; zero means
 	// not known. The deadline of a call follows from it.
 	P95 time.Duration
