@@ -176,6 +176,10 @@ func (ic *inputCheck) values(t *Tensor, rows int) error {
 		return checkRules(ic, d, rows)
 	case []float64:
 		return checkRules(ic, d, rows)
+	case []Float16:
+		return checkHalves(ic, d, rows)
+	case []BFloat16:
+		return checkHalves(ic, d, rows)
 	case []int64:
 		return checkRules(ic, d, rows)
 	case []int32:
@@ -210,6 +214,15 @@ func checkRules[T number](ic *inputCheck, data []T, rows int) error {
 		}
 	}
 	return nil
+}
+
+// checkHalves is checkRules for numbers that Go cannot compare.
+func checkHalves[T half](ic *inputCheck, data []T, rows int) error {
+	plain := make([]float32, len(data))
+	for i, h := range data {
+		plain[i] = h.Float32()
+	}
+	return checkRules(ic, plain, rows)
 }
 
 // broken says how v breaks the rule, "" when it does not. A missing value is

@@ -27,7 +27,7 @@ const (
 //
 //	BOOL []bool   UINT8 []uint8   UINT16 []uint16   UINT32 []uint32   UINT64 []uint64
 //	INT8 []int8   INT16 []int16   INT32 []int32     INT64 []int64
-//	FP32 []float32   FP64 []float64   BYTES []string
+//	FP16 []Float16   BF16 []BFloat16   FP32 []float32   FP64 []float64   BYTES []string
 type Tensor struct {
 	Name     string
 	Datatype string

@@ -58,6 +58,10 @@ func MakeData(datatype string, n int) (any, error) {
 		return make([]int32, n), nil
 	case "INT64":
 		return make([]int64, n), nil
+	case "FP16":
+		return make([]Float16, n), nil
+	case "BF16":
+		return make([]BFloat16, n), nil
 	case "FP32":
 		return make([]float32, n), nil
 	case "FP64":
@@ -109,6 +113,10 @@ func dataLen(datatype string, data any) (int, bool) {
 		return len(d), datatype == "INT32"
 	case []int64:
 		return len(d), datatype == "INT64"
+	case []Float16:
+		return len(d), datatype == "FP16"
+	case []BFloat16:
+		return len(d), datatype == "BF16"
 	case []float32:
 		return len(d), datatype == "FP32"
 	case []float64:
@@ -151,6 +159,10 @@ func cut(data any, from, to int) any {
 	case []int32:
 		return d[from:to]
 	case []int64:
+		return d[from:to]
+	case []Float16:
+		return d[from:to]
+	case []BFloat16:
 		return d[from:to]
 	case []float32:
 		return d[from:to]
@@ -207,6 +219,10 @@ func fill(data any, v release.Values) {
 		convert(d, v.Data)
 	case []int64:
 		convert(d, v.Data)
+	case []Float16:
+		fillHalves(d, v.Data, NewFloat16)
+	case []BFloat16:
+		fillHalves(d, v.Data, NewBFloat16)
 	case []float32:
 		convert(d, v.Data)
 	case []float64:
@@ -252,6 +268,10 @@ func (t Tensor) Values() release.Values {
 		convert(v.Data, d)
 	case []int64:
 		convert(v.Data, d)
+	case []Float16:
+		fromHalves(v.Data, d)
+	case []BFloat16:
+		fromHalves(v.Data, d)
 	case []float32:
 		convert(v.Data, d)
 	case []float64:

@@ -80,6 +80,10 @@ func numbers(t *infer.Tensor, buf []float32) (data, grown []float32) {
 		return d, buf
 	case []float64:
 		buf = convert(buf, d)
+	case []infer.Float16:
+		buf = widen(buf, d)
+	case []infer.BFloat16:
+		buf = widen(buf, d)
 	case []int64:
 		buf = convert(buf, d)
 	case []int32:
@@ -115,6 +119,13 @@ type number interface {
 func convert[T number](buf []float32, from []T) []float32 {
 	for _, v := range from {
 		buf = append(buf, float32(v))
+	}
+	return buf
+}
+
+func widen[T interface{ Float32() float32 }](buf []float32, from []T) []float32 {
+	for _, v := range from {
+		buf = append(buf, v.Float32())
 	}
 	return buf
 }
