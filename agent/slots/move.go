@@ -25,9 +25,10 @@ func (s *Slots) Stage(model string, m *release.Manifest) (dir string, err error)
 	if err := protocol.CheckName(model); err != nil {
 		return "", fmt.Errorf("stage: %w", err)
 	}
+	other := s.beside.Get(model) // before s is locked: the other one may be staging too
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.mkdir(path.Join(Folder, model)); err != nil {
+	if err := s.mkdir(path.Join(s.root, model)); err != nil {
 		return "", fmt.Errorf("make folder of %s: %w", model, err)
 	}
 	set := s.sets[model]
@@ -35,32 +36,44 @@ func (s *Slots) Stage(model string, m *release.Manifest) (dir string, err error)
 	if err := s.put(model, set); err != nil {
 		return "", err
 	}
-	name := folder(model, d) + part
+	name := s.folder(model, d) + part
 	if !s.sets[model].verified(d) {
 		s.unpromote(model, d)
 	}
 	if err := s.mkdir(name); err != nil {
 		return "", fmt.Errorf("make staging folder: %w", err)
 	}
-	s.share(model, m, name)
+	s.share(model, m, name, other)
 	return filepath.Join(s.base, filepath.FromSlash(name)), nil
 }
 
 // unpromote takes the verified name back from a folder that was renamed just
 // before a power cut: it is fetched and verified again, at the cost of reading.
 func (s *Slots) unpromote(model string, d release.Digest) {
-	if s.fsys.Rename(folder(model, d), folder(model, d)+part) != nil {
-		_ = s.fsys.RemoveAll(folder(model, d)) // promote does it again, and minds
+	if s.fsys.Rename(s.folder(model, d), s.folder(model, d)+part) != nil {
+		_ = s.fsys.RemoveAll(s.folder(model, d)) // promote does it again, and minds
 	}
 }
 
-// share links files that the active and the previous release have too. A file
-// that cannot be linked is fetched instead, so errors are of no interest.
-func (s *Slots) share(model string, m *release.Manifest, into string) {
-	set := s.sets[model]
+// share links files that a verified release here has too, also one of the other
+// slots: a challenger that becomes the primary release is not fetched again. A
+// file that cannot be linked is fetched instead, so errors are of no interest.
+func (s *Slots) share(model string, m *release.Manifest, into string, other Set) {
+	mine := s.sets[model]
+	var from []string
+	for _, d := range []release.Digest{mine.Active.Release, mine.Previous.Release} {
+		if !d.IsZero() {
+			from = append(from, s.folder(model, d))
+		}
+	}
+	for _, d := range []release.Digest{other.Active.Release, other.Previous.Release, other.Trial.Release} {
+		if !d.IsZero() {
+			from = append(from, s.beside.folder(model, d))
+		}
+	}
 	for _, f := range m.Files() {
-		for _, from := range []Slot{set.Active, set.Previous} {
-			if !from.Empty() && s.fsys.Link(path.Join(folder(model, from.Release), f.Digest.String()), path.Join(into, f.Digest.String())) == nil {
+		for _, dir := range from {
+			if s.fsys.Link(path.Join(dir, f.Digest.String()), path.Join(into, f.Digest.String())) == nil {
 				break
 			}
 		}
@@ -80,10 +93,10 @@ func (s *Slots) Verify(model string, d release.Digest) error {
 	if set.Staged.Release != d || d.IsZero() {
 		return fmt.Errorf("verify %s %s: %w", model, d.Short(), ErrEmpty)
 	}
-	bad, err := check(s.fsys, folder(model, d)+part, d)
+	bad, err := check(s.fsys, s.folder(model, d)+part, d)
 	if err != nil {
 		for _, name := range bad {
-			err = errors.Join(err, s.fsys.RemoveAll(path.Join(folder(model, d)+part, name)))
+			err = errors.Join(err, s.fsys.RemoveAll(path.Join(s.folder(model, d)+part, name)))
 		}
 		return err
 	}
@@ -96,7 +109,7 @@ func (s *Slots) Verify(model string, d release.Digest) error {
 
 // promote makes a checked folder durable and gives it its verified name.
 func (s *Slots) promote(model string, d release.Digest) error {
-	name := folder(model, d)
+	name := s.folder(model, d)
 	if err := syncAll(s.fsys, name+part); err != nil {
 		return fmt.Errorf("sync %s: %w", d.Short(), err)
 	}
@@ -142,6 +155,9 @@ func (s *Slots) Activate(model string, d release.Digest) error {
 		return fmt.Errorf("activate %s %s: %w", model, d.Short(), ErrEmpty)
 	}
 	set.Previous, set.Active, set.Trial = set.Active, set.Trial, Slot{}
+	if s.root == ChallengerFolder {
+		set.Previous = Slot{}
+	}
 	return s.put(model, set)
 }
 
@@ -182,7 +198,7 @@ func (s *Slots) Remove(model string) error {
 		return err
 	}
 	delete(s.sets, model)
-	_ = s.fsys.RemoveAll(path.Join(Folder, model)) // an empty record may stay behind
+	_ = s.fsys.RemoveAll(path.Join(s.root, model)) // an empty record may stay behind
 	return nil
 }
 
@@ -194,7 +210,7 @@ func (s *Slots) Adopt(model string, to Slot) error {
 	if to.Empty() || !s.sets[model].Active.Empty() {
 		return fmt.Errorf("adopt %s %s: %w", model, to.Release.Short(), ErrEmpty)
 	}
-	if _, err := check(s.fsys, folder(model, to.Release), to.Release); err != nil {
+	if _, err := check(s.fsys, s.folder(model, to.Release), to.Release); err != nil {
 		return fmt.Errorf("adopt %s: %w", model, err)
 	}
 	return s.put(model, Set{Active: to})
@@ -209,7 +225,7 @@ func (s *Slots) put(model string, set Set) error {
 		if err != nil {
 			return fmt.Errorf("encode slots of %s: %w", model, err)
 		}
-		if err := WriteRecord(s.fsys, path.Join(Folder, model, recordName), append(raw, '\n')); err != nil {
+		if err := WriteRecord(s.fsys, path.Join(s.root, model, recordName), append(raw, '\n')); err != nil {
 			return err
 		}
 		s.sets[model] = set
@@ -224,13 +240,13 @@ func (s *Slots) put(model string, set Set) error {
 // or open; nothing depends on it.
 func (s *Slots) sweep(model string) {
 	set := s.sets[model]
-	entries, err := fs.ReadDir(s.fsys, path.Join(Folder, model))
+	entries, err := fs.ReadDir(s.fsys, path.Join(s.root, model))
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
 		if !keeps(set, e.Name()) {
-			_ = s.fsys.RemoveAll(path.Join(Folder, model, e.Name()))
+			_ = s.fsys.RemoveAll(path.Join(s.root, model, e.Name()))
 		}
 	}
 }

@@ -35,6 +35,10 @@ const Format = 1
 // Folder is where the models lie below the root of the file system.
 const Folder = "models"
 
+// ChallengerFolder is where the challengers' releases lie, laid out as Folder
+// is: one folder per model.
+const ChallengerFolder = "challengers"
+
 const (
 	recordName = "slots.json"
 	part       = ".part"  // unverified
@@ -73,41 +77,65 @@ func (s Set) verified(d release.Digest) bool {
 
 // Slots is the models' folder of one device.
 type Slots struct {
-	fsys FS
-	base string
+	fsys   FS
+	base   string
+	root   string // Folder or ChallengerFolder
+	beside *Slots // the other one of these two; files are linked from there
 
-	mu   sync.Mutex     // guards sets and all changes below Folder, but for what the caller of Stage writes
+	mu   sync.Mutex     // guards sets and all changes below root, but for what the caller of Stage writes
 	sets map[string]Set // by model
 	lost []string       // models whose record could not be read at open
 }
 
-// Open reads the slots below Folder of fsys and removes what no slot names.
-// base is the path by which the rest of the process knows the root of fsys.
+// Open reads the slots below Folder and ChallengerFolder of fsys and removes
+// what no slot names. base is the path by which the rest of the process knows
+// the root of fsys.
 func Open(fsys FS, base string) (*Slots, error) {
-	s := &Slots{fsys: fsys, base: base, sets: map[string]Set{}}
-	if err := s.mkdir(Folder); err != nil {
-		return nil, fmt.Errorf("make models folder: %w", err)
+	models := &Slots{fsys: fsys, base: base, root: Folder, sets: map[string]Set{}}
+	challengers := &Slots{fsys: fsys, base: base, root: ChallengerFolder, sets: map[string]Set{}}
+	models.beside, challengers.beside = challengers, models
+	for _, s := range []*Slots{models, challengers} {
+		if err := s.open(); err != nil {
+			return nil, err
+		}
 	}
-	entries, err := fs.ReadDir(fsys, Folder)
+	return models, nil
+}
+
+// Challengers are the slots of the releases that run beside the active ones of
+// the same models. They keep no previous release: a challenger that fails is
+// taken away, and nothing takes its place.
+func (s *Slots) Challengers() *Slots {
+	if s.root == ChallengerFolder {
+		return s
+	}
+	return s.beside
+}
+
+func (s *Slots) open() error {
+	if err := s.mkdir(s.root); err != nil {
+		return fmt.Errorf("make folder %s: %w", s.root, err)
+	}
+	entries, err := fs.ReadDir(s.fsys, s.root)
 	if err != nil {
-		return nil, fmt.Errorf("list models: %w", err)
+		return fmt.Errorf("list %s: %w", s.root, err)
 	}
 	for _, e := range entries {
 		if protocol.CheckName(e.Name()) != nil || !e.IsDir() {
 			continue // not ours, and never written to
 		}
 		if err := s.load(e.Name()); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // load reads one model. A record that cannot be read leaves the model without
 // slots but keeps its folders: Adopt may still find a whole release there.
 func (s *Slots) load(model string) error {
 	var set Set
-	raw, err := ReadRecord(s.fsys, path.Join(Folder, model, recordName), maxRecord)
+	raw, err := ReadRecord(s.fsys, path.Join(s.root, model, recordName), maxRecord)
 	if err == nil {
 		err = decodeSet(raw, &set)
 	}
@@ -155,10 +183,12 @@ func (s *Slots) Get(model string) Set {
 // Dir is where the verified files of a release lie, as the rest of the process
 // names it.
 func (s *Slots) Dir(model string, d release.Digest) string {
-	return filepath.Join(s.base, Folder, model, d.String())
+	return filepath.Join(s.base, s.root, model, d.String())
 }
 
-func folder(model string, d release.Digest) string { return path.Join(Folder, model, d.String()) }
+func (s *Slots) folder(model string, d release.Digest) string {
+	return path.Join(s.root, model, d.String())
+}
 
 // Manifest reads the manifest of a verified release and checks its digest.
 func (s *Slots) Manifest(model string, d release.Digest) (*release.Manifest, error) {
@@ -167,7 +197,7 @@ func (s *Slots) Manifest(model string, d release.Digest) (*release.Manifest, err
 	if !s.sets[model].verified(d) {
 		return nil, fmt.Errorf("read manifest of %s %s: %w", model, d.Short(), ErrEmpty)
 	}
-	return readManifest(s.fsys, folder(model, d), d)
+	return readManifest(s.fsys, s.folder(model, d), d)
 }
 
 // Check reads a verified release back. The error wraps ErrDamaged when the disk
@@ -178,6 +208,6 @@ func (s *Slots) Check(model string, d release.Digest) error {
 	if !s.sets[model].verified(d) {
 		return fmt.Errorf("check %s %s: %w", model, d.Short(), ErrEmpty)
 	}
-	_, err := check(s.fsys, folder(model, d), d)
+	_, err := check(s.fsys, s.folder(model, d), d)
 	return err
 }

@@ -407,3 +407,40 @@ func TestSlotsNeverNameWhatIsNotWhole(t *testing.T) {
 		t.Errorf("only %d cuts", cuts)
 	}
 }
+
+// A challenger that becomes the primary release is linked and not fetched
+// again, and a challenger keeps no release to go back to.
+func TestChallengersShareFilesWithTheModels(t *testing.T) {
+	fsys := agenttest.NewMemFS()
+	s, v1, v2 := open(t, fsys), bundle(t, "v1"), bundle(t, "v2")
+	activate(t, fsys, s.Challengers(), v1)
+	activate(t, fsys, s.Challengers(), v2)
+	if got := s.Challengers().Get("meter"); got.Active.Release != v2.Digest || !got.Previous.Empty() {
+		t.Errorf("challenger's slots are %+v, want v2 alone", got)
+	}
+	if got := s.Get("meter"); got != (slots.Set{}) {
+		t.Errorf("the model's own slots are %+v, want none", got)
+	}
+	dir, err := s.Stage("meter", v2.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range v2.Manifest.Files() {
+		if _, err := fs.Stat(fsys, path.Join(dir, f.Digest.String())); err != nil {
+			t.Errorf("%s is not linked: %v", f.Name, err)
+		}
+	}
+	if err := s.Challengers().Remove("meter"); err != nil {
+		t.Fatal(err)
+	}
+	activate(t, fsys, s, v2)
+	fsys.CutNow()
+	fsys.Reboot(agenttest.Drop, rand.New(rand.NewPCG(1, 1)))
+	s = open(t, fsys)
+	if err := s.Check("meter", v2.Digest); err != nil {
+		t.Errorf("after a power cut: %v", err)
+	}
+	if got := s.Challengers().Get("meter"); !got.Active.Empty() {
+		t.Errorf("the challenger is back: %+v", got)
+	}
+}
