@@ -71,10 +71,11 @@ type Engine struct {
 
 	// lanes is copied on write, so that a call reads it without a lock.
 	lanes atomic.Pointer[map[string]*lane]
-	// mu serialises Activate, Remove and Close and guards closed.
+	// mu serialises changes of lanes and what they serve, and guards closed. No
+	// session is loaded under it: a load may hang.
 	mu     sync.Mutex
 	closed bool
-	wg     sync.WaitGroup // runners and closing sessions
+	wg     sync.WaitGroup // runners, loads and closing sessions
 }
 
 // New returns an engine that serves nothing yet.
@@ -91,29 +92,87 @@ func (e *Engine) Runtime() RuntimeInfo { return e.rt.Info() }
 // Calls in progress end on the release they began with, which is closed after
 // the last of them. On an error the old release goes on serving. Activating
 // what serves already does nothing.
+//
+// A load inside the library cannot be cancelled. When ctx ends first, the error
+// wraps ErrLoading; the load goes on beside everything else, and what comes of
+// it is closed unused.
 func (e *Engine) Activate(ctx context.Context, r Release) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		return ErrClosed
-	}
 	s, err := newServed(r)
 	if err != nil {
 		return err
 	}
-	if l := e.lane(r.Manifest.Model); l != nil {
+	if here, err := e.begin(s); here || err != nil {
+		return err
+	}
+	loaded, given := make(chan error), make(chan struct{})
+	defer close(given)
+	go func() {
+		defer e.wg.Done()
+		err := e.load(ctx, s)
+		select {
+		case loaded <- err:
+		case <-given: // up: nobody waits for it any more
+			if err == nil {
+				e.discard(s)
+			}
+		}
+	}()
+	select {
+	case err := <-loaded:
+		if err != nil {
+			return err
+		}
+		return e.takeOver(s)
+	case <-ctx.Done():
+		return fmt.Errorf("load %s %s: %w: %w", r.Manifest.Model, r.Manifest.Version, ErrLoading, ctx.Err())
+	}
+}
+
+// begin says whether s serves already; if not, the engine waits for its load
+// from now on before it is closed.
+func (e *Engine) begin(s *served) (here bool, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return false, ErrClosed
+	}
+	if l := e.lane(s.manifest.Model); l != nil {
 		if old := l.current.Load(); old != nil && old.same(s) {
-			return nil
+			return true, nil
 		}
 	}
-	if s.session, err = e.rt.Load(ctx, r); err != nil {
-		return fmt.Errorf("load %s %s: %w", r.Manifest.Model, r.Manifest.Version, err)
+	e.wg.Add(1)
+	return false, nil
+}
+
+// load opens the session of s and runs it once.
+func (e *Engine) load(ctx context.Context, s *served) (err error) {
+	if s.session, err = e.rt.Load(ctx, s.release); err != nil {
+		return fmt.Errorf("load %s %s: %w", s.manifest.Model, s.manifest.Version, err)
 	}
 	if err := s.warm(ctx); err != nil {
-		return errors.Join(fmt.Errorf("warm %s %s: %w", r.Manifest.Model, r.Manifest.Version, err), s.session.Close())
+		return errors.Join(fmt.Errorf("warm %s %s: %w", s.manifest.Model, s.manifest.Version, err), s.session.Close())
+	}
+	return nil
+}
+
+// takeOver lets s serve, unless the engine was closed meanwhile.
+func (e *Engine) takeOver(s *served) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		e.discard(s)
+		return ErrClosed
 	}
 	e.install(s)
 	return nil
+}
+
+// discard frees a session that never served.
+func (e *Engine) discard(s *served) {
+	if err := s.session.Close(); err != nil {
+		e.cfg.Log.Warn("closing a session", "model", s.manifest.Model, "error", err)
+	}
 }
 
 // install makes s the one that serves its model. The caller holds mu.

@@ -207,6 +207,49 @@ func TestFailedActivationKeepsTheOld(t *testing.T) {
 	}
 }
 
+// A load that hangs takes nothing else with it: its model and others can be
+// activated, and the session that comes in the end never serves.
+func TestHungLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		late, release := &session0{answer: 1}, make(chan struct{})
+		e := New(&runtime0{load: func(r Release) (Session, error) {
+			if r.Digest == testRelease(1).Digest {
+				<-release
+				return late, nil
+			}
+			return &session0{answer: 2}, nil
+		}}, Config{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		ended := make(chan error, 1)
+		go func() { ended <- e.Activate(ctx, testRelease(1)) }()
+		synctest.Wait()
+		other := testRelease(3)
+		other.Manifest.Model = "other"
+		if err := e.Activate(t.Context(), other); err != nil {
+			t.Errorf("another model beside the hung load: %v", err)
+		}
+		if err := <-ended; !errors.Is(err, ErrLoading) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v, want ErrLoading and the deadline", err)
+		}
+		if err := e.Activate(t.Context(), testRelease(2)); err != nil {
+			t.Errorf("another release of the model beside the hung load: %v", err)
+		}
+		closing, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		if err := e.Close(closing); err == nil {
+			t.Error("the engine closed although the library is still loading")
+		}
+		close(release)
+		if err := e.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if late.closed.Load() != 1 || late.misused.Load() {
+			t.Errorf("the late session was closed %d times", late.closed.Load())
+		}
+	})
+}
+
 func TestActivateTwiceIsOnce(t *testing.T) {
 	loads := 0
 	e := New(&runtime0{load: func(Release) (Session, error) { loads++; return &session0{}, nil }}, Config{})

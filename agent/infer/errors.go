@@ -16,6 +16,8 @@ var (
 	// ErrHung says that the run did not end before its deadline. It goes on
 	// occupying its place until it ends.
 	ErrHung = errors.New("the run did not end before its deadline")
+	// ErrLoading says that the time for a load was up before the library ended it.
+	ErrLoading = errors.New("the runtime is still loading the release")
 	// ErrClosed says that the engine was closed.
 	ErrClosed = errors.New("the inference engine is closed")
 )
