@@ -72,10 +72,11 @@ func newInputCheck(t release.Tensor) (inputCheck, error) {
 // output is the index of a named output, −1 for none.
 func (c *checker) output(name string) int { return slices.Index(c.outputs, name) }
 
-// request puts the inputs into the order of the schema and counts the rows. Its
+// request puts the inputs into the order of the schema, in room where the order
+// is another, and counts the rows. Its
 // errors are the caller's, and each is an *InputError: nothing that such a
 // request says of itself is believed, its rows least of all.
-func (c *checker) request(req *Request, maxRows int) (in []Tensor, rows int, err error) {
+func (c *checker) request(req *Request, room []Tensor, maxRows int) (in []Tensor, rows int, err error) {
 	if len(req.ID) > MaxID {
 		return nil, 0, &InputError{Row: -1, Reason: fmt.Sprintf("id has %d bytes, at most %d are taken", len(req.ID), MaxID)}
 	}
@@ -84,7 +85,7 @@ func (c *checker) request(req *Request, maxRows int) (in []Tensor, rows int, err
 			return nil, 0, &InputError{Row: -1, Reason: fmt.Sprintf("there is no output %q, but %q", name, c.outputs)}
 		}
 	}
-	in, err = c.order(req.Inputs)
+	in, err = c.order(req.Inputs, room)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -99,18 +100,19 @@ func (c *checker) request(req *Request, maxRows int) (in []Tensor, rows int, err
 	return in, rows, nil
 }
 
-func (c *checker) order(given []Tensor) ([]Tensor, error) {
+// order puts the tensors into the order of the schema, in room where it must.
+func (c *checker) order(given, room []Tensor) ([]Tensor, error) {
 	if len(c.inputs) == 1 && len(given) == 1 && given[0].Name == c.inputs[0].spec.Name {
 		return given, nil
 	}
-	in := make([]Tensor, len(c.inputs))
+	in := room[:0]
 	for i := range c.inputs {
 		name := c.inputs[i].spec.Name
 		at := slices.IndexFunc(given, func(t Tensor) bool { return t.Name == name })
 		if at < 0 {
 			return nil, &InputError{Input: name, Row: -1, Reason: "is missing"}
 		}
-		in[i] = given[at]
+		in = append(in, given[at])
 	}
 	for _, t := range given {
 		if !slices.ContainsFunc(c.inputs, func(ic inputCheck) bool { return ic.spec.Name == t.Name }) {

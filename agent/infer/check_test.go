@@ -42,7 +42,7 @@ func TestCheckValues(t *testing.T) {
 		_, rows, err := c.request(&Request{Inputs: []Tensor{
 			{Name: "n", Datatype: "INT64", Shape: []int64{2}, Data: tc.n},
 			{Name: "X", Datatype: "FP32", Shape: []int64{2, 3}, Data: tc.x},
-		}}, 10)
+		}}, nil, 10)
 		var ie *InputError
 		if (err == nil) != (tc.want == "") || err != nil && (!errors.As(err, &ie) || !strings.Contains(err.Error(), tc.want)) {
 			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
@@ -77,7 +77,7 @@ func TestCheckRefusesGoData(t *testing.T) {
 		"huge":        change(func(x *Tensor) { x.Shape = []int64{1, math.MaxInt64} }),
 		"wrong width": change(func(x *Tensor) { x.Shape = []int64{2, 1} }),
 	} {
-		_, rows, err := c.request(&Request{Inputs: in}, 10)
+		_, rows, err := c.request(&Request{Inputs: in}, nil, 10)
 		if _, ok := errors.AsType[*InputError](err); !ok {
 			t.Errorf("%s: error %v", name, err)
 		}

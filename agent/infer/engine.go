@@ -1,6 +1,7 @@
 package infer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,28 +36,45 @@ const (
 	DeadlineFactor = 20
 )
 
+// Limits bound what one model may take up. A field that is zero takes what the
+// engine's Config says, then the default.
+type Limits struct {
+	Concurrency int // runs at once, 0 for the processors, at most MaxConcurrency
+	Queue       int // calls waiting, 0 for DefaultQueue
+	MaxRows     int // per call, 0 for DefaultMaxRows
+	// BatchRows lets calls that wait share one run of up to so many rows; below
+	// 2 every call has a run of its own. It pays where a run of many rows costs
+	// little more than one of few, and costs small models their speed.
+	BatchRows int
+	// BatchDelay is how long a call waits for others to share a run with, even
+	// when a turn is free; 0 shares only what waits for a turn anyway.
+	BatchDelay time.Duration
+}
+
+// or fills the fields that are zero from d.
+func (l Limits) or(d Limits) Limits {
+	return Limits{
+		Concurrency: cmp.Or(l.Concurrency, d.Concurrency), Queue: cmp.Or(l.Queue, d.Queue), MaxRows: cmp.Or(l.MaxRows, d.MaxRows),
+		BatchRows: cmp.Or(l.BatchRows, d.BatchRows), BatchDelay: cmp.Or(l.BatchDelay, d.BatchDelay),
+	}
+}
+
 // Config holds the optional parts of an engine.
 type Config struct {
+	Limits // of every model that Models does not name
+	// Models holds limits of single models.
+	Models   map[string]Limits
 	Observer Observer // told of every call that fits its schema, nil for none
 	// Hung is told once of every run that misses its deadline, on a goroutine
 	// of its own; nil for none. The process should be restarted soon.
-	Hung        func(model string, d release.Digest)
-	Concurrency int // runs at once per model, 0 for the processors, at most MaxConcurrency
-	Queue       int // calls waiting per model, 0 for DefaultQueue
-	MaxRows     int // per call, 0 for DefaultMaxRows
-	Log         *slog.Logger
+	Hung func(model string, d release.Digest)
+	Log  *slog.Logger
 }
 
 func (c Config) withDefaults() Config {
-	if c.Concurrency <= 0 {
-		c.Concurrency = min(runtime.GOMAXPROCS(0), MaxConcurrency)
-	}
-	if c.Queue <= 0 {
-		c.Queue = DefaultQueue
-	}
-	if c.MaxRows <= 0 {
-		c.MaxRows = DefaultMaxRows
-	}
+	c.Limits = c.or(Limits{
+		Concurrency: min(runtime.GOMAXPROCS(0), MaxConcurrency), Queue: DefaultQueue, MaxRows: DefaultMaxRows,
+	})
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -179,7 +197,7 @@ func (e *Engine) discard(s *served) {
 func (e *Engine) install(s *served) {
 	l := e.lane(s.manifest.Model)
 	if l == nil {
-		l = newLane(e.cfg.Concurrency, &e.wg)
+		l = newLane(e.cfg.Models[s.manifest.Model].or(e.cfg.Limits), &e.wg)
 		lanes := maps.Clone(*e.lanes.Load())
 		lanes[s.manifest.Model] = l
 		e.lanes.Store(&lanes)
@@ -292,42 +310,74 @@ func (e *Engine) Manifest(model string) (*release.Manifest, release.Digest, erro
 	return s.manifest, s.digest, nil
 }
 
-// Infer answers one request. ctx bounds the wait for a turn; a run that has
-// begun is bounded by the release's deadline alone, so that what was computed
-// is also counted. A request that does not fit the schema is the caller's fault:
-// it is counted in Status alone and is no evidence against the release. One that
-// fits and finds no turn counts as failed, with the rows it was found to have: a
-// release too slow for its callers must show.
+// Infer answers one request into a response of its own. See InferInto.
 func (e *Engine) Infer(ctx context.Context, req *Request) (*Response, error) {
-	l := e.lane(req.Model)
-	var s *served
-	if l != nil {
-		s = l.acquire()
+	resp := &Response{}
+	if err := e.InferInto(ctx, req, resp); err != nil {
+		return nil, err
 	}
-	if s == nil || req.Version != "" && req.Version != s.manifest.Version {
-		if s != nil {
-			s.unref()
-		}
-		return nil, unknownModel(req)
+	return resp, nil
+}
+
+// InferInto answers one request into resp, writing into the slices that an
+// earlier answer left there: a caller that keeps req and resp allocates nothing.
+// After ErrHung the run goes on reading what req.Inputs hold, which must not be
+// written to any more.
+//
+// ctx bounds the wait for a turn; a run that has begun is bounded by the
+// release's deadline alone, so that what was computed is also counted. A request
+// that does not fit the schema is the caller's fault: it is counted in Status
+// alone and is no evidence against the release. One that fits and finds no turn
+// counts as failed, with the rows it was found to have: a release too slow for
+// its callers must show.
+func (e *Engine) InferInto(ctx context.Context, req *Request, resp *Response) error {
+	l, s, err := e.find(req)
+	if err != nil {
+		return err
 	}
-	c := &Call{Model: req.Model, Release: s.digest, Role: RolePrimary, ID: req.ID, At: time.Now()}
+	c := newCall(req, s)
 	if c.ID == "" {
 		c.ID = e.ids.next()
 	}
-	var err error
-	if c.Inputs, c.Rows, err = s.check.request(req, e.cfg.MaxRows); err != nil {
+	if c.Inputs, c.Rows, err = s.check.request(req, c.ordered, l.limits.MaxRows); err != nil {
 		s.refused.Add(1)
 		s.unref()
-		return nil, err
+		return err
 	}
-	var owned bool // false when the run hangs: it keeps the reference to s
-	c.Outputs, owned, c.Err = e.compute(ctx, l, s, c)
+	if len(c.Inputs) > 1 {
+		c.ordered = c.Inputs // a single one is the request's own
+	}
+	out := s.outputs(resp)
+	owned := e.compute(ctx, l, s, c, out)
+	if c.Err == nil {
+		c.Outputs = out
+	}
 	e.served(s, c)
-	resp, err := s.respond(req, c)
-	if owned {
+	s.respond(req, c, resp)
+	err = c.Err
+	if owned { // else the run hangs: it keeps the reference, the inputs and the outputs
 		s.unref()
+		c.recycle()
 	}
-	return resp, err
+	return err
+}
+
+// find returns the lane of the request's model and the release that serves,
+// with a reference to it.
+func (e *Engine) find(req *Request) (*lane, *served, error) {
+	l := e.lane(req.Model)
+	if l == nil {
+		return nil, nil, unknownModel(req)
+	}
+	s := l.acquire()
+	if s == nil {
+		return nil, nil, unknownModel(req)
+	}
+	if req.Version != "" && req.Version != s.manifest.Version {
+		s.unref()
+		return nil, nil, unknownModel(req)
+	}
+	return l, s, nil
 }
 
 func unknownModel(req *Request) error {
@@ -337,24 +387,27 @@ func unknownModel(req *Request) error {
 	return fmt.Errorf("%w: %s version %s", ErrUnknownModel, req.Model, req.Version)
 }
 
-// compute waits for a turn and runs. owned is false when the run hangs and
-// keeps the reference to s.
-func (e *Engine) compute(ctx context.Context, l *lane, s *served, c *Call) (out []Tensor, owned bool, err error) {
+// compute waits for a turn, runs, and fills in what the call came to. It reports
+// whether the reference to s is still the caller's: a run that hangs keeps it.
+func (e *Engine) compute(ctx context.Context, l *lane, s *served, c *Call, out []Tensor) (owned bool) {
 	deadline := s.deadline(c.Rows)
-	r, err := l.turn(ctx, e.cfg.Queue, deadline)
+	r, err := l.turn(ctx, deadline)
 	if err != nil {
-		return nil, true, err
+		c.Err = err
+		return true
 	}
-	j := &job{served: s, rows: c.Rows, in: c.Inputs, out: s.emptyOutputs(), done: make(chan struct{}, 1)}
-	if !r.run(j, deadline) {
+	c.Waited = time.Since(c.At)
+	latency, err := r.run(s, c.Rows, c.Inputs, out, deadline)
+	if errors.Is(err, ErrHung) {
+		c.Err = err
 		e.hung(s, c)
-		return nil, false, ErrHung
+		return false
 	}
-	c.Latency = j.latency
-	if j.err != nil {
-		return nil, true, fmt.Errorf("run %s: %w", c.Model, j.err)
+	c.Latency = latency
+	if err != nil {
+		c.Err = fmt.Errorf("run %s: %w", c.Model, err)
 	}
-	return j.out, true, nil
+	return true
 }
 
 func (e *Engine) hung(s *served, c *Call) {

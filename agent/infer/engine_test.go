@@ -121,7 +121,7 @@ func TestSwapUnderLoad(t *testing.T) {
 		return s, nil
 	}}
 	seen := &counts{}
-	e := New(rt, Config{Observer: seen, Queue: 1000})
+	e := New(rt, Config{Observer: seen, Limits: Limits{Queue: 1000}})
 	if err := e.Activate(t.Context(), testRelease(0)); err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func TestHungRun(t *testing.T) {
 		hung := make(chan string, 10)
 		seen := &counts{}
 		e := one(t, s, Config{
-			Concurrency: 1, Observer: seen,
+			Limits: Limits{Concurrency: 1}, Observer: seen,
 			Hung: func(model string, d release.Digest) { hung <- model + " " + d.Short() },
 		})
 		s.before = func([]Tensor) error { <-release1; return nil }
@@ -323,7 +323,7 @@ func TestHungRunOfReplacedRelease(t *testing.T) {
 				return old, nil
 			}
 			return next, nil
-		}}, Config{Concurrency: 2})
+		}}, Config{Limits: Limits{Concurrency: 2}})
 		if err := e.Activate(t.Context(), testRelease(1)); err != nil {
 			t.Fatal(err)
 		}
@@ -368,7 +368,7 @@ func TestQueueIsBounded(t *testing.T) {
 		gate := make(chan struct{})
 		s := &session0{}
 		seen := &counts{}
-		e := one(t, s, Config{Concurrency: 1, Queue: 3, Observer: seen})
+		e := one(t, s, Config{Limits: Limits{Concurrency: 1, Queue: 3}, Observer: seen})
 		s.before = func([]Tensor) error { <-gate; return nil }
 		answers := make(chan error, 10)
 		for range 6 {
@@ -434,7 +434,7 @@ func TestCallerGivesUpWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
 		s := &session0{}
-		e := one(t, s, Config{Concurrency: 1})
+		e := one(t, s, Config{Limits: Limits{Concurrency: 1}})
 		s.before = func([]Tensor) error { <-gate; return nil }
 		go e.Infer(context.Background(), &Request{Model: "m", Inputs: rowsOf(1)})
 		synctest.Wait()
@@ -450,7 +450,7 @@ func TestCallerGivesUpWaiting(t *testing.T) {
 
 func TestPanicIsAnError(t *testing.T) {
 	s := &session0{}
-	e := one(t, s, Config{Concurrency: 1})
+	e := one(t, s, Config{Limits: Limits{Concurrency: 1}})
 	defer e.Close(t.Context())
 	s.before = func([]Tensor) error { panic("index out of range") }
 	if _, err := e.Infer(t.Context(), &Request{Model: "m", Inputs: rowsOf(1)}); !errors.Is(err, errPanic) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Reasons why a call is not answered.
@@ -21,6 +22,18 @@ var (
 	// ErrClosed says that the engine was closed.
 	ErrClosed = errors.New("the inference engine is closed")
 )
+
+// Overload is an ErrBusy that knows when it is worth trying again.
+type Overload struct {
+	// After is how long those waiting already will take, as runs take at present.
+	After time.Duration
+}
+
+// Error says what ErrBusy says.
+func (e *Overload) Error() string { return ErrBusy.Error() }
+
+// Is makes an Overload an ErrBusy.
+func (e *Overload) Is(target error) bool { return target == ErrBusy }
 
 // InputError says what of a request does not fit the schema. Row is −1 when the
 // whole tensor is meant; Feature is empty when no single number is.

@@ -22,5 +22,6 @@ func newIDSource() *idSource {
 }
 
 func (s *idSource) next() string {
-	return s.prefix + strconv.FormatUint(s.n.Add(1), 36)
+	var room [64]byte
+	return string(strconv.AppendUint(append(room[:0], s.prefix...), s.n.Add(1), 36))
 }

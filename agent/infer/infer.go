@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -122,7 +123,7 @@ type Request struct {
 	Outputs []string
 }
 
-// Response holds the answer. Its slices belong to the receiver.
+// Response holds the answer. Its slices belong to whoever owns the response.
 type Response struct {
 	Model   string
 	Version string
@@ -131,6 +132,10 @@ type Response struct {
 	Rows    int
 	Outputs []Tensor
 	Latency time.Duration // of the run itself, without waiting
+	Waited  time.Duration // before the run, for a turn and for company
+
+	all    []Tensor // outputs of the schema, in its order
+	chosen []Tensor // those of all that were asked for
 }
 
 // Call is one request that fits the schema, answered or not.
@@ -145,7 +150,28 @@ type Call struct {
 	Inputs, Outputs []Tensor
 	At              time.Time     // when the call arrived
 	Latency         time.Duration // of the run, zero when it did not run
+	Waited          time.Duration // before the run, zero when it did not run
 	Err             error         // nil when answered
+
+	ordered []Tensor // room for Inputs
+}
+
+// calls that ended, with the room they had.
+var calls sync.Pool
+
+func newCall(req *Request, s *served) *Call {
+	c, ok := calls.Get().(*Call)
+	if !ok {
+		c = &Call{}
+	}
+	*c = Call{Model: req.Model, Release: s.digest, Role: RolePrimary, ID: req.ID, At: time.Now(), ordered: c.ordered}
+	return c
+}
+
+func (c *Call) recycle() {
+	clear(c.ordered[:cap(c.ordered)])
+	*c = Call{ordered: c.ordered[:0]}
+	calls.Put(c)
 }
 
 // Observer is told of every call that fits the schema of a known model, on the

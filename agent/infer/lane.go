@@ -2,7 +2,6 @@ package infer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -14,15 +13,17 @@ import (
 type lane struct {
 	current atomic.Pointer[served]
 	idle    chan *runner
-	size    int
+	limits  Limits // without zeros
 	waiting atomic.Int64
 	hung    atomic.Int64
+	service atomic.Int64 // moving average of a run, in nanoseconds
+	timers  sync.Pool    // *time.Timer, stopped
 }
 
-func newLane(size int, wg *sync.WaitGroup) *lane {
-	l := &lane{idle: make(chan *runner, size), size: size}
-	for range size {
-		r := &runner{lane: l, jobs: make(chan *job, 1)}
+func newLane(limits Limits, wg *sync.WaitGroup) *lane {
+	l := &lane{idle: make(chan *runner, limits.Concurrency), limits: limits}
+	for range limits.Concurrency {
+		r := newRunner(l)
 		wg.Go(r.loop)
 		l.idle <- r
 	}
@@ -40,8 +41,9 @@ func (l *lane) acquire() *served {
 	}
 }
 
-// turn waits for a runner: at most queue calls do so, none longer than limit.
-func (l *lane) turn(ctx context.Context, queue int, limit time.Duration) (*runner, error) {
+// turn waits for a runner: no more calls than the queue holds do so, and none
+// longer than limit.
+func (l *lane) turn(ctx context.Context, limit time.Duration) (*runner, error) {
 	select {
 	case r, ok := <-l.idle:
 		if !ok {
@@ -51,10 +53,11 @@ func (l *lane) turn(ctx context.Context, queue int, limit time.Duration) (*runne
 	default:
 	}
 	defer l.waiting.Add(-1)
-	if l.waiting.Add(1) > int64(queue) {
-		return nil, ErrBusy
+	if l.waiting.Add(1) > int64(l.limits.Queue) {
+		return nil, l.overload()
 	}
-	t := time.NewTimer(limit)
+	t := l.timer(limit)
+	defer l.timers.Put(t)
 	defer t.Stop()
 	select {
 	case r, ok := <-l.idle:
@@ -65,8 +68,34 @@ func (l *lane) turn(ctx context.Context, queue int, limit time.Duration) (*runne
 	case <-ctx.Done():
 		return nil, fmt.Errorf("wait for a turn: %w", ctx.Err())
 	case <-t.C:
-		return nil, ErrBusy
+		return nil, l.overload()
 	}
+}
+
+func (l *lane) timer(d time.Duration) *time.Timer {
+	if t, ok := l.timers.Get().(*time.Timer); ok {
+		t.Reset(d)
+		return t
+	}
+	return time.NewTimer(d)
+}
+
+// overload says when those waiting now will have had their turn, as runs take
+// at present.
+func (l *lane) overload() error {
+	rounds := l.waiting.Load()/int64(l.limits.Concurrency) + 1
+	return &Overload{After: time.Duration(rounds * l.service.Load())}
+}
+
+// measured takes a run into the moving average. Two at once may lose one of
+// themselves: it is an estimate.
+func (l *lane) measured(latency time.Duration) {
+	const weight = 8
+	old := l.service.Load()
+	if old == 0 {
+		old = int64(latency)
+	}
+	l.service.Store(old + (int64(latency)-old)/weight)
 }
 
 // close retires the release and ends the runners as they become idle.
@@ -75,80 +104,13 @@ func (l *lane) close() {
 		s.unref()
 	}
 	go func() {
-		for range l.size {
-			close((<-l.idle).jobs)
+		for range l.limits.Concurrency {
+			close((<-l.idle).start)
 		}
 		close(l.idle)
 	}()
 }
 
 func (l *lane) running() int {
-	return l.size - len(l.idle)
-}
-
-// job is one run. done is sent to once when the run ends in time.
-type job struct {
-	served  *served
-	rows    int
-	in, out []Tensor
-	latency time.Duration
-	err     error
-	done    chan struct{}
-	// settled is swapped to true by the runner at the end and by the caller at
-	// the deadline; the second of them knows that it lost.
-	settled atomic.Bool
-}
-
-// runner is a goroutine that computes, apart from the caller's, because a run
-// inside the library cannot be cancelled and a caller must get its answer.
-type runner struct {
-	lane *lane
-	jobs chan *job
-}
-
-// run reports whether the job ended before the deadline. If it did not, the
-// runner stays busy with it and gives back its reference by itself.
-func (r *runner) run(j *job, deadline time.Duration) bool {
-	r.jobs <- j
-	t := time.NewTimer(deadline)
-	defer t.Stop()
-	select {
-	case <-j.done:
-		return true
-	case <-t.C:
-	}
-	if j.settled.Swap(true) {
-		<-j.done // it ended at the same moment
-		return true
-	}
-	r.lane.hung.Add(1)
-	return false
-}
-
-func (r *runner) loop() {
-	for j := range r.jobs {
-		r.compute(j)
-		late := j.settled.Swap(true)
-		r.lane.idle <- r
-		if late {
-			r.lane.hung.Add(-1)
-			j.served.unref()
-			continue
-		}
-		j.done <- struct{}{}
-	}
-}
-
-// errPanic says that the runtime's Go side panicked; the device goes on.
-var errPanic = errors.New("the runtime panicked")
-
-func (r *runner) compute(j *job) {
-	start := time.Now()
-	defer func() {
-		j.latency = time.Since(start)
-		if p := recover(); p != nil {
-			j.err = fmt.Errorf("%w: %v", errPanic, p)
-		}
-	}()
-	j.err = j.served.session.Run(context.Background(), j.rows, j.in, j.out)
+	return l.limits.Concurrency - len(l.idle)
 }

@@ -2,9 +2,9 @@ package infer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -113,23 +113,37 @@ func (s *served) emptyOutputs() []Tensor {
 	return out
 }
 
+// outputs are what resp holds from an earlier answer, made to fit this release.
+func (s *served) outputs(resp *Response) []Tensor {
+	specs := s.manifest.Schema.Outputs
+	if len(resp.all) != len(specs) {
+		resp.all = s.emptyOutputs()
+		return resp.all
+	}
+	for i, o := range specs {
+		resp.all[i].Name, resp.all[i].Datatype = o.Name, o.Datatype
+	}
+	return resp.all
+}
+
 // respond turns a finished call into the answer with the outputs asked for.
-func (s *served) respond(req *Request, c *Call) (*Response, error) {
-	if c.Err != nil {
-		return nil, c.Err
+func (s *served) respond(req *Request, c *Call, resp *Response) {
+	*resp = Response{
+		Model: c.Model, Version: s.manifest.Version, Release: s.digest, ID: c.ID, Rows: c.Rows,
+		Latency: c.Latency, Waited: c.Waited, all: resp.all, chosen: resp.chosen[:0],
 	}
-	resp := &Response{
-		Model: c.Model, Version: s.manifest.Version, Release: s.digest,
-		ID: c.ID, Rows: c.Rows, Outputs: c.Outputs, Latency: c.Latency,
-	}
-	if len(req.Outputs) > 0 {
-		resp.Outputs = slices.Clone(c.Outputs[:0:0])
+	switch {
+	case errors.Is(c.Err, ErrHung):
+		resp.all = nil // the run still writes there
+	case c.Err != nil:
+	case len(req.Outputs) == 0:
+		resp.Outputs = resp.all
+	default:
 		for _, name := range req.Outputs {
-			i := s.check.output(name)
-			resp.Outputs = append(resp.Outputs, c.Outputs[i])
+			resp.chosen = append(resp.chosen, c.Outputs[s.check.output(name)])
 		}
+		resp.Outputs = resp.chosen
 	}
-	return resp, nil
 }
 
 func (s *served) status(l *lane) Status {

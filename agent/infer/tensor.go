@@ -73,12 +73,17 @@ func MakeData(datatype string, n int) (any, error) {
 }
 
 // Fit returns t's data as n elements of T, keeping the slice that is there when
-// it fits, so that sessions can fill outputs without allocating.
+// it has the room, so that sessions can fill outputs without allocating.
 func Fit[T any](t *Tensor, n int) []T {
-	if d, ok := t.Data.([]T); ok && len(d) == n {
+	d, ok := t.Data.([]T)
+	switch {
+	case ok && len(d) == n:
 		return d
+	case ok && cap(d) >= n:
+		d = d[:n]
+	default:
+		d = make([]T, n)
 	}
-	d := make([]T, n)
 	t.Data = d
 	return d
 }
@@ -143,33 +148,33 @@ func (t Tensor) Slice(from, to, rows int) (Tensor, error) {
 func cut(data any, from, to int) any {
 	switch d := data.(type) {
 	case []bool:
-		return d[from:to]
+		return d[from:to:to]
 	case []uint8:
-		return d[from:to]
+		return d[from:to:to]
 	case []uint16:
-		return d[from:to]
+		return d[from:to:to]
 	case []uint32:
-		return d[from:to]
+		return d[from:to:to]
 	case []uint64:
-		return d[from:to]
+		return d[from:to:to]
 	case []int8:
-		return d[from:to]
+		return d[from:to:to]
 	case []int16:
-		return d[from:to]
+		return d[from:to:to]
 	case []int32:
-		return d[from:to]
+		return d[from:to:to]
 	case []int64:
-		return d[from:to]
+		return d[from:to:to]
 	case []Float16:
-		return d[from:to]
+		return d[from:to:to]
 	case []BFloat16:
-		return d[from:to]
+		return d[from:to:to]
 	case []float32:
-		return d[from:to]
+		return d[from:to:to]
 	case []float64:
-		return d[from:to]
+		return d[from:to:to]
 	case []string:
-		return d[from:to]
+		return d[from:to:to]
 	}
 	return nil
 }

@@ -95,7 +95,7 @@ func (l *labels) Feedback(_ context.Context, model, id, label string) (bool, err
 
 func testServer(t *testing.T, rt *adder, cfg Config) (*Server, *infer.Engine) {
 	t.Helper()
-	e := infer.New(rt, infer.Config{MaxRows: 100})
+	e := infer.New(rt, infer.Config{Limits: infer.Limits{MaxRows: 100}})
 	t.Cleanup(func() { e.Close(context.Background()) })
 	if err := e.Activate(t.Context(), infer.Release{Manifest: testManifest(), Dir: t.TempDir()}); err != nil {
 		t.Fatal(err)
