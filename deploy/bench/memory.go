@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// memory weighs the agent with nothing assigned, then with the digits model
+// after 100,000 calls.
+func (b *bench) memory(ctx context.Context) error {
+	p, err := b.standing(ctx)
+	if err != nil {
+		return err
+	}
+	calls := 100_000
+	if b.quick {
+		calls = 5_000
+	}
+	if err := p.callTimes(ctx, calls); err != nil {
+		return err
+	}
+	m, err := weigh(p.agent.cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	b.atMost(Figure{
+		Part: "memory", What: fmt.Sprintf("digits model, %d calls later: resident", calls), Value: m.rss, Unit: "MB",
+		Detail: fmt.Sprintf("PSS %.1f MB, private dirty %.1f MB", m.pss, m.dirty),
+	}, 60)
+	idle, err := b.idle(ctx, p)
+	if err != nil {
+		return err
+	}
+	b.atMost(Figure{
+		Part: "memory", What: "no model, outbox empty: PSS", Value: idle.pss, Unit: "MB",
+		Detail: fmt.Sprintf("resident %.1f MB", idle.rss),
+	}, 15)
+	return nil
+}
+
+// callTimes makes n calls over a few connections.
+func (p *plant) callTimes(ctx context.Context, n int) error {
+	const connections = 4
+	body := inferRequest([][]float32{image()})
+	for range connections {
+		c, err := dial(ctx, p.listen, "/v2/models/"+model+"/infer", body)
+		if err != nil {
+			return err
+		}
+		for range n / connections {
+			if err := c.ask(); err != nil {
+				return err
+			}
+		}
+		if err := c.conn.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// weight is a process's memory in megabytes of 10^6 bytes.
+type weight struct{ rss, pss, dirty float64 }
+
+// weigh reads what the kernel counts: resident (Rss), the proportional share of
+// what is shared (Pss), and pages of its own that were written.
+func weigh(pid int) (weight, error) {
+	file, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return weight{}, fmt.Errorf("weigh the agent: %w", err)
+	}
+	defer file.Close()
+	var w weight
+	fields := map[string]*float64{"Rss:": &w.rss, "Pss:": &w.pss, "Private_Dirty:": &w.dirty}
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		f := strings.Fields(lines.Text())
+		if to := fields[f[0]]; to != nil && len(f) > 1 {
+			kib, err := strconv.ParseFloat(f[1], 64)
+			if err != nil {
+				return weight{}, fmt.Errorf("weigh the agent: %w", err)
+			}
+			*to = kib * 1024 / 1e6
+		}
+	}
+	return w, lines.Err()
+}
