@@ -58,7 +58,7 @@ type drafter struct {
 }
 
 func (d *drafter) schema() (*release.Schema, error) {
-	s := &release.Schema{Classes: d.classes, Label: d.label, Scores: d.scores}
+	s := &release.Schema{Label: d.label, Scores: d.scores}
 	var err error
 	if s.Inputs, err = d.tensors(d.graph.Inputs); err != nil {
 		return nil, err
@@ -66,6 +66,7 @@ func (d *drafter) schema() (*release.Schema, error) {
 	if s.Outputs, err = d.tensors(d.graph.Outputs); err != nil {
 		return nil, err
 	}
+	s.Classes = d.classes
 	if err := d.nameFeatures(s); err != nil {
 		return nil, err
 	}
@@ -73,17 +74,40 @@ func (d *drafter) schema() (*release.Schema, error) {
 	return s, s.Validate()
 }
 
+var errNoClasses = errors.New("the graph gives scores by class and does not say which classes there are; name them with --classes")
+
 var errNoShape = errors.New("the graph does not say its shape; write a schema and pass it with --schema")
 
 func (d *drafter) tensors(list []graph.Tensor) ([]release.Tensor, error) {
 	var out []release.Tensor
 	for _, t := range list {
+		if t.IsScores() {
+			scores, err := d.zipped(t)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, scores)
+			continue
+		}
 		if len(t.Shape) == 0 {
 			return nil, fmt.Errorf("%q: %w", t.Name, errNoShape)
 		}
 		out = append(out, release.Tensor{Name: t.Name, Datatype: t.Datatype, Shape: slices.Clone(t.Shape)})
 	}
 	return out, nil
+}
+
+// zipped describes maps from class to score as the tensor that devices make of
+// them. The order of its columns is that of the classes: the flag's, or else the
+// graph's own.
+func (d *drafter) zipped(t graph.Tensor) (release.Tensor, error) {
+	if len(d.classes) == 0 {
+		d.classes = t.Classes
+	}
+	if len(d.classes) == 0 {
+		return release.Tensor{}, fmt.Errorf("output %q: %w", t.Name, errNoClasses)
+	}
+	return release.Tensor{Name: t.Name, Datatype: "FP32", Shape: []int64{-1, int64(len(d.classes))}}, nil
 }
 
 // nameFeatures gives the header's names to the inputs in their order.

@@ -40,13 +40,15 @@ type decoder struct {
 	domains   map[string]bool // of all nodes
 	functions map[string]bool // domains that the model's own functions define
 	external  map[string]bool
+	classes   map[string][]string // of ZipMap nodes, by their output
+	labels    int                 // in classes
 }
 
 func newDecoder(r io.ReaderAt, size int64) *decoder {
 	return &decoder{
 		at: r, size: size, g: &Graph{Opsets: map[string]int64{}},
 		inputs: map[string]bool{}, filled: map[string]bool{}, domains: map[string]bool{},
-		functions: map[string]bool{}, external: map[string]bool{},
+		functions: map[string]bool{}, external: map[string]bool{}, classes: map[string][]string{},
 	}
 }
 
@@ -155,6 +157,25 @@ func (d *decoder) message(f field, fn func(field) error) error {
 		return fmt.Errorf("%w: field %d is no message", ErrFormat, f.num)
 	}
 	return d.walk(f.body, fn)
+}
+
+// packed calls fn with every number of a packed list.
+func (d *decoder) packed(s span, fn func(uint64) error) error {
+	for s.off < s.end {
+		b, err := d.window(s.off, int(min(maxVarint, s.end-s.off)))
+		if err != nil {
+			return err
+		}
+		v, n := protowire.ConsumeVarint(b)
+		if n < 0 {
+			return fmt.Errorf("%w: no number at byte %d", ErrFormat, s.off)
+		}
+		if err := fn(v); err != nil {
+			return err
+		}
+		s.off += int64(n)
+	}
+	return nil
 }
 
 // mark adds a name to a bounded set.

@@ -28,6 +28,8 @@ const (
 	MaxDepth  = 32      // graphs inside nodes inside graphs
 	MaxList   = 256     // operator sets, domains, external files
 	MaxDims   = 16
+	// MaxClasses bounds the class labels of all classifiers in a file.
+	MaxClasses = 1 << 14
 )
 
 // Refusals. Each error wraps one of them.
@@ -76,10 +78,25 @@ type Tensor struct {
 	// Shape has −1 for a dimension that is free or has a name. It is nil when
 	// the file does not say.
 	Shape []int64
+	// Key is set on a Sequence of maps, one map a row with a number for each
+	// class, as classic classifiers answer: the datatype of the maps' keys, INT64
+	// or BYTES. Classes are the keys in the classifier's order, nil when the file
+	// does not say.
+	Key     string
+	Classes []string
+}
+
+// IsScores says that the output is a sequence of maps that devices can turn
+// into a tensor [rows, classes]. A schema describes it as that tensor.
+func (t Tensor) IsScores() bool {
+	return t.Datatype == Sequence && (t.Key == "INT64" || t.Key == "BYTES")
 }
 
 // String is the tensor for people, such as `X FP32 [-1 64]`.
 func (t Tensor) String() string {
+	if t.Key != "" {
+		return t.Name + " " + t.Datatype + " of maps from " + t.Key
+	}
 	if t.Shape == nil {
 		return t.Name + " " + t.Datatype
 	}
@@ -113,6 +130,11 @@ func Check(g *Graph, s *release.Schema) error {
 	}
 	errs = append(errs, checkSide("input", g.Inputs, s.Inputs, inputFits)...)
 	errs = append(errs, checkSide("output", g.Outputs, s.Outputs, outputFits)...)
+	for _, t := range g.Outputs {
+		if want := s.Output(t.Name); want != nil && t.IsScores() {
+			errs = append(errs, t.checkScores(want, s.Classes))
+		}
+	}
 	for _, t := range g.Inputs {
 		if s.Input(t.Name) == nil {
 			errs = append(errs, fmt.Errorf("%w: the graph needs input %v, which the schema does not have", ErrSchema, t))
@@ -137,12 +159,31 @@ func checkSide(side string, have []Tensor, want []release.Tensor, fits func(grap
 
 func (t Tensor) check(side string, want release.Tensor, fits func(graph, schema int64) bool) error {
 	switch {
+	case side == "output" && t.IsScores():
+		return nil // checkScores looks at it
 	case t.Datatype == Sequence || t.Datatype == Map:
-		return fmt.Errorf("%w: %s %q is a %s, not a tensor; with skl2onnx, export with zipmap off", ErrSchema, side, t.Name, strings.ToLower(t.Datatype))
+		return fmt.Errorf("%w: %s %q is a %s, not a tensor nor a sequence of maps from class to score", ErrSchema, side, t.Name, strings.ToLower(t.Datatype))
 	case t.Datatype != want.Datatype:
 		return fmt.Errorf("%w: %s %q is %s in the graph and %s in the schema", ErrSchema, side, t.Name, t.Datatype, want.Datatype)
 	case t.Shape != nil && !slices.EqualFunc(t.Shape, want.Shape, fits):
 		return fmt.Errorf("%w: %s %q has shape %v in the graph and %v in the schema", ErrSchema, side, t.Name, t.Shape, want.Shape)
+	}
+	return nil
+}
+
+// checkScores holds maps from class to score against the tensor that stands for
+// them: FP32 [rows, classes], column i for the schema's class i.
+func (t Tensor) checkScores(want *release.Tensor, classes []string) error {
+	if want.Datatype != "FP32" || len(want.Shape) != 2 || want.Shape[1] != int64(len(classes)) || len(classes) == 0 {
+		return fmt.Errorf("%w: output %q holds a map from class to score for each row: the schema must name the classes and describe it as FP32 [-1 %d], not as %s %v",
+			ErrSchema, t.Name, max(len(classes), len(t.Classes)), want.Datatype, want.Shape)
+	}
+	if t.Classes == nil {
+		return nil
+	}
+	have, need := slices.Sorted(slices.Values(t.Classes)), slices.Sorted(slices.Values(classes))
+	if !slices.Equal(have, need) {
+		return fmt.Errorf("%w: output %q has scores for the classes %q, the schema for %q", ErrSchema, t.Name, t.Classes, classes)
 	}
 	return nil
 }
@@ -161,6 +202,9 @@ func (d *decoder) result() (*Graph, error) {
 	}
 	g := d.g
 	g.Inputs = slices.DeleteFunc(g.Inputs, func(t Tensor) bool { return d.filled[t.Name] })
+	for i := range g.Outputs {
+		g.Outputs[i].Classes = d.classes[g.Outputs[i].Name]
+	}
 	if len(g.Outputs) == 0 {
 		return nil, fmt.Errorf("read graph: %w: it has no outputs", ErrFormat)
 	}

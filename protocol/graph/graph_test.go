@@ -281,7 +281,7 @@ func TestCheck(t *testing.T) {
 		{"wrong rank", []release.Tensor{tensor("X", "FP32", -1)}, []release.Tensor{label}, "[-1 64] in the graph and [-1]"},
 		{"missing output", []release.Tensor{x}, []release.Tensor{tensor("score", "FP32", -1)}, `output "score" is not in the graph`},
 		{"missing input", []release.Tensor{}, []release.Tensor{label}, "the graph needs input X FP32 [-1 64]"},
-		{"output that is no tensor", []release.Tensor{x}, []release.Tensor{tensor("map", "FP32", -1)}, "zipmap off"},
+		{"output that is no tensor", []release.Tensor{x}, []release.Tensor{tensor("map", "FP32", -1)}, "not a tensor nor"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -299,6 +299,88 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// zipped is a classifier as skl2onnx exports it unless told otherwise: its
+// scores come as a sequence of maps.
+func zipped(labels ...[]byte) []byte {
+	key := uint64(7)
+	if bytes.Contains(bytes.Join(labels, nil), []byte("classlabels_strings")) {
+		key = 8
+	}
+	scores := msg(2, msg(4, msg(1, msg(5, num(1, key), msg(2, msg(1, num(1, 1)))))))
+	zip := msg(1, text(1, "p"), text(2, "scores"), text(4, "ZipMap"), msg(5, labels...), text(7, "ai.onnx.ml"))
+	return model(zip, input("X", 1, -1, 4), output("label", 7, -1), msg(12, text(1, "scores"), scores))
+}
+
+func TestScoresInMaps(t *testing.T) {
+	packed := protowire.AppendVarint(protowire.AppendVarint(nil, 3), 1)
+	for name, tt := range map[string]struct {
+		file    []byte
+		key     string
+		classes []string
+	}{
+		"numbers":        {zipped(text(1, "classlabels_int64s"), num(8, 3), num(8, ^uint64(0))), "INT64", []string{"3", "-1"}},
+		"packed numbers": {zipped(text(1, "classlabels_int64s"), msg(8, packed)), "INT64", []string{"3", "1"}},
+		"texts":          {zipped(text(1, "classlabels_strings"), text(9, "b"), text(9, "a")), "BYTES", []string{"b", "a"}},
+		"not said":       {zipped(), "INT64", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, err := read(tt.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := g.Outputs[1]
+			if !got.IsScores() || got.Key != tt.key || !slices.Equal(got.Classes, tt.classes) {
+				t.Fatalf("got %+v, want key %s and classes %q", got, tt.key, tt.classes)
+			}
+		})
+	}
+}
+
+func TestCheckScoresInMaps(t *testing.T) {
+	g, err := read(zipped(text(1, "classlabels_strings"), text(9, "b"), text(9, "a")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		datatype string
+		width    int64
+		classes  []string
+		mention  string // empty: fits
+	}{
+		"same":           {"FP32", 2, []string{"b", "a"}, ""},
+		"another order":  {"FP32", 2, []string{"a", "b"}, ""},
+		"no classes":     {"FP32", 2, nil, "the schema must name the classes and describe it as FP32 [-1 2]"},
+		"other classes":  {"FP32", 2, []string{"a", "c"}, `for the classes ["b" "a"]`},
+		"class too many": {"FP32", 3, []string{"a", "b", "c"}, `for the classes ["b" "a"]`},
+		"width":          {"FP32", 3, []string{"b", "a"}, "FP32 [-1 2], not as FP32 [-1 3]"},
+		"free width":     {"FP32", -1, []string{"b", "a"}, "FP32 [-1 2]"},
+		"datatype":       {"FP64", 2, []string{"b", "a"}, "FP32 [-1 2], not as FP64"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := Check(g, &release.Schema{
+				Inputs:  []release.Tensor{{Name: "X", Datatype: "FP32", Shape: []int64{-1, 4}}},
+				Outputs: []release.Tensor{{Name: "scores", Datatype: tt.datatype, Shape: []int64{-1, tt.width}}},
+				Classes: tt.classes,
+			})
+			if tt.mention == "" {
+				if err != nil {
+					t.Errorf("got %v, want nil", err)
+				}
+				return
+			}
+			if !errors.Is(err, ErrSchema) || !strings.Contains(err.Error(), tt.mention) {
+				t.Errorf("got %v, want %v with %q", err, ErrSchema, tt.mention)
+			}
+		})
+	}
+}
+
+func TestTooManyClasses(t *testing.T) {
+	if _, err := read(zipped(text(1, "classlabels_int64s"), msg(8, make([]byte, MaxClasses+1)))); !errors.Is(err, ErrBounds) {
+		t.Errorf("got %v, want %v", err, ErrBounds)
+	}
+}
+
 // FuzzRead looks for panics and for reads that depend on how bytes arrive: a
 // file in which everything must be fetched again must read the same.
 func FuzzRead(f *testing.F) {
@@ -309,6 +391,7 @@ func FuzzRead(f *testing.F) {
 		}
 		f.Add(b)
 	}
+	f.Add(zipped(text(1, "classlabels_strings"), text(9, "b"), text(9, "a")))
 	f.Add(model(msg(1, msg(5, msg(6, msg(5, msg(13, text(1, "location"), text(2, "x")))))), output("Y", 1, -1)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		g, err := read(b)

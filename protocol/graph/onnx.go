@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -149,8 +150,11 @@ func (d *decoder) node(f field, depth int) error {
 		return fmt.Errorf("%w: graphs inside graphs, more than %d deep", ErrBounds, MaxDepth)
 	}
 	d.g.Nodes++
-	return d.message(f, func(f field) error {
+	operator := ""
+	err := d.message(f, func(f field) (err error) {
 		switch f.num {
+		case 4: // op_type
+			operator, err = d.text(f)
 		case 5: // attribute
 			return d.message(f, func(f field) error { return d.attribute(f, depth) })
 		case 7: // domain
@@ -160,8 +164,59 @@ func (d *decoder) node(f field, depth int) error {
 			}
 			return mark(d.domains, domain)
 		}
-		return nil
+		return err
 	})
+	if err == nil && operator == "ZipMap" && depth == 0 {
+		return d.zipMap(f)
+	}
+	return err
+}
+
+// zipMap reads which classes a ZipMap node (ai.onnx.ml) names, by its output. It
+// is what turns a classifier's scores into maps.
+func (d *decoder) zipMap(node field) error {
+	var output string
+	var classes []string
+	err := d.message(node, func(f field) (err error) {
+		switch f.num {
+		case 2: // output
+			output, err = d.text(f)
+		case 5: // attribute
+			err = d.message(f, func(f field) error { return d.classLabels(f, &classes) })
+		}
+		return err
+	})
+	if err == nil {
+		d.classes[output] = classes
+	}
+	return err
+}
+
+// classLabels reads the labels that one field of an AttributeProto holds: a
+// ZipMap has no other lists than classlabels_int64s and classlabels_strings.
+func (d *decoder) classLabels(f field, classes *[]string) (err error) {
+	label := ""
+	switch {
+	case f.num == 8 && f.typ == protowire.BytesType: // ints, packed
+		return d.packed(f.body, func(v uint64) error { return d.addClass(classes, strconv.FormatInt(int64(v), 10)) }) //nolint:gosec // protobuf's int64 is this bit pattern
+	case f.num == 8: // ints
+		label = strconv.FormatInt(int64(f.value), 10) //nolint:gosec // protobuf's int64 is this bit pattern
+	case f.num == 9: // strings
+		if label, err = d.text(f); err != nil {
+			return err
+		}
+	default:
+		return nil
+	}
+	return d.addClass(classes, label)
+}
+
+func (d *decoder) addClass(classes *[]string, label string) error {
+	*classes = append(*classes, label)
+	if d.labels++; d.labels > MaxClasses {
+		return fmt.Errorf("%w: more than %d classes", ErrBounds, MaxClasses)
+	}
+	return nil
 }
 
 // attribute reads the fields of AttributeProto that hold graphs or tensors.
@@ -242,10 +297,42 @@ func (d *decoder) valueType(f field, t *Tensor) error {
 		return d.message(f, func(f field) error { return d.tensorType(f, t) })
 	case 4: // sequence_type
 		t.Datatype = Sequence
+		return d.message(f, func(f field) error { // elem_type
+			return d.message(f, func(f field) error {
+				if f.num != 5 { // map_type
+					return nil
+				}
+				return d.mapType(f, t)
+			})
+		})
 	case 5: // map_type
 		t.Datatype = Map
 	}
 	return nil
+}
+
+// mapType reads TypeProto.Map of a sequence's elements: only maps to a number
+// say anything of a classifier.
+func (d *decoder) mapType(f field, t *Tensor) error {
+	key, value := "", Tensor{}
+	err := d.message(f, func(f field) error {
+		switch f.num {
+		case 1: // key_type
+			key = datatypes[f.value]
+		case 2: // value_type
+			return d.message(f, func(f field) error {
+				if f.num != 1 { // tensor_type
+					return nil
+				}
+				return d.message(f, func(f field) error { return d.tensorType(f, &value) })
+			})
+		}
+		return nil
+	})
+	if value.Datatype == "FP32" {
+		t.Key = key
+	}
+	return err
 }
 
 // tensorType reads TypeProto.Tensor.

@@ -62,7 +62,9 @@ type Schema struct {
 
 // Tensor is one input or output. Datatype is a name of the Open Inference
 // Protocol (FP32, INT64, BOOL, BYTES, …). Shape uses −1 for a free dimension;
-// the first dimension is the batch.
+// the first dimension is the batch. An output that the graph gives as a sequence
+// of maps from class to score (skl2onnx's zipmap) is described as the tensor that
+// devices make of it: FP32 [−1, k], column i for class i of the schema.
 type Tensor struct {
 	Name     string    `json:"name"`
 	Datatype string    `json:"datatype"`
