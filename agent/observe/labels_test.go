@@ -163,6 +163,34 @@ func TestRingGoesRound(t *testing.T) {
 	o.Close()
 }
 
+// A kill costs the labels of what was gathered since the newest snapshot.
+func TestRingAfterAKill(t *testing.T) {
+	dir := t.TempDir()
+	rng := rand.New(rand.NewPCG(8, 8))
+	killed := start(t, dir, newOutbox(), newBoot(1), Config{Predictions: 1000})
+	const noted, served = 300, 500
+	for i := range served {
+		killed.Served(call(rng, fmt.Sprint("p", i), 1))
+		if i == noted-1 {
+			if err := killed.Snapshot(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	o := start(t, dir, newOutbox(), newBoot(2), Config{Predictions: 1000})
+	for i := range served {
+		matched, err := o.Feedback(t.Context(), "m", fmt.Sprint("p", i), "cat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if written := i < noted || i < served-gather; written && !matched {
+			t.Errorf("prediction %d of %d, %d of them before a snapshot, was not found", i, served, noted)
+		}
+	}
+	killed.Close()
+	o.Close()
+}
+
 func TestSameIDAgain(t *testing.T) {
 	rng := rand.New(rand.NewPCG(6, 6))
 	dir := t.TempDir()

@@ -271,6 +271,7 @@ func (o *Observer) report(err error) {
 func (o *Observer) Snapshot() error {
 	o.flushing.Lock()
 	defer o.flushing.Unlock()
+	o.ring.settle()
 	var errs []error
 	windows, labels := o.open()
 	for _, w := range windows {

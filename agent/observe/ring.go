@@ -25,6 +25,12 @@ import (
 // its match and nothing else.
 const ringFile = "predictions"
 
+// gather is how many slots are written to the file at once: a write of its own
+// for every prediction was two thirds of what watching one costs. A kill loses
+// the labels of those gathered, which is within what it costs anyway: they are
+// written down with every snapshot of the windows, too.
+const gather = 64
+
 // A slot, little-endian:
 //
 //	 0  CRC-32C of the rest     24  release tag      48  monotonic ms
@@ -70,7 +76,8 @@ type ring struct {
 	last   uint64   // number of the newest prediction
 	ids    []uint64 // by slot
 	index  *index
-	buf    []byte
+	buf    []byte // of slots from slot number first on, not yet written
+	first  int
 	digest xxhash.Digest
 	failed uint64 // writes that failed: their predictions will not be found
 }
@@ -174,12 +181,14 @@ func (r *ring) append(c *infer.Call, b *sketch.Batch, at moment, release uint64)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.buf = r.buf[:0]
 	for row := max(0, b.Rows-r.slots); row < b.Rows; row++ {
 		r.last++
 		slot := r.slot(r.last)
-		if slot == 0 {
-			r.flush(r.slots - len(r.buf)/slotSize)
+		if slot == 0 || len(r.buf) == gather*slotSize {
+			r.flush()
+		}
+		if len(r.buf) == 0 {
+			r.first = slot
 		}
 		p := prediction{number: r.last, id: r.hashRow(c.Model, c.ID, row, b.Rows), release: release, at: at}
 		p.class, p.confidence = predicted(b, row)
@@ -190,18 +199,24 @@ func (r *ring) append(c *infer.Call, b *sketch.Batch, at moment, release uint64)
 		r.buf = append(r.buf, make([]byte, slotSize)...)
 		p.write(r.buf[n:])
 	}
-	r.flush(r.slot(r.last) + 1 - len(r.buf)/slotSize)
 }
 
-// flush writes the slots gathered, the first of them at a slot.
-func (r *ring) flush(slot int) {
+// flush writes the slots gathered.
+func (r *ring) flush() {
 	if len(r.buf) == 0 {
 		return
 	}
-	if _, err := r.file.WriteAt(r.buf, int64(slot)*slotSize); err != nil {
+	if _, err := r.file.WriteAt(r.buf, int64(r.first)*slotSize); err != nil {
 		r.failed++ // what the slots held before is found out by its number
 	}
 	r.buf = r.buf[:0]
+}
+
+// settle writes what was gathered.
+func (r *ring) settle() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.flush()
 }
 
 // hashRow hashes the id infer.RowID gives a row, without making it.
@@ -227,6 +242,7 @@ func (r *ring) find(model, id string) (prediction, error) {
 	defer r.mu.Unlock()
 	r.start(model, id)
 	want := r.digest.Sum64()
+	r.flush()
 	slot, ok := r.index.get(r.ids, want)
 	if !ok {
 		return prediction{}, errNoPrediction
@@ -247,6 +263,7 @@ func (r *ring) find(model, id string) (prediction, error) {
 func (r *ring) label(p prediction) (bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.flush()
 	slot := r.slot(p.number)
 	var b [slotSize]byte
 	if _, err := r.file.ReadAt(b[:], int64(slot)*slotSize); err != nil {
@@ -267,6 +284,7 @@ func (r *ring) label(p prediction) (bool, error) {
 func (r *ring) sync() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.flush()
 	if err := r.file.Sync(); err != nil {
 		return fmt.Errorf("sync predictions: %w", err)
 	}
@@ -276,6 +294,7 @@ func (r *ring) sync() error {
 func (r *ring) close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.flush()
 	if err := r.file.Close(); err != nil {
 		return fmt.Errorf("close predictions: %w", err)
 	}
