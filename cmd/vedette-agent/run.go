@@ -1,46 +1,23 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"gopkg.in/yaml.v3"
 
 	"github.com/vedette-edge/vedette/agent"
+	"github.com/vedette-edge/vedette/agent/onnx"
 	"github.com/vedette-edge/vedette/agent/serve"
 	"github.com/vedette-edge/vedette/agent/trial"
 )
 
-// defaultConfig is read when it is there and --config names no other.
-const defaultConfig = "/etc/vedette/agent.yaml"
-
-// maxConfig bounds a configuration file in bytes.
-const maxConfig = 1 << 20
-
-// settings are the configuration file of `run`. Flags go before it.
-type settings struct {
-	State           string `yaml:"state"`
-	Listen          string `yaml:"listen"`
-	Socket          string `yaml:"socket"`
-	Profile         string `yaml:"profile"`
-	OnnxRuntime     string `yaml:"onnxruntime"`
-	MemoryBudgetMiB uint64 `yaml:"memory_budget_mib"`
-	Log             struct {
-		Level  string `yaml:"level"`
-		Format string `yaml:"format"`
-	} `yaml:"log"`
-}
-
 type runFlags struct {
 	settings
 	config string
+	check  bool
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -56,97 +33,46 @@ Protocol v2 on a loopback address and, if asked, on a Unix socket:
   curl -d '{"inputs":[{"name":"X","shape":[1,2],"datatype":"FP32","data":[1,2]}]}' \
        http://` + serve.DefaultListen + `/v2/models/MODEL/infer
 
-Settings come from flags, then from the configuration file (` + defaultConfig + `):
-
-  state: /var/lib/vedette            # keys, models and what waits to be sent
-  listen: 127.0.0.1:8100             # "-" for none
-  socket: /run/vedette/agent.sock
-  profile: raspberry-pi-5            # default: recognised
-  onnxruntime: /usr/lib/vedette/libonnxruntime.so.1
-  memory_budget_mib: 512             # of all models together; default: no bound
-  log: {level: info, format: text}`,
-		Example: "  vedette-agent run\n  vedette-agent run --state ./state --listen 127.0.0.1:0 --log-level debug",
+A setting is taken from its flag, else from the environment variable named after
+the flag (VEDETTE_LOG_LEVEL for --log-level), else from the configuration file
+(` + defaultConfig + `), else it has its default. The file the package
+installs explains every setting. --check says which ones would apply and where
+each comes from, or what is wrong with them, line by line.`,
+		Example: "  vedette-agent run\n  vedette-agent run --check\n  vedette-agent run --state ./state --listen 127.0.0.1:0 --log-level debug",
 		Args:    arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := f.merge(cmd); err != nil {
+			file, err := f.resolve(cmd.Flags(), configPath(cmd.Flags(), f.config))
+			if err != nil {
 				return err
 			}
-			return a.serve(cmd, f)
+			if f.check {
+				return a.printSettings(&f.settings, file)
+			}
+			return a.serve(cmd, &f.settings)
 		},
 	}
-	fl := cmd.Flags()
-	stateFlag(cmd, &f.State)
-	fl.StringVar(&f.config, "config", defaultConfig, "configuration file")
-	fl.StringVar(&f.Listen, "listen", serve.DefaultListen, `address to serve predictions on, "-" for none`)
-	fl.StringVar(&f.Socket, "socket", "", "Unix socket to serve predictions on as well")
-	fl.StringVar(&f.Profile, "profile", "", "firmware profile (default: recognised)")
-	fl.Uint64Var(&f.MemoryBudgetMiB, "memory-budget", 0, "MiB that all models may take together, 0 for no bound")
-	fl.StringVar(&f.Log.Level, "log-level", "info", "debug, info, warn or error")
-	fl.StringVar(&f.Log.Format, "log-format", "text", "text or json")
-	_ = cmd.MarkFlagFilename("config", "yaml", "yml") // the flag exists
+	f.declare(cmd.Flags())
+	configFlag(cmd, &f.config)
+	cmd.Flags().BoolVar(&f.check, "check", false, "say which settings would apply, or what is wrong with them, and do nothing")
+	_ = cmd.MarkFlagDirname("state") // the flag exists
 	return cmd
 }
 
-// merge takes from the file what no flag says.
-func (f *runFlags) merge(cmd *cobra.Command) error {
-	file, err := readSettings(f.config)
-	if errors.Is(err, fs.ErrNotExist) && !cmd.Flags().Changed("config") {
-		return nil
-	}
+func (a *app) serve(cmd *cobra.Command, s *settings) error {
+	log, err := a.logger(s.Log.Level, s.Log.Format)
 	if err != nil {
 		return err
 	}
-	for flag, value := range map[string]struct{ to, from *string }{
-		"state": {&f.State, &file.State}, "listen": {&f.Listen, &file.Listen}, "socket": {&f.Socket, &file.Socket},
-		"profile": {&f.Profile, &file.Profile}, "log-level": {&f.Log.Level, &file.Log.Level}, "log-format": {&f.Log.Format, &file.Log.Format},
-	} {
-		if *value.from != "" && !cmd.Flags().Changed(flag) {
-			*value.to = *value.from
-		}
-	}
-	if file.MemoryBudgetMiB > 0 && !cmd.Flags().Changed("memory-budget") {
-		f.MemoryBudgetMiB = file.MemoryBudgetMiB
-	}
-	f.OnnxRuntime = file.OnnxRuntime
-	return nil
-}
-
-// readSettings refuses what it does not know: a misspelt setting would
-// otherwise be one that is silently not set.
-func readSettings(path string) (*settings, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("open configuration: %w", err)
-	}
-	defer file.Close()
-	raw, err := io.ReadAll(io.LimitReader(file, maxConfig))
-	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
-	}
-	s := &settings{}
-	dec := yaml.NewDecoder(bytes.NewReader(raw))
-	dec.KnownFields(true)
-	if err := dec.Decode(s); err != nil && !errors.Is(err, io.EOF) {
-		return nil, usagef("%s: %s", path, strings.Join(strings.Fields(err.Error()), " ")) // one line for the journal
-	}
-	return s, nil
-}
-
-func (a *app) serve(cmd *cobra.Command, f *runFlags) error {
-	log, err := a.logger(f.Log.Level, f.Log.Format)
-	if err != nil {
-		return err
-	}
-	if a.library == "" {
-		a.library = f.OnnxRuntime
+	if a.library == "" && os.Getenv(onnx.EnvLibrary) == "" {
+		a.library = s.OnnxRuntime
 	}
 	rt, err := a.runtime()
 	if err != nil {
 		return err
 	}
 	device, err := agent.New(agent.Config{
-		State: f.State, Runtime: rt, TrialArgs: []string{trialCommand, "--onnxruntime", rt.Info().Library},
-		Listen: f.Listen, Socket: f.Socket, Profile: f.Profile, MemoryBudget: f.MemoryBudgetMiB << 20,
+		State: s.State, Runtime: rt, TrialArgs: []string{trialCommand, "--onnxruntime", rt.Info().Library},
+		Listen: s.Listen, Socket: s.Socket, Profile: s.Profile, MemoryBudget: s.MemoryBudgetMiB << 20,
 		Version: version, Logger: log,
 	})
 	if err != nil {

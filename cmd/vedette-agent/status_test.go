@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/spf13/cobra"
 
 	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/agent/serve"
@@ -71,40 +68,6 @@ func TestStatus(t *testing.T) {
 	var st serve.Status
 	if err := json.Unmarshal(out.Bytes(), &st); err != nil || st.Agent.Device != "cam-a1" || st.Models[0].Rows != 9 {
 		t.Errorf("%+v, %v", st, err)
-	}
-}
-
-// TestRunSettings checks what wins: flags, then the file, then the default.
-func TestRunSettings(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "agent.yaml")
-	text := "state: /from/file\nlisten: 127.0.0.1:9\nmemory_budget_mib: 512\nonnxruntime: /lib.so\nlog: {level: debug}\n"
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	a := &app{out: os.Stdout, err: os.Stderr}
-	cmd := a.runCommand()
-	var got *runFlags
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		got = &runFlags{config: path}
-		for name, to := range map[string]*string{"state": &got.State, "listen": &got.Listen, "socket": &got.Socket, "log-level": &got.Log.Level, "log-format": &got.Log.Format} {
-			*to = cmd.Flag(name).Value.String()
-		}
-		return got.merge(cmd)
-	}
-	cmd.SetArgs([]string{"--listen", "127.0.0.1:1", "--config", path})
-	if err := cmd.Execute(); err != nil {
-		t.Fatal(err)
-	}
-	for name, c := range map[string][2]string{
-		"state": {got.State, "/from/file"}, "listen": {got.Listen, "127.0.0.1:1"}, "socket": {got.Socket, ""},
-		"log level": {got.Log.Level, "debug"}, "log format": {got.Log.Format, "text"}, "library": {got.OnnxRuntime, "/lib.so"},
-	} {
-		if c[0] != c[1] {
-			t.Errorf("%s is %q, want %q", name, c[0], c[1])
-		}
-	}
-	if got.MemoryBudgetMiB != 512 {
-		t.Errorf("memory budget %d, want 512", got.MemoryBudgetMiB)
 	}
 }
 

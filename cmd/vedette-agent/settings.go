@@ -1,0 +1,216 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/vedette-edge/vedette/agent/serve"
+)
+
+// defaultConfig is read when it is there and --config names no other.
+const defaultConfig = "/etc/vedette/agent.yaml"
+
+// maxConfig bounds a configuration file in bytes.
+const maxConfig = 1 << 20
+
+// settings are what `run` is told. A field's yaml name is its key in the
+// configuration file; deploy/agent.yaml documents every one, and a test holds
+// the two together. To add one: a field here, its default in defaultSettings,
+// its limits in check, a line in deploy/agent.yaml, and a flag where people
+// would try it out by hand. A pointer or a map is what may be left out.
+type settings struct {
+	State           string      `yaml:"state"`
+	Listen          string      `yaml:"listen"`
+	Socket          string      `yaml:"socket"`
+	Profile         string      `yaml:"profile"`
+	OnnxRuntime     string      `yaml:"onnxruntime"`
+	MemoryBudgetMiB uint64      `yaml:"memory_budget_mib"`
+	Log             logSettings `yaml:"log"`
+}
+
+type logSettings struct {
+	Level  string `yaml:"level"`
+	Format string `yaml:"format"`
+}
+
+func defaultSettings() settings {
+	return settings{
+		State: defaultState, Listen: serve.DefaultListen,
+		Log: logSettings{Level: "info", Format: "text"},
+	}
+}
+
+// maxBudgetMiB is 16 TiB: more is a number of bytes by mistake.
+const maxBudgetMiB = 16 << 20
+
+// check reports settings that cannot be meant, by their path in the file.
+func (s *settings) check(report reportFunc) {
+	if s.State == "" {
+		report("state", "must not be empty: it is the directory that keeps the device's identity and models")
+	}
+	if s.Listen == "-" && s.Socket == "" {
+		report("listen", `"-" turns the address off, and no socket is set: nobody could ask for predictions`)
+	}
+	if s.Listen != "-" {
+		checkAddress(report, "listen", s.Listen)
+	}
+	if s.MemoryBudgetMiB > maxBudgetMiB {
+		report("memory_budget_mib", fmt.Sprintf("%d MiB is more than any device has: is it a number of bytes?", s.MemoryBudgetMiB))
+	}
+	checkOneOf(report, "log.level", s.Log.Level, "debug", "info", "warn", "error")
+	checkOneOf(report, "log.format", s.Log.Format, "text", "json")
+}
+
+// declare adds the flags of those settings that people try out by hand, each
+// bound to its field and named to resolve.
+func (s *settings) declare(fl *pflag.FlagSet) {
+	d := defaultSettings()
+	for _, f := range []struct {
+		to                           *string
+		flag, path, preset, describe string
+	}{
+		{&s.State, "state", "state", d.State, "directory of the agent's state"},
+		{&s.Listen, "listen", "listen", d.Listen, `address to serve predictions on, "-" for none`},
+		{&s.Socket, "socket", "socket", d.Socket, "Unix socket to serve predictions on as well"},
+		{&s.Profile, "profile", "profile", d.Profile, "firmware profile (default: recognised)"},
+		{&s.Log.Level, "log-level", "log.level", d.Log.Level, "debug, info, warn or error"},
+		{&s.Log.Format, "log-format", "log.format", d.Log.Format, "text or json"},
+	} {
+		fl.StringVar(f.to, f.flag, f.preset, f.describe)
+		bind(fl, f.flag, f.path)
+	}
+	fl.Uint64Var(&s.MemoryBudgetMiB, "memory-budget", d.MemoryBudgetMiB, "MiB that all models may take together, 0 for no bound")
+	bind(fl, "memory-budget", "memory_budget_mib")
+}
+
+// configFlag adds --config.
+func configFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVar(path, "config", defaultConfig, "configuration file")
+	_ = cmd.MarkFlagFilename("config", "yaml", "yml") // the flag exists
+}
+
+// configPath is the file that --config or its environment variable names.
+func configPath(flags *pflag.FlagSet, config string) string {
+	if env := os.Getenv(envOf("config")); env != "" && !flags.Changed("config") {
+		return env
+	}
+	return config
+}
+
+// settingFlag is the annotation that names the setting of a flag.
+const settingFlag = "vedette_setting"
+
+// bind says which setting a flag stands for, by its path in the file.
+func bind(flags *pflag.FlagSet, flag, path string) {
+	_ = flags.SetAnnotation(flag, settingFlag, []string{path}) // the flag exists
+}
+
+// envOf names the environment variable that stands for a flag: VEDETTE_LOG_LEVEL
+// for --log-level.
+func envOf(flag string) string {
+	return "VEDETTE_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// resolve fills s from the weakest source to the strongest: the defaults, the
+// configuration file, the environment, the flags. Flags that are bound to a
+// setting must point to its field of s, and must have been parsed.
+func (s *settings) resolve(flags *pflag.FlagSet, path string) (*configFile, error) {
+	var given []override
+	flags.VisitAll(func(f *pflag.Flag) {
+		if len(f.Annotations[settingFlag]) > 0 {
+			given = append(given, overrides(f)...)
+		}
+	})
+	*s = defaultSettings()
+	file, err := readConfig(path, s)
+	if errors.Is(err, fs.ErrNotExist) && path == defaultConfig {
+		file, err = &configFile{path: path}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range given {
+		if err := o.set(); err != nil {
+			return nil, usagef("%s: %w", o.source, err)
+		}
+		file.setBy(o.setting, o.source)
+	}
+	return file, file.check(s)
+}
+
+// override is a setting that the environment or the command line gives.
+type override struct {
+	setting, source string
+	set             func() error
+}
+
+// overrides is what the flag or, where it is not given, its environment
+// variable says. It has to be asked before the field that both share is filled
+// from elsewhere.
+func overrides(f *pflag.Flag) []override {
+	o := override{setting: f.Annotations[settingFlag][0], source: "--" + f.Name}
+	value := f.Value.String()
+	switch slice, ok := f.Value.(pflag.SliceValue); {
+	case f.Changed && ok:
+		values := slice.GetSlice()
+		o.set = func() error { return slice.Replace(values) }
+	case f.Changed:
+		o.set = func() error { return f.Value.Set(value) }
+	case os.Getenv(envOf(f.Name)) != "":
+		o.source, value = "$"+envOf(f.Name), os.Getenv(envOf(f.Name))
+		o.set = func() error { return f.Value.Set(value) }
+	default:
+		return nil
+	}
+	return []override{o}
+}
+
+// setting is one line of `run --check`.
+type setting struct {
+	Path  string `json:"setting"`
+	Value any    `json:"value"`
+	From  string `json:"from"` // default, FILE:LINE, --flag or $VARIABLE
+}
+
+// printSettings says what applies and where it comes from.
+func (a *app) printSettings(s *settings, file *configFile) error {
+	list := listSettings(reflect.ValueOf(*s), "", file)
+	return a.print(list, func(out io.Writer) error {
+		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "SETTING\tVALUE\tFROM")
+		for _, l := range list {
+			fmt.Fprintf(w, "%s\t%v\t%s\n", l.Path, l.Value, l.From)
+		}
+		return w.Flush()
+	})
+}
+
+// listSettings flattens groups, in the order of their fields.
+func listSettings(v reflect.Value, path string, file *configFile) []setting {
+	var list []setting
+	switch kind := v.Kind(); {
+	case kind == reflect.Struct:
+		for i := range v.NumField() {
+			list = append(list, listSettings(v.Field(i), join(path, yamlName(v.Type().Field(i))), file)...)
+		}
+		return list
+	case kind == reflect.Map:
+		keys := v.MapKeys()
+		slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
+		for _, key := range keys {
+			list = append(list, listSettings(v.MapIndex(key), join(path, key.String()), file)...)
+		}
+		return list
+	}
+	return []setting{{Path: path, Value: v.Interface(), From: file.sourceOf(path)}}
+}
