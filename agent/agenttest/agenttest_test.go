@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io/fs"
 	"math/rand/v2"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vedette-edge/vedette/agent/agenttest"
@@ -78,25 +80,33 @@ func TestWhatACutTakes(t *testing.T) {
 }
 
 func TestTornWriteShowsEveryKindOfDamage(t *testing.T) {
-	seen := map[string]bool{}
-	for seed := range uint64(200) {
+	const whole = "0123456789abcdef0123456789abcdef"
+	zeros := string(make([]byte, len(whole)))
+	seen := map[string]int{}
+	for seed := range uint64(400) {
 		m := agenttest.NewMemFS()
-		write(t, m, "f", "0123456789abcdef0123456789abcdef", false)
+		write(t, m, "f", whole, false)
 		if err := m.Sync("."); err != nil {
 			t.Fatal(err)
 		}
 		m.Reboot(agenttest.Tear, rand.New(rand.NewPCG(seed, 1)))
 		switch got := read(m, "f"); {
-		case len(got) < 32:
-			seen["short"] = true
-		case got[:16] == string(make([]byte, 16)):
-			seen["zeros"] = true
+		case got == "":
+			seen["empty"]++
+		case got == whole:
+			seen["whole"]++
+		case got == zeros:
+			seen["zeros"]++
+		case strings.HasPrefix(whole, got):
+			seen["short"]++
 		default:
-			seen["whole"] = true
+			seen["mixed"]++
 		}
 	}
-	if len(seen) < 2 {
-		t.Errorf("tearing shows only %v", seen)
+	for _, damage := range []string{"empty", "whole", "zeros", "short", "mixed"} {
+		if seen[damage] < 10 {
+			t.Errorf("%s only %d times in 400: %v", damage, seen[damage], seen)
+		}
 	}
 }
 
@@ -151,5 +161,65 @@ func TestBundleIsWhole(t *testing.T) {
 	}
 	if err := engine.Close(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// A disk may refuse: it is full, or has gone read-only.
+func TestDiskRefuses(t *testing.T) {
+	m := agenttest.NewMemFS()
+	write(t, m, "f", "0123456789", true)
+	m.Room(m.Room(0) + 70)
+	f, err := m.Create("g") // an entry takes 64
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := f.Write([]byte("0123456789")); n != 6 || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("wrote %d bytes: %v, want 6 and no space", n, err)
+	}
+	if err := m.Mkdir("d"); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("a folder where there is no room: %v", err)
+	}
+	if err := m.RemoveAll("f"); err != nil {
+		t.Errorf("removing from a full disk: %v", err)
+	}
+	if _, err := f.Write([]byte("67")); err != nil {
+		t.Errorf("writing where there is room again: %v", err)
+	}
+	m.Fault(func(op, name string) error {
+		if op == "sync" && name == "g" {
+			return syscall.EROFS
+		}
+		return nil
+	})
+	if err := f.Sync(); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("sync of a read-only disk: %v", err)
+	}
+	m.Fault(nil)
+	if err := errors.Join(f.Sync(), m.Sync(".")); err != nil {
+		t.Error(err)
+	}
+	m.Reboot(agenttest.Drop, nil)
+	if got := read(m, "g"); got != "01234567" {
+		t.Errorf("%q after all, want 01234567", got)
+	}
+}
+
+// What was synced before more was appended is safe, whatever is torn.
+func TestAppendingEndangersOnlyWhatIsNew(t *testing.T) {
+	for seed := range uint64(200) {
+		m := agenttest.NewMemFS()
+		f, err := m.Create("f")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Write([]byte("safe"))
+		if err := errors.Join(f.Sync(), m.Sync(".")); err != nil {
+			t.Fatal(err)
+		}
+		f.Write([]byte("endangered"))
+		m.Reboot(agenttest.Tear, rand.New(rand.NewPCG(seed, 1)))
+		if got := read(m, "f"); !strings.HasPrefix(got, "safe") {
+			t.Fatalf("seed %d left %q", seed, got)
+		}
 	}
 }

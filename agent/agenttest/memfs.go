@@ -8,30 +8,15 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"math/rand/v2"
 	"path"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/vedette-edge/vedette/agent/slots"
 )
-
-// ErrPowerCut is what every operation answers after the cut.
-var ErrPowerCut = errors.New("the power is off")
-
-// Loss says what a power cut does to writes that were never synced.
-type Loss int
-
-// What may happen to them.
-const (
-	Keep Loss = iota // they had all reached the disk
-	Drop             // none had
-	Tear             // some had: any of a folder's changes, some blocks of a file, and zeros for others
-)
-
-func (l Loss) String() string { return [...]string{"keep", "drop", "tear"}[l] }
 
 // MemFS is a file system in memory that keeps apart what was synced and what
 // was not. It is strict: a synced file whose folder was not synced may be gone,
@@ -43,6 +28,9 @@ type MemFS struct {
 	cut  int // operation at which the power goes, 0 for never
 	off  bool
 	gone chan struct{} // closed when the power goes
+
+	room  int // bytes that the disk holds, 0 for no end
+	fault func(op, name string) error
 }
 
 var _ slots.FS = (*MemFS)(nil)
@@ -71,20 +59,6 @@ func newDir() *node {
 // NewMemFS is an empty file system.
 func NewMemFS() *MemFS { return &MemFS{root: newDir(), gone: make(chan struct{})} }
 
-// Cut is closed when the power goes. Reboot makes a new one.
-func (m *MemFS) Cut() <-chan struct{} {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.gone
-}
-
-func (m *MemFS) powerOff() {
-	if !m.off {
-		m.off = true
-		close(m.gone)
-	}
-}
-
 // Clone is another disk with the same content, all of it synced.
 func (m *MemFS) Clone() *MemFS {
 	m.mu.Lock()
@@ -106,121 +80,6 @@ func (n *node) clone(seen map[*node]*node) *node {
 		c.synced = maps.Clone(c.entries)
 	}
 	return c
-}
-
-// CutAt makes the power go at operation n from now, the first being 1. A write
-// that is cut may still reach the disk, a sync does not happen.
-func (m *MemFS) CutAt(n int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.cut = m.ops + n
-}
-
-// Ops counts the operations so far that change or sync something.
-func (m *MemFS) Ops() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.ops
-}
-
-// Off reports whether the power is off.
-func (m *MemFS) Off() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.off
-}
-
-// CutNow takes the power away.
-func (m *MemFS) CutNow() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.powerOff()
-}
-
-// Reboot gives the power back. What was not synced is kept, dropped or torn;
-// rnd draws how, and is needed for Tear alone.
-func (m *MemFS) Reboot(loss Loss, rnd *rand.Rand) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.root.crash(loss, rnd, map[*node]bool{})
-	m.off, m.cut, m.gone = false, 0, make(chan struct{})
-}
-
-func (n *node) crash(loss Loss, rnd *rand.Rand, seen map[*node]bool) {
-	if seen[n] {
-		return
-	}
-	seen[n] = true
-	if !n.dir {
-		n.data = survivingData(n, loss, rnd)
-		n.durable = n.data
-		return
-	}
-	n.entries = maps.Clone(n.synced)
-	for _, c := range n.pending {
-		if loss == Keep || (loss == Tear && rnd.IntN(2) == 0) {
-			c.apply(n.entries)
-		}
-	}
-	n.synced, n.pending = maps.Clone(n.entries), nil
-	for _, name := range slices.Sorted(maps.Keys(n.entries)) { // in order, so that a seed means one outcome
-		n.entries[name].crash(loss, rnd, seen)
-	}
-}
-
-func (c change) apply(entries map[string]*node) {
-	if c.from != "" {
-		delete(entries, c.from)
-	}
-	if c.to == nil {
-		delete(entries, c.name)
-		return
-	}
-	entries[c.name] = c.to
-}
-
-// survivingData is what a file holds after the cut. Torn, it has the new length
-// or less, and each block of what is new is new, old or zeros.
-func survivingData(n *node, loss Loss, rnd *rand.Rand) []byte {
-	if loss == Keep || slices.Equal(n.data, n.durable) {
-		return n.data
-	}
-	if loss == Drop {
-		return n.durable
-	}
-	const block = 16
-	torn := slices.Clone(n.data[:rnd.IntN(len(n.data)+1)])
-	for at := 0; at < len(torn); at += block {
-		part := torn[at:min(at+block, len(torn))]
-		switch rnd.IntN(3) {
-		case 0:
-			clear(part)
-		case 1:
-			copy(part, n.durable[min(at, len(n.durable)):])
-		}
-	}
-	return torn
-}
-
-// begin counts an operation that changes something. With last, it is the one at
-// which the power goes; what it does is then done, but its caller never learns.
-func (m *MemFS) begin() (last bool, err error) {
-	if m.off {
-		return false, ErrPowerCut
-	}
-	m.ops++
-	if m.ops == m.cut {
-		m.powerOff()
-		return true, nil
-	}
-	return false, nil
-}
-
-func done(last bool) error {
-	if last {
-		return ErrPowerCut
-	}
-	return nil
 }
 
 func fail(op, name string, err error) error { return &fs.PathError{Op: op, Path: name, Err: err} }
@@ -259,7 +118,7 @@ func (n *node) change(c change) {
 func (m *MemFS) Create(name string) (slots.File, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	last, err := m.begin()
+	last, err := m.begin("create", name)
 	if err != nil {
 		return nil, fail("create", name, err)
 	}
@@ -276,14 +135,14 @@ func (m *MemFS) Create(name string) (slots.File, error) {
 	if last {
 		return nil, fail("create", name, ErrPowerCut)
 	}
-	return &memFile{fs: m, node: n}, nil
+	return &memFile{fs: m, node: n, name: name}, nil
 }
 
 // Mkdir makes a folder, unless there is one.
 func (m *MemFS) Mkdir(name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	last, err := m.begin()
+	last, err := m.begin("mkdir", name)
 	if err != nil {
 		return fail("mkdir", name, err)
 	}
@@ -301,7 +160,7 @@ func (m *MemFS) Mkdir(name string) error {
 func (m *MemFS) Link(oldname, newname string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	last, err := m.begin()
+	last, err := m.begin("link", newname)
 	if err != nil {
 		return fail("link", newname, err)
 	}
@@ -324,7 +183,7 @@ func (m *MemFS) Link(oldname, newname string) error {
 func (m *MemFS) Rename(oldname, newname string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	last, err := m.begin()
+	last, err := m.begin("rename", newname)
 	if err != nil {
 		return fail("rename", oldname, err)
 	}
@@ -350,7 +209,7 @@ func (m *MemFS) Rename(oldname, newname string) error {
 func (m *MemFS) RemoveAll(name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	last, err := m.begin()
+	last, err := m.begin("remove", name)
 	if err != nil {
 		return fail("remove", name, err)
 	}
@@ -378,13 +237,16 @@ func (m *MemFS) Sync(name string) error {
 	if err != nil {
 		return fail("sync", name, err)
 	}
-	return m.sync(n)
+	return m.sync(n, name)
 }
 
-func (m *MemFS) sync(n *node) error {
-	last, err := m.begin()
-	if err != nil || last {
-		return ErrPowerCut
+func (m *MemFS) sync(n *node, name string) error {
+	last, err := m.begin("sync", name)
+	if err != nil {
+		return fail("sync", name, err)
+	}
+	if last {
+		return fail("sync", name, ErrPowerCut)
 	}
 	if n.dir {
 		n.synced, n.pending = maps.Clone(n.entries), nil
@@ -398,23 +260,35 @@ func (m *MemFS) sync(n *node) error {
 type memFile struct {
 	fs   *MemFS
 	node *node
+	name string
 }
 
 func (f *memFile) Write(p []byte) (int, error) {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	last, err := f.fs.begin()
-	if err != nil {
-		return 0, err
+	last, err := f.fs.begin("write", f.name)
+	n := f.fs.free(len(p))
+	switch {
+	case f.fs.off && !last:
+		return 0, fail("write", f.name, ErrPowerCut)
+	case err != nil:
+		n = min(n, len(p)/2)
+	case n < len(p):
+		err = syscall.ENOSPC
+	case last:
+		err = ErrPowerCut
 	}
-	f.node.data = append(slices.Clip(f.node.data), p...)
-	return len(p), done(last)
+	f.node.data = append(slices.Clip(f.node.data), p[:n]...)
+	if err != nil {
+		return n, fail("write", f.name, err)
+	}
+	return n, nil
 }
 
 func (f *memFile) Sync() error {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	return f.fs.sync(f.node)
+	return f.fs.sync(f.node, f.name)
 }
 
 func (f *memFile) Close() error { return nil }
