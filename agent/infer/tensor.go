@@ -88,6 +88,16 @@ func Fit[T any](t *Tensor, n int) []T {
 	return d
 }
 
+// FitData makes t's data n elements of its datatype, keeping the slice that is
+// there when it is just that; its elements stay what they were.
+func (t *Tensor) FitData(n int) (err error) {
+	if has, ok := dataLen(t.Datatype, t.Data); ok && has == n {
+		return nil
+	}
+	t.Data, err = MakeData(t.Datatype, n)
+	return err
+}
+
 // FitShape sets the shape, keeping the slice that is there when it fits.
 func (t *Tensor) FitShape(rows int, rest ...int64) {
 	if len(t.Shape) != len(rest)+1 {

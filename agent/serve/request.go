@@ -1,10 +1,10 @@
 package serve
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/vedette-edge/vedette/agent/infer"
 )
@@ -15,45 +15,44 @@ const (
 	maxRank    = 8
 )
 
-// request is a decoded infer request.
+// request is a decoded infer request. Decoding another one into it writes over
+// the slices of the first.
 type request struct {
 	infer.Request
-	named  bool            // the caller gave an id
-	binary bool            // outputs go out as binary unless they say otherwise
-	format map[string]bool // outputs that say so: name → binary
+	binary  bool          // outputs go out as binary unless they say otherwise
+	formats []format      // outputs that say so
+	timeout time.Duration // for the wait before the run, 0 for none
+	texts   []tensorText
+}
+
+// format is how one output is to go out.
+type format struct {
+	output string
+	binary bool
 }
 
 // tensorText is an input as far as it is read.
 type tensorText struct {
 	infer.Tensor
-	hasShape bool
-	data     []byte // JSON of the data, when it came before shape and datatype
-	done     bool   // data is in Tensor
-	binary   int    // bytes after the JSON, −1 for none
+	hasType, hasShape bool
+	data              []byte // JSON of the data, when it came before shape and datatype
+	done              bool   // data is in Tensor
+	binary            int    // bytes after the JSON, −1 for none
 }
 
-// decodeRequest reads an Open Inference Protocol request: the JSON in
-// body[:header], binary tensors after it.
-func decodeRequest(body []byte, header int) (*request, error) {
+// decode reads an Open Inference Protocol request: the JSON in body[:header],
+// binary tensors after it.
+func (r *request) decode(body []byte, header int) error {
+	r.reset()
 	s := &scanner{b: body[:header]}
-	r := &request{}
-	var inputs []tensorText
-	err := s.object(func(key string) (err error) {
-		switch key {
+	err := s.object(func(key []byte) (err error) {
+		switch string(key) {
 		case "id":
 			r.ID, err = s.text()
-			r.named = true
 		case "parameters":
-			err = s.parameters(func(key string) (err error) {
-				if key == "binary_data_output" {
-					r.binary, err = s.boolean()
-					return err
-				}
-				_, err = s.skip(0)
-				return err
-			})
+			err = s.parameters(func(key []byte) error { return s.requestParameter(key, r) })
 		case "inputs":
-			inputs, err = s.inputs()
+			err = s.inputs(r)
 		case "outputs":
 			err = s.outputs(r)
 		default:
@@ -65,13 +64,43 @@ func decodeRequest(body []byte, header int) (*request, error) {
 		err = s.end()
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return r, r.finish(inputs, body[header:])
+	return r.finish(body[header:])
+}
+
+func (r *request) reset() {
+	r.Request = infer.Request{Inputs: r.Inputs[:0], Outputs: r.Outputs[:0]}
+	r.binary, r.timeout, r.formats, r.texts = false, 0, r.formats[:0], r.texts[:0]
+}
+
+// requestParameter reads a parameter of the whole request. The timeout is
+// Triton's: a whole number of microseconds.
+func (s *scanner) requestParameter(key []byte, r *request) (err error) {
+	switch string(key) {
+	case "binary_data_output":
+		r.binary, err = s.boolean()
+	case "timeout":
+		var us int64
+		if us, err = s.integer(); err == nil {
+			r.timeout, err = timeoutOf(us)
+		}
+	default:
+		_, err = s.skip(0)
+	}
+	return err
+}
+
+// timeoutOf is a timeout parameter, in microseconds; 0 is none.
+func timeoutOf(us int64) (time.Duration, error) {
+	if us < 0 || us > math.MaxInt64/int64(time.Microsecond) {
+		return 0, &infer.InputError{Row: -1, Reason: fmt.Sprintf("timeout %d is no number of microseconds to wait", us)}
+	}
+	return time.Duration(us) * time.Microsecond, nil
 }
 
 // parameters reads a parameters object; null stands for an empty one.
-func (s *scanner) parameters(field func(key string) error) error {
+func (s *scanner) parameters(field func(key []byte) error) error {
 	if s.peek(); s.missing() {
 		return nil
 	}
@@ -81,13 +110,13 @@ func (s *scanner) parameters(field func(key string) error) error {
 func (s *scanner) outputs(r *request) error {
 	return s.array(func() error {
 		name, isBinary, says := "", false, false
-		err := s.object(func(key string) (err error) {
-			switch key {
+		err := s.object(func(key []byte) (err error) {
+			switch string(key) {
 			case "name":
 				name, err = s.text()
 			case "parameters":
-				err = s.parameters(func(key string) (err error) {
-					if key == "binary_data" {
+				err = s.parameters(func(key []byte) (err error) {
+					if string(key) == "binary_data" {
 						isBinary, err = s.boolean()
 						says = true
 						return err
@@ -103,47 +132,64 @@ func (s *scanner) outputs(r *request) error {
 		if err != nil {
 			return err
 		}
-		if len(r.Outputs) >= maxTensors || slices.Contains(r.Outputs, name) {
-			return &infer.InputError{Row: -1, Reason: fmt.Sprintf("output %q is asked for twice, or too many are", name)}
-		}
-		r.Outputs = append(r.Outputs, name)
-		if says {
-			if r.format == nil {
-				r.format = map[string]bool{}
-			}
-			r.format[name] = isBinary
-		}
-		return nil
+		return r.want(name, isBinary, says)
 	})
 }
 
-func (s *scanner) inputs() (list []tensorText, err error) {
-	err = s.array(func() error {
-		if len(list) >= maxTensors {
+// want adds an output to those asked for.
+func (r *request) want(name string, isBinary, says bool) error {
+	if len(r.Outputs) >= maxTensors || slices.Contains(r.Outputs, name) {
+		return &infer.InputError{Row: -1, Reason: fmt.Sprintf("output %q is asked for twice, or too many are", name)}
+	}
+	r.Outputs = append(r.Outputs, name)
+	if says {
+		r.formats = append(r.formats, format{name, isBinary})
+	}
+	return nil
+}
+
+func (s *scanner) inputs(r *request) error {
+	return s.array(func() error {
+		if len(r.texts) >= maxTensors {
 			return &infer.InputError{Row: -1, Reason: fmt.Sprintf("more than %d inputs", maxTensors)}
 		}
-		t, err := s.input()
-		list = append(list, t)
-		return err
+		return s.input(r.room())
 	})
-	return list, err
 }
 
-func (s *scanner) input() (t tensorText, err error) {
-	t.binary = -1
-	err = s.object(func(key string) (err error) {
-		switch key {
+// room is the next input to read, in the slices of an earlier one.
+func (r *request) room() *tensorText {
+	n := len(r.texts)
+	if n == cap(r.texts) {
+		r.texts = append(r.texts, tensorText{})
+	} else {
+		r.texts = r.texts[:n+1]
+	}
+	t := &r.texts[n]
+	*t = tensorText{Tensor: t.Tensor, binary: -1}
+	t.Shape = t.Shape[:0]
+	return t
+}
+
+// input reads one input. What was there before serves as room only: a name or a
+// datatype that is missing must not be that of the request before.
+func (s *scanner) input(t *tensorText) error {
+	name, datatype := t.Name, t.Datatype
+	t.Name = ""
+	err := s.object(func(key []byte) (err error) {
+		switch string(key) {
 		case "name":
-			t.Name, err = s.text()
+			t.Name, err = s.textLike(name)
 		case "datatype":
-			t.Datatype, err = s.text()
+			t.Datatype, err = s.textLike(datatype)
+			t.hasType = true
 		case "shape":
 			t.hasShape = true
-			t.Shape, err = s.shape()
+			t.Shape, err = s.shape(t.Shape[:0])
 		case "parameters":
-			err = s.parameters(func(key string) error { return s.inputParameter(key, &t) })
+			err = s.parameters(func(key []byte) error { return s.inputParameter(key, t) })
 		case "data":
-			if t.hasShape && t.Datatype != "" {
+			if t.hasShape && t.hasType {
 				t.done = true
 				return s.data(&t.Tensor)
 			}
@@ -153,11 +199,14 @@ func (s *scanner) input() (t tensorText, err error) {
 		}
 		return err
 	})
-	return t, err
+	if !t.hasType {
+		t.Datatype = ""
+	}
+	return err
 }
 
-func (s *scanner) inputParameter(key string, t *tensorText) error {
-	if key != "binary_data_size" {
+func (s *scanner) inputParameter(key []byte, t *tensorText) error {
+	if string(key) != "binary_data_size" {
 		_, err := s.skip(0)
 		return err
 	}
@@ -169,9 +218,8 @@ func (s *scanner) inputParameter(key string, t *tensorText) error {
 	return err
 }
 
-func (s *scanner) shape() (shape []int64, err error) {
-	shape = make([]int64, 0, 4)
-	err = s.array(func() error {
+func (s *scanner) shape(shape []int64) ([]int64, error) {
+	err := s.array(func() error {
 		if len(shape) >= maxRank {
 			return &infer.InputError{Row: -1, Reason: fmt.Sprintf("a shape has more than %d dimensions", maxRank)}
 		}
@@ -184,10 +232,9 @@ func (s *scanner) shape() (shape []int64, err error) {
 
 // finish reads what had to wait: data that stood before its shape, and the
 // binary part of the body.
-func (r *request) finish(inputs []tensorText, rest []byte) error {
-	r.Inputs = make([]infer.Tensor, 0, len(inputs))
-	for i := range inputs {
-		t := &inputs[i]
+func (r *request) finish(rest []byte) error {
+	for i := range r.texts {
+		t := &r.texts[i]
 		switch {
 		case t.binary >= 0 && (t.done || t.data != nil):
 			return inputError(t.Name, "has both data and binary_data_size")
@@ -224,11 +271,14 @@ func (s *scanner) data(t *infer.Tensor) error {
 	if n > len(s.b)/2+1 {
 		return inputError(t.Name, "has fewer elements than its shape %v needs", t.Shape)
 	}
-	f := &filler{scanner: s, tensor: t, want: n}
-	if t.Data, err = infer.MakeData(t.Datatype, n); err != nil {
+	if isHalf(t.Datatype) {
+		return inputError(t.Name, "%s has no form in JSON: send it as binary data", t.Datatype)
+	}
+	if err := t.FitData(n); err != nil {
 		return inputError(t.Name, "%v", err)
 	}
-	f.element = f.setter()
+	f := &filler{scanner: s, tensor: t, want: n}
+	f.floats, _ = t.Data.([]float32)
 	if err := f.level(0); err != nil {
 		return err
 	}
@@ -242,8 +292,8 @@ func (s *scanner) data(t *infer.Tensor) error {
 type filler struct {
 	*scanner
 	tensor    *infer.Tensor
+	floats    []float32 // the tensor's data, when that is what it is
 	want, got int
-	element   func(i int) bool // reads one element into place i
 }
 
 // level reads one array. Arrays inside it must have the size that the shape
@@ -333,115 +383,53 @@ func (e *elementError) Error() string {
 	return fmt.Sprintf("input %q row %d element %d: %s", e.input, e.row, e.index, e.reason)
 }
 
-// setter is the function that reads one element of the tensor's datatype.
-func (f *filler) setter() func(i int) bool {
-	switch d := f.tensor.Data.(type) {
-	case []float32:
-		return func(i int) (ok bool) { d[i], ok = f.float32(); return ok }
-	case []float64:
-		return func(i int) (ok bool) { d[i], ok = f.float64(); return ok }
-	case []int64:
-		return func(i int) (ok bool) { d[i], ok = f.signed(64); return ok }
-	case []int32:
-		return signedSetter(f, d, 32)
-	case []int16:
-		return signedSetter(f, d, 16)
-	case []int8:
-		return signedSetter(f, d, 8)
-	case []uint64:
-		return unsignedSetter(f, d, 64)
-	case []uint32:
-		return unsignedSetter(f, d, 32)
-	case []uint16:
-		return unsignedSetter(f, d, 16)
-	case []uint8:
-		return unsignedSetter(f, d, 8)
-	case []bool:
-		return func(i int) bool { v, err := f.boolean(); d[i] = v; return err == nil }
-	case []string:
-		return func(i int) bool { v, err := f.text(); d[i] = v; return err == nil }
+// element reads one element into place i of the tensor's data.
+func (f *filler) element(i int) (ok bool) {
+	if f.floats != nil { // nearly always, and worth not asking for the type again
+		f.floats[i], ok = f.float32()
+		return ok
 	}
-	return func(int) bool { return false }
+	switch d := f.tensor.Data.(type) {
+	case []float64:
+		d[i], ok = f.float64()
+	case []int64:
+		return signed(f, d, i, 64)
+	case []int32:
+		return signed(f, d, i, 32)
+	case []int16:
+		return signed(f, d, i, 16)
+	case []int8:
+		return signed(f, d, i, 8)
+	case []uint64:
+		return unsigned(f, d, i, 64)
+	case []uint32:
+		return unsigned(f, d, i, 32)
+	case []uint16:
+		return unsigned(f, d, i, 16)
+	case []uint8:
+		return unsigned(f, d, i, 8)
+	case []bool:
+		v, err := f.boolean()
+		d[i], ok = v, err == nil
+	case []string:
+		v, err := f.text()
+		d[i], ok = v, err == nil
+	}
+	return ok
 }
 
-func signedSetter[T int8 | int16 | int32](f *filler, d []T, bits int) func(int) bool {
-	return func(i int) bool { v, ok := f.signed(bits); d[i] = T(v); return ok }
+func signed[T int8 | int16 | int32 | int64](f *filler, d []T, i, bits int) bool {
+	v, ok := f.signed(bits)
+	d[i] = T(v)
+	return ok
 }
 
-func unsignedSetter[T uint8 | uint16 | uint32 | uint64](f *filler, d []T, bits int) func(int) bool {
-	return func(i int) bool { v, ok := f.unsigned(bits); d[i] = T(v); return ok }
+func unsigned[T uint8 | uint16 | uint32 | uint64](f *filler, d []T, i, bits int) bool {
+	v, ok := f.unsigned(bits)
+	d[i] = T(v)
+	return ok
 }
 
 func inputError(input, format string, args ...any) error {
 	return &infer.InputError{Input: input, Row: -1, Reason: fmt.Sprintf(format, args...)}
-}
-
-// decodeBinary reads little-endian row-major elements; BYTES elements each have
-// their length in four bytes before them.
-func decodeBinary(t *infer.Tensor, raw []byte) error {
-	n, err := infer.Elements(t.Shape)
-	if err != nil {
-		return inputError(t.Name, "shape %v: %v", t.Shape, err)
-	}
-	if t.Datatype == "BYTES" {
-		return decodeStrings(t, raw, n)
-	}
-	width := elementSize(t.Datatype)
-	if width == 0 {
-		return inputError(t.Name, "datatype %q is not supported", t.Datatype)
-	}
-	if len(raw) != n*width {
-		return inputError(t.Name, "has %d bytes, shape %v of %s needs %d", len(raw), t.Shape, t.Datatype, n*width)
-	}
-	if t.Data, err = infer.MakeData(t.Datatype, n); err != nil {
-		return inputError(t.Name, "%v", err)
-	}
-	if d, ok := t.Data.([]bool); ok {
-		for i, b := range raw {
-			d[i] = b != 0
-		}
-		return nil
-	}
-	if _, err := binary.Decode(raw, binary.LittleEndian, t.Data); err != nil {
-		return inputError(t.Name, "%v", err)
-	}
-	return nil
-}
-
-func decodeStrings(t *infer.Tensor, raw []byte, n int) error {
-	if n > len(raw)/4 {
-		return inputError(t.Name, "has %d bytes, too few for %d strings", len(raw), n)
-	}
-	d := make([]string, n)
-	for i := range d {
-		if len(raw) < 4 {
-			return inputError(t.Name, "ends within string %d", i)
-		}
-		size := binary.LittleEndian.Uint32(raw)
-		raw = raw[4:]
-		if uint64(size) > uint64(len(raw)) {
-			return inputError(t.Name, "ends within string %d", i)
-		}
-		d[i], raw = string(raw[:size]), raw[size:]
-	}
-	if len(raw) > 0 {
-		return inputError(t.Name, "has %d bytes after its last string", len(raw))
-	}
-	t.Data = d
-	return nil
-}
-
-// elementSize is the bytes of one element, 0 for datatypes without a fixed one.
-func elementSize(datatype string) int {
-	switch datatype {
-	case "BOOL", "UINT8", "INT8":
-		return 1
-	case "UINT16", "INT16":
-		return 2
-	case "UINT32", "INT32", "FP32":
-		return 4
-	case "UINT64", "INT64", "FP64":
-		return 8
-	}
-	return 0
 }

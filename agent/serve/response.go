@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"math"
 	"strconv"
@@ -11,7 +10,7 @@ import (
 
 // encodeResponse appends the answer to b: JSON, then the binary tensors. header
 // is the length of the JSON, 0 when nothing is binary.
-func encodeResponse(b []byte, req *request, resp *infer.Response) (out []byte, header int, err error) {
+func encodeResponse(b []byte, req *request, resp *infer.Response) (out []byte, header int) {
 	start, anyBinary := len(b), false
 	b = append(b, `{"model_name":`...)
 	b = appendText(b, resp.Model)
@@ -25,28 +24,33 @@ func encodeResponse(b []byte, req *request, resp *infer.Response) (out []byte, h
 		if i > 0 {
 			b = append(b, ',')
 		}
-		isBinary := req.wantsBinary(t.Name)
+		isBinary := req.wantsBinary(t)
 		anyBinary = anyBinary || isBinary
 		b = appendTensor(b, t, isBinary)
 	}
 	b = append(b, `]}`...)
 	if !anyBinary {
-		return b, 0, nil
+		return b, 0
 	}
 	header = len(b) - start
 	for i := range resp.Outputs {
-		if t := &resp.Outputs[i]; req.wantsBinary(t.Name) {
-			if b, err = appendBinary(b, t); err != nil {
-				return nil, 0, err
-			}
+		if t := &resp.Outputs[i]; req.wantsBinary(t) {
+			b = appendBinary(b, t)
 		}
 	}
-	return b, header, nil
+	return b, header
 }
 
-func (r *request) wantsBinary(output string) bool {
-	if v, ok := r.format[output]; ok {
-		return v
+// wantsBinary reports whether an output goes out as binary. Half floats always
+// do: they have no form in JSON.
+func (r *request) wantsBinary(t *infer.Tensor) bool {
+	if isHalf(t.Datatype) {
+		return true
+	}
+	for _, f := range r.formats {
+		if f.output == t.Name {
+			return f.binary
+		}
 	}
 	return r.binary
 }
@@ -148,26 +152,4 @@ func appendText(b []byte, s string) []byte {
 	b = append(b, '"')
 	b = append(b, s...)
 	return append(b, '"')
-}
-
-func binarySize(t *infer.Tensor) int {
-	if d, ok := t.Data.([]string); ok {
-		n := 0
-		for _, s := range d {
-			n += 4 + len(s)
-		}
-		return n
-	}
-	return max(binary.Size(t.Data), 0)
-}
-
-func appendBinary(b []byte, t *infer.Tensor) ([]byte, error) {
-	if d, ok := t.Data.([]string); ok {
-		for _, s := range d {
-			b = binary.LittleEndian.AppendUint32(b, uint32(len(s))) //nolint:gosec // under 2 GiB
-			b = append(b, s...)
-		}
-		return b, nil
-	}
-	return binary.Append(b, binary.LittleEndian, t.Data)
 }

@@ -72,8 +72,9 @@ func (s *scanner) next(first bool, closing byte) (bool, error) {
 	return true, nil
 }
 
-// object calls field for every member; field must read the value.
-func (s *scanner) object(field func(key string) error) error {
+// object calls field for every member; field must read the value and not keep
+// the key.
+func (s *scanner) object(field func(key []byte) error) error {
 	if err := s.expect('{'); err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func (s *scanner) object(field func(key string) error) error {
 		if err != nil || !more {
 			return err
 		}
-		key, err := s.text()
+		key, err := s.key()
 		if err != nil {
 			return err
 		}
@@ -111,15 +112,38 @@ func (s *scanner) array(element func() error) error {
 	}
 }
 
-// text reads a string.
-func (s *scanner) text() (string, error) {
+// key reads a string that is used at once.
+func (s *scanner) key() ([]byte, error) {
 	raw, plain, err := s.rawText()
-	if err != nil {
+	switch {
+	case err != nil:
+		return nil, err
+	case plain:
+		return raw[1 : len(raw)-1], nil
+	}
+	text, err := s.decode(raw)
+	return []byte(text), err
+}
+
+// textLike is text that likely is the one given, which then is returned.
+func (s *scanner) textLike(guess string) (string, error) {
+	raw, plain, err := s.rawText()
+	switch {
+	case err != nil:
 		return "", err
+	case !plain:
+		return s.decode(raw)
+	case string(raw[1:len(raw)-1]) == guess:
+		return guess, nil
 	}
-	if plain {
-		return string(raw[1 : len(raw)-1]), nil
-	}
+	return string(raw[1 : len(raw)-1]), nil
+}
+
+// text reads a string.
+func (s *scanner) text() (string, error) { return s.textLike("") }
+
+// decode reads a string in which something is escaped.
+func (s *scanner) decode(raw []byte) (string, error) {
 	var v string
 	if err := json.Unmarshal(raw, &v); err != nil {
 		return "", s.fail("bad string")
@@ -239,7 +263,7 @@ func (s *scanner) skip(depth int) ([]byte, error) {
 	var err error
 	switch {
 	case c == '{':
-		err = s.object(func(string) error { _, err := s.skip(depth + 1); return err })
+		err = s.object(func([]byte) error { _, err := s.skip(depth + 1); return err })
 	case c == '[':
 		err = s.array(func() error { _, err := s.skip(depth + 1); return err })
 	case c == '"':

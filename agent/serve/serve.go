@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/netutil"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -33,9 +35,22 @@ const (
 	maxFeedback = 1 << 20
 	// maxHeader bounds a request's headers in bytes.
 	maxHeader = 16 << 10
-	// headerTimeout and bodyTimeout end connections that say nothing.
+	// DefaultConnections bounds the connections of each listener; more wait to be
+	// accepted. One costs about 20 KiB.
+	DefaultConnections = 256
+	// smallBody is what a body may have without its room being counted, in bytes.
+	smallBody = 64 << 10
+	// maxUnsized bounds a body whose length is not known before, in bytes.
+	maxUnsized = 256 << 10
+	// bodiesAtOnce is how many bodies of the largest size may be in memory at
+	// once, all connections together.
+	bodiesAtOnce = 4
+	// headerTimeout and bodyTimeout end connections that say or take nothing.
 	headerTimeout = 5 * time.Second
 	bodyTimeout   = time.Minute
+	// answerTimeout is from a request's header to the end of its answer, whatever
+	// happens: longer than the slowest model's deadline should be.
+	answerTimeout = 15 * time.Minute
 	// idleTimeout lets a camera that takes a picture a minute keep its connection.
 	idleTimeout = 5 * time.Minute
 	// socketMode lets the agent's group connect.
@@ -47,7 +62,7 @@ var ErrListen = errors.New("cannot listen")
 
 // Engine answers requests. infer.Engine is one.
 type Engine interface {
-	Infer(ctx context.Context, req *infer.Request) (*infer.Response, error)
+	InferInto(ctx context.Context, req *infer.Request, resp *infer.Response) error
 	Manifest(model string) (*release.Manifest, release.Digest, error)
 	Status() []infer.Status
 }
@@ -66,6 +81,11 @@ type Config struct {
 	MaxBody int64  // bytes of a request, 0 for DefaultMaxBody
 	Version string // of the agent
 	Runtime infer.RuntimeInfo
+	// Connections bounds those of each listener, 0 for DefaultConnections.
+	Connections int
+	// Assigned reports whether the device is to serve the model: one that does
+	// not serve yet is answered with 503 then, not 404. Nil knows of none.
+	Assigned func(model string) bool
 	// Labels takes feedback; nil answers it with 501.
 	Labels Labels
 	// Agent adds the rest of the agent to the status; nil adds nothing.
@@ -81,6 +101,8 @@ type Server struct {
 	cfg       Config
 	metrics   *metrics
 	handler   http.Handler
+	exchanges sync.Pool           // *exchange
+	bodies    *semaphore.Weighted // bytes of large bodies in memory
 	listeners []net.Listener
 	http      *http.Server
 	wg        sync.WaitGroup
@@ -94,16 +116,23 @@ func New(engine Engine, cfg Config) *Server {
 	if cfg.MaxBody <= 0 {
 		cfg.MaxBody = DefaultMaxBody
 	}
+	if cfg.Connections <= 0 {
+		cfg.Connections = DefaultConnections
+	}
 	if cfg.Registry == nil {
 		cfg.Registry = prometheus.NewRegistry()
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{engine: engine, cfg: cfg, metrics: newMetrics(cfg.Registry, engine)}
+	s := &Server{
+		engine: engine, cfg: cfg, metrics: newMetrics(cfg.Registry, engine),
+		bodies: semaphore.NewWeighted(bodiesAtOnce * cfg.MaxBody),
+	}
 	s.handler = s.routes()
 	s.http = &http.Server{
-		Handler: s.handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout, IdleTimeout: idleTimeout,
+		Handler: s.handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout,
+		WriteTimeout: answerTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
 	}
 	return s
@@ -140,7 +169,7 @@ func (s *Server) listen(ctx context.Context, network, address string) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w; is another agent running? choose another with --listen or --socket", ErrListen, err)
 	}
-	s.listeners = append(s.listeners, l)
+	s.listeners = append(s.listeners, netutil.LimitListener(l, s.cfg.Connections))
 	return nil
 }
 

@@ -323,16 +323,13 @@ func TestBinaryRoundTrip(t *testing.T) {
 		{Name: "l", Datatype: "BYTES", Shape: []int64{2}, Data: []string{"", "é\"\\\x01"}},
 	}
 	for _, isBinary := range []bool{false, true} {
-		raw, header, err := encodeResponse(nil, &request{binary: isBinary}, &infer.Response{Outputs: tensors})
-		if err != nil {
-			t.Fatal(err)
-		}
+		raw, header := encodeResponse(nil, &request{binary: isBinary}, &infer.Response{Outputs: tensors})
 		if header == 0 {
 			header = len(raw)
 		}
 		text := strings.Replace(string(raw[:header]), `"outputs"`, `"inputs"`, 1)
-		got, err := decodeRequest(append([]byte(text), raw[header:]...), len(text))
-		if err != nil {
+		got := &request{}
+		if err := got.decode(append([]byte(text), raw[header:]...), len(text)); err != nil {
 			t.Fatal(err)
 		}
 		for i, want := range tensors {
@@ -421,8 +418,8 @@ type broken struct {
 	err error
 }
 
-func (b broken) Infer(context.Context, *infer.Request) (*infer.Response, error) { return nil, b.err }
-func (b broken) Status() []infer.Status                                         { return nil }
+func (b broken) InferInto(context.Context, *infer.Request, *infer.Response) error { return b.err }
+func (b broken) Status() []infer.Status                                           { return nil }
 
 func TestRetryAfter(t *testing.T) {
 	for err, want := range map[error][2]string{
@@ -534,8 +531,8 @@ func FuzzDecodeRequest(f *testing.F) {
 	f.Add([]byte(`{"inputs":[{"name":"X","shape":[1],"datatype":"BYTES","parameters":{"binary_data_size":5}}]}\x01\x00\x00\x00a`), uint16(90))
 	f.Fuzz(func(t *testing.T, body []byte, header uint16) {
 		n := min(int(header), len(body))
-		r, err := decodeRequest(body, n)
-		if err != nil {
+		r := &request{}
+		if err := r.decode(body, n); err != nil {
 			return
 		}
 		if !json.Valid(body[:n]) {
@@ -555,8 +552,9 @@ func BenchmarkDecodeRequest(b *testing.B) {
 	b.Run("ours", func(b *testing.B) {
 		b.ReportAllocs()
 		b.SetBytes(int64(len(body)))
+		r := &request{}
 		for b.Loop() {
-			if _, err := decodeRequest(body, len(body)); err != nil {
+			if err := r.decode(body, len(body)); err != nil {
 				b.Fatal(err)
 			}
 		}
