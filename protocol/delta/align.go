@@ -8,48 +8,63 @@ const (
 	// swing is how far from the expected place it is looked for: a changed name,
 	// version or description moves what follows by less.
 	swing = 4096
-	// alike is a share of equal bytes that no misplaced weights reach.
-	alike = probe * 3 / 10
+	// alike is a share of equal bytes that misplaced weights do not reach.
+	alike = 0.3
 )
 
 // aligner finds where in the old file a block of the new one has its
-// counterpart. Blocks usually follow each other in both.
+// counterpart.
 type aligner struct {
-	old   source
-	shift int64 // of the block before, from new to old
-	area  [probe + 2*swing]byte
+	old    source
+	grown  int64 // bytes that the new file has more than the old one
+	behind int64 // how far the block before was behind its counterpart
+	area   [probe + 2*swing]byte
 }
 
-// find returns the offset in the old file that fits b, which begins at an offset
-// of the new one, best: the expected one, unless another is clearly better.
+// find returns the offset in the old file that fits b best, which begins at an
+// offset of the new one. Blocks usually follow each other in both files; where a
+// layer grew, what follows it is as far from the end as before.
 func (a *aligner) find(b []byte, at int64) (from int64, err error) {
-	sample := b
-	skip := 0
-	if len(b) > probe {
-		skip = (len(b) - probe) / 2
-		sample = b[skip : skip+probe]
-	}
-	begin := a.inside(at+a.shift) + int64(skip) - swing
-	area := a.area[:len(sample)+2*swing]
-	if err := a.old.read(area, begin); err != nil {
-		return 0, err
-	}
-	best := swing
-	score := equal(sample, area[best:])
-	if score*probe < alike*len(sample) {
-		for i := range 2*swing + 1 {
-			if n := equal(sample, area[i:]); n > score+score/4 {
-				best, score = i, n
-			}
+	skip := max(0, len(b)-probe) / 2
+	sample := b[skip:min(len(b), skip+probe)]
+	most := -1
+	for _, behind := range []int64{a.behind, a.grown} {
+		expected := at - behind + int64(skip)
+		place, score, err := a.search(sample, expected)
+		if err != nil {
+			return 0, err
+		}
+		if score > most {
+			from, most = place-int64(skip), score
+		}
+		if float64(score) >= alike*float64(len(sample)) {
+			break
 		}
 	}
-	from = a.inside(begin + int64(best) - int64(skip))
-	a.shift = from - at
+	from = min(max(from, -Block), a.old.size)
+	a.behind = at - from
 	return from, nil
 }
 
-// inside keeps an offset where a record may point to.
-func (a *aligner) inside(from int64) int64 { return min(max(from, -Block), a.old.size) }
+// search returns the place near the one expected that shares the most bytes with
+// sample. Another one than expected has to be clearly better.
+func (a *aligner) search(sample []byte, expected int64) (place int64, score int, err error) {
+	area := a.area[:len(sample)+2*swing]
+	if err := a.old.read(area, expected-swing); err != nil {
+		return 0, 0, err
+	}
+	best := swing
+	score = equal(sample, area[best:])
+	if float64(score) >= alike*float64(len(sample)) {
+		return expected, score, nil
+	}
+	for i := range 2*swing + 1 {
+		if n := equal(sample, area[i:]); n > score+score/4 {
+			best, score = i, n
+		}
+	}
+	return expected + int64(best-swing), score, nil
+}
 
 // equal counts the places at which both have the same byte.
 func equal(a, b []byte) (n int) {

@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -87,6 +88,12 @@ func perMille(r *rand.Rand, w float32) float32 { return w * float32(1+1e-3*r.Nor
 
 func scale(_ *rand.Rand, w float32) float32 { return w * 1.01 }
 
+// grown has 50 rows more in the first layer.
+func grown(in [][]float32) [][]float32 {
+	more := append(slices.Clone(in[0]), in[1][:50*64]...)
+	return append([][]float32{more}, in[1:]...)
+}
+
 // fp32 is a file of weights as an exporter writes it: a header with the version
 // first, then each layer after its name.
 func fp32(version string, in [][]float32) []byte {
@@ -126,8 +133,9 @@ func int8s(in [][]float32) []byte {
 
 func TestThereAndBack(t *testing.T) {
 	base := layers()
+	base = [][]float32{base[0], base[2]} // smaller than a block
 	weights := fp32("1.0", base)
-	big := noise(2*delta.Block+5, 3)
+	big := noise(delta.Block+delta.Block/2+5, 3)
 	for name, c := range map[string]struct{ old, fresh []byte }{
 		"nothing to nothing":  {nil, nil},
 		"nothing to one byte": {nil, []byte{7}},
@@ -137,11 +145,11 @@ func TestThereAndBack(t *testing.T) {
 		"of nothing":          {nil, weights},
 		"fine-tuned":          {weights, fp32("1.0", change(base, 0, fineTuned))},
 		"header grew":         {weights, fp32("1.0.1-rc2", change(base, 0, fineTuned))},
-		"last layer":          {weights, fp32("1.0", change(base, 2, scale))},
+		"last layer":          {weights, fp32("1.0", change(base, 1, scale))},
 		"grown":               {weights, append(bytes.Clone(weights), big...)},
 		"cut":                 {big, big[:delta.Block+1]},
-		"beginning gone":      {big, big[delta.Block+17:]},
-		"unrelated":           {big, noise(2*delta.Block, 4)},
+		"beginning gone":      {big, big[delta.Block/2+17:]},
+		"unrelated":           {big, noise(delta.Block/2, 4)},
 		"quantised":           {weights, int8s(base)},
 		"one block exactly":   {big, big[:delta.Block]},
 		"odd bytes":           {big[:delta.Block+1], big[1 : delta.Block+4]},
@@ -197,6 +205,7 @@ func TestSizes(t *testing.T) {
 	}{
 		{"fp32, fine-tuned", old32, fp32("1.0", change(base, 0, fineTuned)), delta.XOR4, 50, 68},
 		{"fp32, fine-tuned, header grew", old32, fp32("1.0.1-rc2", change(base, 0, fineTuned)), delta.XOR4, 50, 68},
+		{"fp32, fine-tuned, layer grew", old32, fp32("1.0", grown(change(base, 0, fineTuned))), delta.XOR4, 50, 75},
 		{"fp32, changed by 1e-3", old32, fp32("1.0", change(base, 0, perMille)), delta.XOR4, 45, 58},
 		{"fp32, last layer only", old32, fp32("1.0", change(base, 2, fineTuned)), delta.XOR4, 0.1, 1},
 		{"bf16, fine-tuned", old16, bf16(change(base, 0, fineTuned)), delta.XOR2, 10, 60},

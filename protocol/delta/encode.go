@@ -19,7 +19,7 @@ func Encode(w io.Writer, h Header, old, fresh io.ReaderAt, methods ...Method) er
 	if len(methods) == 0 {
 		methods = All()
 	}
-	e, err := newEncoder(source{old, h.Old.Size}, methods)
+	e, err := newEncoder(source{old, h.Old.Size}, h.New.Size, methods)
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ type encoder struct {
 	best, next, record             []byte
 }
 
-func newEncoder(old source, methods []Method) (*encoder, error) {
+func newEncoder(old source, size int64, methods []Method) (*encoder, error) {
 	options := []zstd.EOption{
 		zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1),
 		zstd.WithEncoderCRC(false), // the result is verified as a whole
@@ -70,7 +70,7 @@ func newEncoder(old source, methods []Method) (*encoder, error) {
 		return nil, fmt.Errorf("make encoder: %w", err)
 	}
 	return &encoder{
-		old: old, methods: methods, zstd: plain, dictionary: dictionary, align: aligner{old: old},
+		old: old, methods: methods, zstd: plain, dictionary: dictionary, align: aligner{old: old, grown: size - old.size},
 		block: make([]byte, Block), counterpart: make([]byte, Block),
 		diff: make([]byte, Block), temp: make([]byte, Block), window: make([]byte, Block+2*reach),
 	}, nil
