@@ -37,6 +37,9 @@ type Config struct {
 	MemoryBudget uint64
 	// Limits of updates, update.DefaultLimits when zero.
 	Limits update.Limits
+	// Serving is called once, when what was active before serves again and
+	// predictions are answered; nil is told nothing.
+	Serving func()
 	// Version of the build.
 	Version string
 	// Logger takes what happens; nil discards.

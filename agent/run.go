@@ -97,6 +97,9 @@ func (a *Agent) serveUntil(ctx context.Context) error {
 		return err
 	}
 	a.log.Info("predictions are served", "address", a.server.Addr(), "socket", a.cfg.Socket)
+	if a.cfg.Serving != nil {
+		a.cfg.Serving()
+	}
 	<-ctx.Done()
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopServing)
 	defer cancel()

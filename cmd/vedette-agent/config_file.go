@@ -74,20 +74,23 @@ func (f *configFile) fill(n *yaml.Node, v reflect.Value, path string) {
 	if n.Tag == "!!null" {
 		return // "key:" with nothing behind it leaves the default
 	}
-	switch kind := v.Kind(); {
-	case kind == reflect.Struct:
+	if v.Kind() == reflect.Struct {
 		f.fillStruct(n, v, path)
-	case kind == reflect.Map:
+		return
+	}
+	if v.Kind() == reflect.Map {
 		f.fillMap(n, v, path)
-	case kind == reflect.Pointer:
+		return
+	}
+	if v.Kind() == reflect.Pointer {
 		v.Set(reflect.New(v.Type().Elem()))
 		f.fill(n, v.Elem(), path)
-	default:
-		f.setBy(path, "")
-		f.source[path] = source{line: n.Line}
-		if err := n.Decode(v.Addr().Interface()); err != nil {
-			f.problem(n.Line, fmt.Sprintf("%s: %s is not %s", path, written(n), kindName(v.Type())))
-		}
+		return
+	}
+	f.setBy(path, "")
+	f.source[path] = source{line: n.Line}
+	if err := n.Decode(v.Addr().Interface()); err != nil {
+		f.problem(n.Line, fmt.Sprintf("%s: %s is not %s", path, written(n), kindName(v.Type())))
 	}
 }
 

@@ -70,15 +70,18 @@ func (a *app) serve(cmd *cobra.Command, s *settings) error {
 	if err != nil {
 		return err
 	}
+	watcher := newSupervisor(log)
 	device, err := agent.New(agent.Config{
 		State: s.State, Runtime: rt, TrialArgs: []string{trialCommand, "--onnxruntime", rt.Info().Library},
 		Listen: s.Listen, Socket: s.Socket, Profile: s.Profile, MemoryBudget: s.MemoryBudgetMiB << 20,
-		Version: version, Logger: log,
+		Serving: watcher.onServing(), Version: version, Logger: log,
 	})
 	if err != nil {
 		return err
 	}
+	unwatch := watcher.watch(cmd.Context(), device)
 	err = device.Run(cmd.Context())
+	unwatch()
 	if errors.Is(err, agent.ErrRestart) {
 		log.Error("replacing this process", "error", err)
 		return replaceProcess()

@@ -198,13 +198,13 @@ func (a *app) printSettings(s *settings, file *configFile) error {
 // listSettings flattens groups, in the order of their fields.
 func listSettings(v reflect.Value, path string, file *configFile) []setting {
 	var list []setting
-	switch kind := v.Kind(); {
-	case kind == reflect.Struct:
+	if v.Kind() == reflect.Struct {
 		for i := range v.NumField() {
 			list = append(list, listSettings(v.Field(i), join(path, yamlName(v.Type().Field(i))), file)...)
 		}
 		return list
-	case kind == reflect.Map:
+	}
+	if v.Kind() == reflect.Map {
 		keys := v.MapKeys()
 		slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
 		for _, key := range keys {

@@ -17,8 +17,8 @@ import (
 // nothing is an engine that serves one model and answers nobody.
 type nothing struct{}
 
-func (nothing) Infer(context.Context, *infer.Request) (*infer.Response, error) {
-	return nil, infer.ErrClosed
+func (nothing) InferInto(context.Context, *infer.Request, *infer.Response) error {
+	return infer.ErrClosed
 }
 
 func (nothing) Manifest(string) (*release.Manifest, release.Digest, error) {
