@@ -77,6 +77,9 @@ func (c *checker) output(name string) int { return slices.Index(c.outputs, name)
 // errors are the caller's, and each is an *InputError: nothing that such a
 // request says of itself is believed, its rows least of all.
 func (c *checker) request(req *Request, room []Tensor, maxRows int) (in []Tensor, rows int, err error) {
+	if len(req.Key) > MaxID {
+		return nil, 0, &InputError{Row: -1, Reason: fmt.Sprintf("key has %d bytes, at most %d are taken", len(req.Key), MaxID)}
+	}
 	if len(req.ID) > MaxID {
 		return nil, 0, &InputError{Row: -1, Reason: fmt.Sprintf("id has %d bytes, at most %d are taken", len(req.ID), MaxID)}
 	}

@@ -68,7 +68,10 @@ type Config struct {
 	// Hung is told once of every run that misses its deadline, on a goroutine
 	// of its own; nil for none. The process should be restarted soon.
 	Hung func(model string, d release.Digest)
-	Log  *slog.Logger
+	// ChallengerHung is told of a challenger that was retired because one of its
+	// runs missed its deadline; nil for none. The primary release goes on.
+	ChallengerHung func(model string, d release.Digest)
+	Log            *slog.Logger
 }
 
 func (c Config) withDefaults() Config {
@@ -154,10 +157,8 @@ func (e *Engine) begin(s *served) (here bool, err error) {
 	if e.closed {
 		return false, ErrClosed
 	}
-	if l := e.lane(s.manifest.Model); l != nil {
-		if old := l.current.Load(); old != nil && old.same(s) {
-			return true, nil
-		}
+	if l := e.lane(s.manifest.Model); l != nil && l.has(s) {
+		return true, nil
 	}
 	e.wg.Add(1)
 	return false, nil
@@ -182,7 +183,11 @@ func (e *Engine) takeOver(s *served) error {
 		e.discard(s)
 		return ErrClosed
 	}
-	e.install(s)
+	if s.challenges() {
+		e.installChallenger(s)
+	} else {
+		e.install(s)
+	}
 	return nil
 }
 
@@ -195,13 +200,7 @@ func (e *Engine) discard(s *served) {
 
 // install makes s the one that serves its model. The caller holds mu.
 func (e *Engine) install(s *served) {
-	l := e.lane(s.manifest.Model)
-	if l == nil {
-		l = newLane(e.cfg.Models[s.manifest.Model].or(e.cfg.Limits), &e.wg)
-		lanes := maps.Clone(*e.lanes.Load())
-		lanes[s.manifest.Model] = l
-		e.lanes.Store(&lanes)
-	}
+	l := e.makeLane(s.manifest.Model)
 	s.onClose = e.closeServed
 	e.wg.Add(1) // until the session is closed
 	if old := l.current.Swap(s); old != nil {
@@ -209,6 +208,18 @@ func (e *Engine) install(s *served) {
 	}
 	e.cfg.Log.Info("model activated", "model", s.manifest.Model, "version", s.manifest.Version,
 		"release", s.digest.String(), "provider", s.session.Provider())
+}
+
+// makeLane returns the lane of a model, new if it has to be. The caller holds mu.
+func (e *Engine) makeLane(model string) *lane {
+	l := e.lane(model)
+	if l == nil {
+		l = newLane(e.cfg.Models[model].or(e.cfg.Limits), &e.wg)
+		lanes := maps.Clone(*e.lanes.Load())
+		lanes[model] = l
+		e.lanes.Store(&lanes)
+	}
+	return l
 }
 
 // closeServed frees a release that nobody uses any more, away from the call
@@ -248,16 +259,24 @@ func (e *Engine) Remove(ctx context.Context, model string) error {
 // ends; a hung run can outlast it.
 func (e *Engine) Close(ctx context.Context) error {
 	e.mu.Lock()
-	if !e.closed {
-		e.closed = true
-		for _, l := range *e.lanes.Load() {
+	var beside []*challenger
+	for _, l := range *e.lanes.Load() {
+		if c := l.challenger.Swap(nil); c != nil {
+			c.stop()
+			beside = append(beside, c)
+		}
+		if !e.closed {
 			l.close()
 		}
 	}
+	e.closed = true
 	e.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
 		e.wg.Wait()
+		for _, c := range beside {
+			<-c.gone
+		}
 		close(done)
 	}()
 	select {
@@ -285,6 +304,10 @@ type Status struct {
 	Waiting  int            `json:"waiting"`
 	Hung     int            `json:"hung"` // runs past their deadline that have not ended yet
 	Deadline time.Duration  `json:"deadline_ns"`
+	// Of a challenger:
+	Share     int    `json:"share,omitempty"`     // parts per thousand of the calls
+	Skipped   uint64 `json:"skipped,omitempty"`   // rows that a shadow had no time for
+	Fallbacks uint64 `json:"fallbacks,omitempty"` // calls that the primary release answered after all
 }
 
 // Status lists the models served, by name.
@@ -296,8 +319,12 @@ func (e *Engine) Status() []Status {
 			s.unref()
 		}
 	}
-	slices.SortFunc(list, func(a, b Status) int { return strings.Compare(a.Model, b.Model) })
+	sortStatus(list)
 	return list
+}
+
+func sortStatus(list []Status) {
+	slices.SortFunc(list, func(a, b Status) int { return strings.Compare(a.Model, b.Model) })
 }
 
 // Manifest is that of the release that serves the model.
@@ -335,10 +362,20 @@ func (e *Engine) InferInto(ctx context.Context, req *Request, resp *Response) er
 	if err != nil {
 		return err
 	}
-	c := newCall(req, s)
-	if c.ID == "" {
-		c.ID = e.ids.next()
+	id := req.ID
+	if id == "" {
+		id = e.ids.next()
 	}
+	beside, held := l.challenger.Load(), false
+	if beside != nil {
+		var answered bool
+		if answered, held = beside.answer(ctx, e, req, id, resp); answered {
+			s.unref()
+			return nil
+		}
+	}
+	c := newCall(req, s)
+	c.ID = id
 	if c.Inputs, c.Rows, err = s.check.request(req, c.ordered, l.limits.MaxRows); err != nil {
 		s.refused.Add(1)
 		s.unref()
@@ -353,7 +390,11 @@ func (e *Engine) InferInto(ctx context.Context, req *Request, resp *Response) er
 		c.Outputs = out
 	}
 	e.served(s, c)
+	if beside != nil && beside.shadow != nil && c.Err == nil {
+		beside.shadow.offer(c, key(req, id))
+	}
 	s.respond(req, c, resp)
+	resp.Held = resp.Held || held
 	err = c.Err
 	if owned { // else the run hangs: it keeps the reference, the inputs and the outputs
 		s.unref()
@@ -411,6 +452,9 @@ func (e *Engine) compute(ctx context.Context, l *lane, s *served, c *Call, out [
 }
 
 func (e *Engine) hung(s *served, c *Call) {
+	if c.Role != RolePrimary {
+		return // hungChallenger follows
+	}
 	e.cfg.Log.Error("a run missed its deadline", "model", c.Model, "release", s.digest.String(), "prediction_id", c.ID)
 	if e.cfg.Hung != nil {
 		go e.cfg.Hung(c.Model, s.digest)

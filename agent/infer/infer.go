@@ -117,6 +117,9 @@ type Request struct {
 	Version string
 	// ID names the prediction for later labels; empty asks for a generated one.
 	ID string
+	// Key is what a challenger's share of the calls is chosen by: calls with the
+	// same key are answered by the same release. Empty means the ID.
+	Key string
 	// Inputs in any order.
 	Inputs []Tensor
 	// Outputs names those wanted, nil for all.
@@ -133,6 +136,11 @@ type Response struct {
 	Outputs []Tensor
 	Latency time.Duration // of the run itself, without waiting
 	Waited  time.Duration // before the run, for a turn and for company
+	// Role is RoleShare when the challenger answered.
+	Role string
+	// Held says that a run which hangs still reads the request's inputs: they
+	// must not be written to any more, although there may be an answer.
+	Held bool
 
 	all    []Tensor // outputs of the schema, in its order
 	chosen []Tensor // those of all that were asked for
@@ -152,6 +160,8 @@ type Call struct {
 	Latency         time.Duration // of the run, zero when it did not run
 	Waited          time.Duration // before the run, zero when it did not run
 	Err             error         // nil when answered
+	// Beside is what the primary release made of the same rows, for a shadow.
+	Beside *Beside
 
 	ordered []Tensor // room for Inputs
 }

@@ -12,12 +12,14 @@ import (
 // runners that compute. Runners outlive releases, so a swap costs no queue.
 type lane struct {
 	current atomic.Pointer[served]
-	idle    chan *runner
-	limits  Limits // without zeros
-	waiting atomic.Int64
-	hung    atomic.Int64
-	service atomic.Int64 // moving average of a run, in nanoseconds
-	timers  sync.Pool    // *time.Timer, stopped
+	// challenger runs beside current; nil for none.
+	challenger atomic.Pointer[challenger]
+	idle       chan *runner
+	limits     Limits // without zeros
+	waiting    atomic.Int64
+	hung       atomic.Int64
+	service    atomic.Int64 // moving average of a run, in nanoseconds
+	timers     sync.Pool    // *time.Timer, stopped
 }
 
 func newLane(limits Limits, wg *sync.WaitGroup) *lane {

@@ -129,12 +129,12 @@ func (s *served) outputs(resp *Response) []Tensor {
 // respond turns a finished call into the answer with the outputs asked for.
 func (s *served) respond(req *Request, c *Call, resp *Response) {
 	*resp = Response{
-		Model: c.Model, Version: s.manifest.Version, Release: s.digest, ID: c.ID, Rows: c.Rows,
+		Model: c.Model, Version: s.manifest.Version, Release: s.digest, Role: c.Role, ID: c.ID, Rows: c.Rows,
 		Latency: c.Latency, Waited: c.Waited, all: resp.all, chosen: resp.chosen[:0],
 	}
 	switch {
 	case errors.Is(c.Err, ErrHung):
-		resp.all = nil // the run still writes there
+		resp.all, resp.Held = nil, true // the run still writes there
 	case c.Err != nil:
 	case len(req.Outputs) == 0:
 		resp.Outputs = resp.all

@@ -1,0 +1,84 @@
+package infer
+
+// copyTensors makes to a copy of from that shares nothing with it but strings,
+// which nobody changes. It keeps the room that is there.
+func copyTensors(to, from []Tensor) []Tensor {
+	for len(to) < len(from) {
+		to = append(to, Tensor{})
+	}
+	to = to[:len(from)]
+	for i := range from {
+		t := &to[i]
+		t.Name, t.Datatype = from[i].Name, from[i].Datatype
+		t.Shape = append(t.Shape[:0], from[i].Shape...)
+		t.Data = copyData(t.Data, from[i].Data)
+	}
+	return to
+}
+
+func copyData(to, from any) any {
+	switch d := from.(type) {
+	case []bool:
+		return refill(to, d)
+	case []uint8:
+		return refill(to, d)
+	case []uint16:
+		return refill(to, d)
+	case []uint32:
+		return refill(to, d)
+	case []uint64:
+		return refill(to, d)
+	case []int8:
+		return refill(to, d)
+	case []int16:
+		return refill(to, d)
+	case []int32:
+		return refill(to, d)
+	case []int64:
+		return refill(to, d)
+	case []Float16:
+		return refill(to, d)
+	case []BFloat16:
+		return refill(to, d)
+	case []float32:
+		return refill(to, d)
+	case []float64:
+		return refill(to, d)
+	case []string:
+		return refill(to, d)
+	}
+	return nil
+}
+
+func refill[T any](to any, from []T) any {
+	room, _ := to.([]T)
+	return append(room[:0], from...)
+}
+
+// sizeOf is about how many bytes the tensors' data take.
+func sizeOf(tensors []Tensor) (bytes int64) {
+	for i := range tensors {
+		t := &tensors[i]
+		if s, ok := t.Data.([]string); ok {
+			for _, v := range s {
+				bytes += int64(len(v)) + 16 // and its header
+			}
+			continue
+		}
+		n, _ := dataLen(t.Datatype, t.Data)
+		bytes += int64(n) * elementSize(t.Datatype)
+	}
+	return bytes
+}
+
+func elementSize(datatype string) int64 {
+	switch datatype {
+	case "BOOL", "UINT8", "INT8":
+		return 1
+	case "UINT16", "INT16", "FP16", "BF16":
+		return 2
+	case "UINT32", "INT32", "FP32":
+		return 4
+	}
+	return 8
+}
