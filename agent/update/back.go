@@ -54,10 +54,10 @@ func (s *step) crashLoops() bool {
 }
 
 // canGoBack says whether leaving the active release makes things better. One
-// that is being watched can always go: it has proven nothing. One that was
-// proven is left only for another.
+// that is being watched can always go: it has proven nothing. So can a
+// challenger. One that was proven is left only for another.
 func (s *step) canGoBack() bool {
-	return !s.Active.IsZero() && (!s.Previous.IsZero() || s.State == Watching)
+	return !s.Active.IsZero() && (!s.Previous.IsZero() || s.State == Watching || s.Challenger)
 }
 
 // interruptible says whether dying in this state again and again counts against

@@ -24,6 +24,9 @@ type Machine struct {
 	Format int    `json:"format"`
 	Model  string `json:"model"`
 	State  State  `json:"state"`
+	// Challenger says that the release runs beside the active one of its model.
+	// One that fails is left for nothing: nobody needs its answers.
+	Challenger bool `json:"challenger,omitempty"`
 	// Spent is how long the agent ran in State, Ran how long with the machine.
 	Spent time.Duration `json:"spent"`
 	Ran   time.Duration `json:"ran"`
@@ -67,6 +70,33 @@ type Rest struct {
 // before anything else.
 func New(model string) Machine {
 	return Machine{Format: Format, Model: model, State: Idle}
+}
+
+// NewChallenger is the machine of a model's challenger, else as New.
+func NewChallenger(model string) Machine {
+	m := New(model)
+	m.Challenger = true
+	return m
+}
+
+// Lacks says whether the machine still has to bring w's files onto the disk, or
+// to begin with it: it is wanted, does not serve, was not given up, and has not
+// been read back from disk yet.
+func (m Machine) Lacks(w Want) bool {
+	if w.Release.IsZero() || w.Release == m.Active || m.gaveUp(w) {
+		return false
+	}
+	if m.Target.Release != w.Release {
+		return true
+	}
+	return m.State == Idle || m.State == Resolving || m.State == Downloading || m.State == Verifying
+}
+
+// gaveUp says whether w needs a new decision. Any other decision is a new one,
+// also a lower one: the ledger that numbers them may have been restored from a
+// backup.
+func (m Machine) gaveUp(w Want) bool {
+	return slices.ContainsFunc(m.Refused, func(o Outcome) bool { return o.Release == w.Release && o.Decision == w.Decision })
 }
 
 // At is the machine with the time up to now accounted for.
@@ -130,9 +160,9 @@ func (l Limits) of(s State) time.Duration {
 	return 0
 }
 
-// backoff is the wait before try n+1 (n from 1): twice as long each time, and
+// Backoff is the wait before try n+1 (n from 1): twice as long each time, and
 // spread over its upper half so that a fleet does not come back in step.
-func (l Limits) backoff(n int, rnd float64) time.Duration {
+func (l Limits) Backoff(n int, rnd float64) time.Duration {
 	d := l.RetryMin << min(n-1, 20)
 	if d > l.RetryMax || d <= 0 {
 		d = l.RetryMax

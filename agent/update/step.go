@@ -145,10 +145,8 @@ func (s *step) begin(w Want) {
 }
 
 // barred says whether w must wait: for a new decision, or for its rest to end.
-// Any other decision is a new one, also a lower one: the ledger that numbers
-// them may have been restored from a backup.
 func (s *step) barred(w Want) bool {
-	if slices.ContainsFunc(s.Refused, func(o Outcome) bool { return o.Release == w.Release && o.Decision == w.Decision }) {
+	if s.gaveUp(w) {
 		return true
 	}
 	r := s.Resting
@@ -210,7 +208,7 @@ func (s *step) activated(e Activated) {
 	if !s.is(Activating, e.Release) {
 		return
 	}
-	if s.Active != e.Release {
+	if s.Active != e.Release && !s.Challenger {
 		s.Previous = s.Active
 	}
 	s.Active, s.Order, s.Starts = e.Release, e.Order, nil
@@ -262,7 +260,7 @@ func (s *step) retryOrRefuse(e Failed) {
 // wait plans another try of the state's work. The deadline still holds.
 func (s *step) wait() {
 	s.attempt++
-	s.retry = s.now.Add(s.limits.backoff(s.attempt, s.rnd))
+	s.retry = s.now.Add(s.limits.Backoff(s.attempt, s.rnd))
 }
 
 func (s *step) fetchAgain(e Failed) {

@@ -61,6 +61,7 @@ const (
 	CodeInterrupted  = "interrupted"   // the agent died in the same state again and again
 	CodeCrashLoop    = "crash_loop"    // the agent kept dying with the release active
 	CodeCallHung     = "call_hung"     // a call to the release did not return
+	CodeLoadHung     = "load_hung"     // the runtime did not return from loading the release
 	CodeRevertFailed = "revert_failed" // what served before could not be loaded any more
 )
 
@@ -85,6 +86,8 @@ type Outcome struct {
 type Limits struct {
 	Resolve, Download, Verify, Trial, Activate, Revert time.Duration
 
+	// Load is how long serving what is active may take after a start.
+	Load time.Duration
 	// Watch is how long a new release must serve before it is trusted.
 	Watch time.Duration
 	// CrashWindow and CrashStarts: that many unclean starts in that time are a
@@ -110,6 +113,7 @@ func DefaultLimits() Limits {
 		Trial:         30 * time.Minute, // several variants, each bounded by the trial itself
 		Activate:      10 * time.Minute,
 		Revert:        30 * time.Minute, // with retries: a device without a model is the worst outcome
+		Load:          5 * time.Minute,  // as a trial; half of Activate, which may have to wait for it
 		Watch:         10 * time.Minute, // as long as the crash window, so a loop is always seen
 		CrashWindow:   10 * time.Minute,
 		CrashStarts:   3,

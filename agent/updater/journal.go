@@ -16,17 +16,21 @@ import (
 	"github.com/vedette-edge/vedette/agent/slots"
 	"github.com/vedette-edge/vedette/agent/update"
 	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/release"
 )
 
 // Folder is where the journal lies below the root of the file system: one
-// record per model and one for the newest desired state.
+// record per model, one per challenger and one for the newest desired state.
 const Folder = "journal"
 
 const (
 	desiredName = "desired"
 	suffix      = ".json"
-	maxEntry    = 256 << 10               // bytes of one record; a real one has under 8,000
-	maxDesired  = protocol.MaxPayload * 8 // JSON of a full payload
+
+	primaryPrefix    = "model-"
+	challengerPrefix = "challenger-"
+	maxEntry         = 256 << 10               // bytes of one record; a real one has under 8,000
+	maxDesired       = protocol.MaxPayload * 8 // JSON of a full payload
 )
 
 // entry is the journal of one model.
@@ -36,8 +40,27 @@ type entry struct {
 	At      json.RawMessage `json:"at,omitempty"`
 }
 
-// modelPath keeps names of models apart from the other records.
-func modelPath(name string) string { return path.Join(Folder, "model-"+name+suffix) }
+// path keeps the records of lanes apart from each other and from the rest.
+func (l lane) path() string {
+	prefix := primaryPrefix
+	if l.challenger {
+		prefix = challengerPrefix
+	}
+	return path.Join(Folder, prefix+l.name+suffix)
+}
+
+// laneOf is the lane whose record has that file name.
+func laneOf(file string) (l lane, ok bool) {
+	name, ok := strings.CutSuffix(file, suffix)
+	if !ok {
+		return l, false
+	}
+	if l.name, ok = strings.CutPrefix(name, primaryPrefix); !ok {
+		l.name, ok = strings.CutPrefix(name, challengerPrefix)
+		l.challenger = ok
+	}
+	return l, ok && protocol.CheckName(l.name) == nil
+}
 
 func desiredPath() string { return path.Join(Folder, desiredName+suffix) }
 
@@ -53,26 +76,34 @@ func (u *Updater) readJournal() error {
 		return err
 	}
 	for _, e := range entries {
-		name, ok := strings.CutPrefix(strings.TrimSuffix(e.Name(), suffix), "model-")
-		if !ok || !strings.HasSuffix(e.Name(), suffix) || protocol.CheckName(name) != nil {
-			continue
-		}
-		if err := u.readModel(name); err != nil {
-			return err
+		if l, ok := laneOf(e.Name()); ok {
+			if err := u.readModel(l); err != nil {
+				return err
+			}
 		}
 	}
 	for _, name := range u.cfg.Slots.Models() {
-		u.model(name)
+		u.model(lane{name: name})
+	}
+	for _, name := range u.cfg.Slots.Challengers().Models() {
+		u.model(lane{name, true})
 	}
 	return u.readDesired()
 }
 
-// model returns the model of that name, new if it has to be.
-func (u *Updater) model(name string) *model {
-	m := u.models[name]
+// ended is the end of what never began.
+var ended = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// model returns the model of that lane, new if it has to be.
+func (u *Updater) model(l lane) *model {
+	m := u.models[l]
 	if m == nil {
-		m = &model{name: name, machine: update.New(name), cancel: func() {}, done: u.loaded}
-		u.models[name] = m
+		m = &model{lane: l, slots: u.slotsOf(l), machine: l.machine(), cancel: func() {}, done: ended, restored: ended}
+		u.models[l] = m
 	}
 	return m
 }
@@ -80,17 +111,17 @@ func (u *Updater) model(name string) *model {
 // readModel takes up a model where its journal left it. A record that cannot be
 // read is as good as none: the slots still say what is active, and the control
 // plane will say again what it wants.
-func (u *Updater) readModel(name string) error {
-	m := u.model(name)
-	raw, err := slots.ReadRecord(u.cfg.FS, modelPath(name), maxEntry)
+func (u *Updater) readModel(l lane) error {
+	m := u.model(l)
+	raw, err := slots.ReadRecord(u.cfg.FS, l.path(), maxEntry)
 	if err == nil {
 		err = m.restore(raw)
 	} else if !errors.Is(err, slots.ErrDamaged) {
 		return err
 	}
 	if err != nil {
-		u.cfg.Log.Warn("journal record unreadable", "model", name, "error", err)
-		u.cfg.Events(&protocol.Event{Kind: "journal_damaged", Model: name, Message: err.Error()})
+		u.cfg.Log.Warn("journal record unreadable", "model", l.String(), "error", err)
+		u.emit("journal_damaged", l, release.Digest{}, err.Error())
 		return nil
 	}
 	u.order.Store(max(u.order.Load(), m.machine.Order))
@@ -105,8 +136,8 @@ func (m *model) restore(raw []byte) error {
 	if err := e.Machine.Check(); err != nil {
 		return err
 	}
-	if e.Machine.Model != m.name {
-		return fmt.Errorf("journal is of model %q", e.Machine.Model)
+	if e.Machine.Model != m.name || e.Machine.Challenger != m.challenger {
+		return fmt.Errorf("journal is of model %q, challenger %t", e.Machine.Model, e.Machine.Challenger)
 	}
 	trial, at := &protocol.Trial{}, &protocol.Stamp{}
 	if err := errors.Join(decode(e.Trial, trial), decode(e.At, at)); err != nil {
@@ -153,19 +184,19 @@ func (u *Updater) write(m *model, next update.Machine, trial *protocol.Trial, at
 	if bytes.Equal(key, m.written) {
 		return nil
 	}
-	if err := u.writeEntry(m.name, next, trial, at); err != nil {
+	if err := u.writeEntry(m.lane, next, trial, at); err != nil {
 		return err
 	}
 	m.written = key
 	return nil
 }
 
-func (u *Updater) writeEntry(name string, next update.Machine, trial *protocol.Trial, at *protocol.Stamp) error {
+func (u *Updater) writeEntry(l lane, next update.Machine, trial *protocol.Trial, at *protocol.Stamp) error {
 	raw, err := marshal(next, trial, at)
 	if err != nil {
 		return err
 	}
-	if err := slots.WriteRecord(u.cfg.FS, modelPath(name), raw); err != nil {
+	if err := slots.WriteRecord(u.cfg.FS, l.path(), raw); err != nil {
 		return fmt.Errorf("%w: %w", ErrJournal, err)
 	}
 	return nil
@@ -195,8 +226,8 @@ func (u *Updater) checkpoint(now time.Time) {
 		if next.State == update.Idle && len(next.Starts) == 0 && next.Resting == nil {
 			continue
 		}
-		if err := u.writeEntry(m.name, next, m.trial, m.at); err != nil {
-			u.cfg.Log.Warn("journal not written", "model", m.name, "error", err)
+		if err := u.writeEntry(m.lane, next, m.trial, m.at); err != nil {
+			u.cfg.Log.Warn("journal not written", "model", m.lane.String(), "error", err)
 			continue
 		}
 		u.set(func() { m.machine = next })
@@ -205,9 +236,9 @@ func (u *Updater) checkpoint(now time.Time) {
 
 // forget drops the journal of a model that is neither wanted nor here.
 func (u *Updater) forget(m *model) {
-	_ = u.cfg.FS.RemoveAll(modelPath(m.name)) // a machine that says idle would do no harm
+	_ = u.cfg.FS.RemoveAll(m.lane.path()) // a machine that says idle would do no harm
 	u.mu.Lock()
-	delete(u.models, m.name)
+	delete(u.models, m.lane)
 	u.mu.Unlock()
 }
 
@@ -234,7 +265,12 @@ func (u *Updater) readDesired() error {
 		u.cfg.Log.Warn("desired state unreadable", "error", err)
 		return nil
 	}
-	u.held = d
+	list, err := wants(d)
+	if err != nil { // of an agent that knew more
+		u.cfg.Log.Warn("desired state unreadable", "error", err)
+		return nil
+	}
+	u.held, u.wishes = d, list
 	return nil
 }
 

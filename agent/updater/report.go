@@ -12,25 +12,33 @@ import (
 // announce tells what a step changed.
 func (u *Updater) announce(m *model, old, next update.Machine) {
 	if next.State != old.State {
-		u.cfg.Log.Info("update state", "model", m.name, "from", string(old.State), "to", string(next.State),
+		u.cfg.Log.Info("update state", "model", m.lane.String(), "from", string(old.State), "to", string(next.State),
 			"release", cmp.Or(next.Target.Release, old.Target.Release).Short())
 		u.nudge()
 	}
 	if next.Cause != nil && old.Cause == nil && next.Cause.Code == update.CodeCrashLoop {
-		u.emit(update.CodeCrashLoop, m.name, next.Cause.Release, next.Cause.Message)
+		u.emit(update.CodeCrashLoop, m.lane, next.Cause.Release, next.Cause.Message)
 	}
 	if o := next.Last; o != nil && o != old.Last {
-		u.cfg.Log.Info("update ended", "model", m.name, "release", o.Release.Short(), "result", o.Result, "code", o.Code, "reason", o.Message)
-		u.cfg.Events(&protocol.Event{
-			Kind: "update_" + o.Result, Model: m.name, Release: o.Release.Bytes(), Message: o.Message,
-			Attributes: map[string]string{"code": o.Code},
-		})
+		u.cfg.Log.Info("update ended", "model", m.lane.String(), "release", o.Release.Short(), "result", o.Result, "code", o.Code, "reason", o.Message)
+		e := event("update_"+o.Result, m.lane, o.Release, o.Message)
+		e.Attributes["code"] = o.Code
+		u.cfg.Events(e)
 		u.nudge()
 	}
 }
 
-func (u *Updater) emit(kind, name string, d release.Digest, message string) {
-	u.cfg.Events(&protocol.Event{Kind: kind, Model: name, Release: wire(d), Message: message})
+func (u *Updater) emit(kind string, l lane, d release.Digest, message string) {
+	u.cfg.Events(event(kind, l, d, message))
+}
+
+// event tells something of a lane.
+func event(kind string, l lane, d release.Digest, message string) *protocol.Event {
+	e := &protocol.Event{Kind: kind, Model: l.name, Release: wire(d), Message: message, Attributes: map[string]string{}}
+	if l.challenger {
+		e.Attributes["lane"] = "challenger"
+	}
+	return e
 }
 
 // wire is a digest as reported: empty for none.
@@ -47,8 +55,22 @@ func (u *Updater) States() []*protocol.ModelState {
 	defer u.mu.Unlock()
 	now := time.Now()
 	states := make([]*protocol.ModelState, 0, len(u.models))
-	for _, name := range u.names() {
-		states = append(states, u.state(u.models[name], now))
+	byName := make(map[string]*protocol.ModelState, len(u.models))
+	for _, l := range u.lanes() {
+		own := u.state(u.models[l], now)
+		s := own
+		if l.challenger {
+			s = byName[l.name]
+		}
+		if s == nil { // a challenger without a model beside it
+			s = &protocol.ModelState{Model: l.name, State: string(update.Idle)}
+		}
+		if byName[l.name] == nil {
+			byName[l.name], states = s, append(states, s)
+		}
+		if l.challenger {
+			u.reportChallenger(s, u.models[l], own)
+		}
 	}
 	return states
 }
@@ -65,7 +87,7 @@ func (u *Updater) state(m *model, now time.Time) *protocol.ModelState {
 		Starts:     uint32(min(machine.RecentStarts(u.cfg.Limits), 1<<16)), //nolint:gosec // bounded
 		Serving:    !m.serving.IsZero() && m.serving == machine.Active,
 		Trial:      m.trial,
-		Provider:   u.cfg.Slots.Get(m.name).Active.Provider,
+		Provider:   m.slots.Get(m.name).Active.Provider,
 		Waiting:    m.waits.text(),
 	}
 	if s.Serving {

@@ -86,7 +86,7 @@ func (r *rig) boot(unclean bool) error {
 	if err != nil {
 		return err
 	}
-	r.engine = &engine{t: r.t, fs: r.fs, serving: map[string]release.Digest{}, fail: func(_ context.Context, rel infer.Release) error {
+	r.engine = &engine{t: r.t, fs: r.fs, serving: map[string]release.Digest{}, beside: map[string]infer.Release{}, fail: func(_ context.Context, rel infer.Release) error {
 		if rel.Digest == v4.Digest {
 			return errors.New("no memory for a second session")
 		}
@@ -281,9 +281,10 @@ type engine struct {
 	fs   *agenttest.MemFS
 	fail func(context.Context, infer.Release) error
 
-	mu      sync.Mutex // guards serving and loads
+	mu      sync.Mutex // guards serving, beside and loads
 	serving map[string]release.Digest
-	loads   []release.Digest // asked for, in order
+	beside  map[string]infer.Release // challengers
+	loads   []release.Digest         // asked for, in order
 }
 
 func (e *engine) Activate(ctx context.Context, r infer.Release) error {
@@ -305,8 +306,30 @@ func (e *engine) Activate(ctx context.Context, r infer.Release) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if r.Role == infer.RoleShadow || r.Role == infer.RoleShare {
+		e.beside[r.Manifest.Model] = r
+		return nil
+	}
 	e.serving[r.Manifest.Model] = r.Digest
 	return nil
+}
+
+func (e *engine) Retire(_ context.Context, model string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.beside, model)
+	return nil
+}
+
+// challenger is what runs beside the model's release, as role and version.
+func (e *engine) challenger(model string) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r, ok := e.beside[model]
+	if !ok {
+		return "none"
+	}
+	return fmt.Sprintf("%s %d %s", r.Role, r.Share, r.Manifest.Version)
 }
 
 func (e *engine) Remove(_ context.Context, model string) error {

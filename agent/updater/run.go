@@ -3,7 +3,6 @@ package updater
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -19,9 +18,12 @@ const (
 	journalRetry = 10 * time.Second
 )
 
-// Run serves what is active, then keeps the models as desired until ctx ends.
-// When it returns, all it started has ended and the journal is up to date.
-func (u *Updater) Run(ctx context.Context) error {
+// Run serves what is active, then keeps the models as desired until ctx ends,
+// or until a load hangs (ErrStuck). When it returns, all it started has ended
+// and the journal is up to date.
+func (u *Updater) Run(outer context.Context) error {
+	ctx, cancel := context.WithCancel(outer)
+	defer cancel()
 	u.start(ctx)
 	checkpoint := time.Now().Add(checkpointEvery)
 	for {
@@ -32,6 +34,15 @@ func (u *Updater) Run(ctx context.Context) error {
 			u.workers.Wait()
 			u.checkpoint(time.Now())
 			return nil
+		case err := <-u.stuck:
+			timer.Stop()
+			if outer.Err() != nil {
+				err = nil // told to stop meanwhile
+			}
+			cancel()
+			u.workers.Wait()
+			u.checkpoint(time.Now())
+			return err
 		case d := <-u.inbox:
 			u.desired(ctx, d)
 		case a := <-u.asks:
@@ -51,6 +62,9 @@ func (u *Updater) Run(ctx context.Context) error {
 
 // wake is when something is due next.
 func (u *Updater) wake(next time.Time) time.Time {
+	if u.unheld != nil && u.holdAt.Before(next) {
+		next = u.holdAt
+	}
 	for _, m := range u.models {
 		at, ok := m.machine.Wake(u.cfg.Limits)
 		if len(m.backlog) > 0 { // deadlines wait too: they could not be journaled either
@@ -59,51 +73,63 @@ func (u *Updater) wake(next time.Time) time.Time {
 		if ok && at.Before(next) {
 			next = at
 		}
+		if !m.mendAt.IsZero() && m.mendAt.Before(next) {
+			next = m.mendAt
+		}
 	}
 	return next
 }
 
-// start enters every machine again and loads what is active. Workers wait until
-// all is loaded, so nothing here needs the network.
+// start enters every machine again and begins to serve what is active, each
+// lane on its own and before anything that needs the network.
 func (u *Updater) start(ctx context.Context) {
 	suspect := u.suspects()
-	for _, name := range u.names() {
-		m := u.models[name]
+	var first []chan struct{}
+	for _, l := range u.lanes() {
+		m := u.models[l]
 		u.adopt(m)
-		set := u.cfg.Slots.Get(name)
+		m.restored = make(chan struct{})
+		set := m.slots.Get(m.name)
 		e := update.Started{
 			Active: set.Active.Release, Previous: set.Previous.Release,
 			Unclean: u.cfg.Unclean, Suspect: suspect(m.machine),
 		}
 		if err := u.take(ctx, m, e); err != nil {
-			u.cfg.Log.Error("start not journaled", "model", name, "error", err)
+			u.cfg.Log.Error("start not journaled", "model", l.String(), "error", err)
 		}
-		if m.machine.State != update.Reverting {
-			u.restore(ctx, m)
-		}
+		first = append(first, u.comeBack(ctx, m))
 	}
-	close(u.loaded)
+	u.workers.Go(func() {
+		await(ctx, first)
+		close(u.loaded)
+		u.nudge()
+	})
+	u.entered = true
 	if u.held != nil {
 		u.apply(ctx, u.held)
 	}
-	u.nudge()
 }
 
-func (u *Updater) names() []string { return slices.Sorted(maps.Keys(u.models)) }
-
 // suspects tells which machines an unclean start speaks against: those whose
-// release is new, or else the one activated last. Blaming all would take good
-// models back.
+// release is new, or else the one activated last. Of new ones the challengers
+// come first: taking one away costs nobody an answer. Blaming all would take
+// good models back.
 func (u *Updater) suspects() func(update.Machine) bool {
 	var newest uint64
 	fresh := func(m update.Machine) bool { return m.State == update.Watching || m.State == update.Activating }
-	anyFresh := false
+	anyFresh, freshChallenger := false, false
 	for _, m := range u.models {
 		anyFresh = anyFresh || fresh(m.machine)
-		newest = max(newest, m.machine.Order)
+		freshChallenger = freshChallenger || fresh(m.machine) && m.challenger
+		if !m.machine.Active.IsZero() {
+			newest = max(newest, m.machine.Order)
+		}
 	}
 	return func(m update.Machine) bool {
-		if anyFresh {
+		switch {
+		case freshChallenger:
+			return fresh(m) && m.Challenger
+		case anyFresh:
 			return fresh(m)
 		}
 		return m.Order == newest
@@ -112,51 +138,46 @@ func (u *Updater) suspects() func(update.Machine) bool {
 
 // adopt finds the active release again when the slots' record was damaged.
 func (u *Updater) adopt(m *model) {
-	if !slices.Contains(u.cfg.Slots.Lost(), m.name) || m.machine.Active.IsZero() {
+	if !slices.Contains(m.slots.Lost(), m.name) || m.machine.Active.IsZero() {
 		return
 	}
-	err := u.cfg.Slots.Adopt(m.name, slots.Slot{Release: m.machine.Active})
+	err := m.slots.Adopt(m.name, slots.Slot{Release: m.machine.Active})
 	if err != nil {
-		u.cfg.Log.Warn("active release lost", "model", m.name, "error", err)
+		u.cfg.Log.Warn("active release lost", "model", m.lane.String(), "error", err)
 	}
-	u.emit("slots_damaged", m.name, m.machine.Active, "the record of the model's slots could not be read")
-}
-
-// restore serves what the slots say is active. It is read back first: a card
-// that changed a bit must not change a prediction.
-func (u *Updater) restore(ctx context.Context, m *model) {
-	active := u.cfg.Slots.Get(m.name).Active
-	if active.Empty() {
-		return
-	}
-	err := u.cfg.Slots.Check(m.name, active.Release)
-	if err == nil {
-		err = u.serve(ctx, m, active)
-	}
-	if err == nil || ctx.Err() != nil {
-		return
-	}
-	u.cfg.Log.Error("active release does not serve", "model", m.name, "release", active.Release.Short(), "error", err)
-	u.step(ctx, m, update.Broken{Release: active.Release, Code: code(err, "activate_failed"), Message: err.Error()})
+	u.emit("slots_damaged", m.lane, m.machine.Active, "the record of the model's slots could not be read")
 }
 
 // tick gives every machine the time that has come for it.
 func (u *Updater) tick(ctx context.Context) {
 	now := time.Now()
-	for _, name := range u.names() {
-		m := u.models[name]
+	if d := u.unheld; d != nil && !now.Before(u.holdAt) {
+		u.desired(ctx, d)
+	}
+	for _, l := range u.lanes() {
+		m := u.models[l]
+		if m == nil { // forgotten meanwhile, with its primary
+			continue
+		}
 		if len(m.backlog) > 0 && !now.Before(m.again) {
 			u.drain(ctx, m)
 		}
 		if at, ok := m.machine.Wake(u.cfg.Limits); ok && !now.Before(at) && len(m.backlog) == 0 {
 			u.step(ctx, m, update.Tick{})
 		}
+		if !m.mendAt.IsZero() && !now.Before(m.mendAt) {
+			u.mend(ctx, m)
+		}
 	}
 }
 
 // news takes what a worker found out, unless it was told to stop meanwhile.
 func (u *Updater) news(ctx context.Context, r result) {
-	m := u.models[r.model]
+	m := u.models[r.lane]
+	if m != nil && r.mend != nil {
+		u.broken(ctx, m, r)
+		return
+	}
 	if m == nil || r.token != m.token {
 		return
 	}
@@ -167,11 +188,11 @@ func (u *Updater) news(ctx context.Context, r result) {
 }
 
 func (u *Updater) hung(ctx context.Context, a ask) error {
-	m := u.models[a.model]
+	m := u.blamed(a.model, a.release)
 	if m == nil {
 		return fmt.Errorf("note hung call: no model %q here", a.model)
 	}
-	u.emit(update.CodeCallHung, a.model, a.release, "a call to this release did not return")
+	u.emit(update.CodeCallHung, m.lane, a.release, "a call to this release did not return")
 	return u.take(ctx, m, update.Hung{Release: a.release})
 }
 
@@ -197,7 +218,7 @@ func (u *Updater) drain(ctx context.Context, m *model) {
 	for len(m.backlog) > 0 {
 		if err := u.take(ctx, m, m.backlog[0]); err != nil {
 			if m.again.IsZero() {
-				u.cfg.Log.Error("update waits for the journal", "model", m.name, "error", err)
+				u.cfg.Log.Error("update waits for the journal", "model", m.lane.String(), "error", err)
 			}
 			m.again = time.Now().Add(journalRetry)
 			w := m.waits
@@ -208,7 +229,7 @@ func (u *Updater) drain(ctx context.Context, m *model) {
 		m.backlog = m.backlog[1:]
 	}
 	if !m.again.IsZero() {
-		u.cfg.Log.Info("journal can be written again", "model", m.name)
+		u.cfg.Log.Info("journal can be written again", "model", m.lane.String())
 		m.again = time.Time{}
 		w := m.waits
 		w.journal = ""
@@ -235,5 +256,6 @@ func (u *Updater) take(ctx context.Context, m *model, e update.Event) error {
 	if next.State == update.Idle && next.Active.IsZero() && next.Want.Release.IsZero() {
 		u.forget(m)
 	}
+	u.reconsider(ctx, m, old, next)
 	return err
 }

@@ -1,5 +1,5 @@
-// Package updater carries updates out. It owns one update.Machine per model,
-// writes each step to the journal before acting on it, keeps the deadlines, and
+// Package updater carries updates out. It owns one update.Machine per model and
+// another one for the model's challenger, writes each step to the journal before acting on it, keeps the deadlines, and
 // enters every machine again after a power cut. What is active on disk is
 // loaded first, before anything needs the network.
 package updater
@@ -46,6 +46,8 @@ type Engine interface {
 	Activate(ctx context.Context, r infer.Release) error
 	// Remove stops serving the model; an unknown one is no error.
 	Remove(ctx context.Context, model string) error
+	// Retire stops the model's challenger; none is no error.
+	Retire(ctx context.Context, model string) error
 }
 
 // Config is what an Updater works with. FS, Slots, Puller, Trier and Engine are
@@ -86,17 +88,26 @@ type Updater struct {
 	changed chan struct{}
 	trials  chan struct{} // one trial at a time: two would measure each other
 	loaded  chan struct{} // closed when what was active serves again
+	stuck   chan error    // the runtime did not return from a load whose time was up
 	order   atomic.Uint64 // activations so far
 	workers sync.WaitGroup
+	entered bool // each machine was entered again after the start; Run's own
 
-	mu     sync.Mutex        // guards models, what is in them, and held; only Run writes, so it reads freely
-	models map[string]*model // by name
+	mu     sync.Mutex // guards models, what is in them, wishes and held; only Run writes, so it reads freely
+	models map[lane]*model
+	wishes map[string]wish   // of held, by model
 	held   *protocol.Desired // newest desired state, nil for none
+
+	// A desired state that could not be written down is not followed either, or
+	// the next start would take it back.
+	unheld *protocol.Desired // nil for none
+	holdAt time.Time         // when to try that again
 }
 
-// model is one model on its way.
+// model is one lane of a model on its way.
 type model struct {
-	name    string
+	lane
+	slots   *slots.Slots
 	machine update.Machine
 	trial   *protocol.Trial // of the last release tried
 	at      *protocol.Stamp // of the machine's last outcome
@@ -105,11 +116,17 @@ type model struct {
 	since   time.Time      // when that began
 	load    progress       // of the download
 	waits   wait           // why the machine does not move on
+	part    part           // of the calls, when serving began
+	idle    string         // why an assigned challenger does not run, empty when it does
 
 	// Of the worker carrying out the newest actions.
 	token  uint64
 	cancel context.CancelFunc
 	done   chan struct{} // closed when it has ended
+
+	restored chan struct{} // closed when the try to serve what is active has ended
+	mendAt   time.Time     // when to try again, zero for never
+	mends    int           // tries that failed in a row
 
 	written  []byte         // last journal entry, but for its clocks
 	backlog  []update.Event // not yet taken because the journal cannot be written
@@ -129,14 +146,21 @@ type ask struct {
 
 // result is news from a worker.
 type result struct {
-	model string
+	lane  lane
 	token uint64
 	event update.Event
 	trial *protocol.Trial
+	mend  error // why what is active does not serve; it counts whatever the token
 }
 
-// ErrJournal says that a step could not be made durable, so it was not taken.
-var ErrJournal = errors.New("the journal cannot be written")
+var (
+	// ErrJournal says that a step could not be made durable, so it was not taken.
+	ErrJournal = errors.New("the journal cannot be written")
+	// ErrStuck says that the runtime did not return from loading a release in
+	// time. What follows from it is journaled: the process should be replaced, and
+	// the next one does not load that release.
+	ErrStuck = errors.New("the runtime does not return from loading a release")
+)
 
 // New reads the journal and makes ready to run. Nothing serves before Run.
 func New(cfg Config) (*Updater, error) {
@@ -148,7 +172,8 @@ func New(cfg Config) (*Updater, error) {
 		changed: make(chan struct{}, 1),
 		trials:  make(chan struct{}, 1),
 		loaded:  make(chan struct{}),
-		models:  map[string]*model{},
+		stuck:   make(chan error, 1),
+		models:  map[lane]*model{},
 	}
 	if err := u.readJournal(); err != nil {
 		return nil, fmt.Errorf("read journal: %w", err)
@@ -216,8 +241,9 @@ func (u *Updater) Hung(ctx context.Context, name string, d release.Digest) error
 // it was last received from: it is time to report.
 func (u *Updater) Changed() <-chan struct{} { return u.changed }
 
-// Loaded is closed when what was active at the start serves again, or was found
-// unable to.
+// Loaded is closed when what was active at the start serves again or was found
+// unable to; at the latest after Patience, so that one model keeps no other
+// from being served.
 func (u *Updater) Loaded() <-chan struct{} { return u.loaded }
 
 // Held is the newest desired state, also across restarts; nil for none.

@@ -16,11 +16,12 @@ type wait struct {
 	code    string // of the failure told last in this state, empty for none
 	reason  string // for people; empty while the step gets on
 	journal string // why the journal takes no step, empty when it does
+	serve   string // why what is active does not serve, empty when it does
 }
 
 // text is the reason as reported, empty for none.
 func (w wait) text() string {
-	text := cmp.Or(w.journal, w.reason)
+	text := cmp.Or(w.journal, w.serve, w.reason)
 	return strings.ToValidUTF8(text[:min(len(text), maxWaiting)], "")
 }
 
@@ -55,10 +56,10 @@ func (u *Updater) hinder(m *model, w wait, goesOn bool) {
 	u.set(func() { m.waits = w })
 	switch release := m.machine.Target.Release.Short(); {
 	case w.code != "" && w.code != before.code:
-		u.cfg.Log.Warn("update waits", "model", m.name, "release", release, "state", state, "code", w.code, "reason", w.text())
+		u.cfg.Log.Warn("update waits", "model", m.lane.String(), "release", release, "state", state, "code", w.code, "reason", w.text())
 		u.nudge()
 	case w.code == "" && before.code != "" && goesOn:
-		u.cfg.Log.Info("update goes on", "model", m.name, "release", release, "state", state)
+		u.cfg.Log.Info("update goes on", "model", m.lane.String(), "release", release, "state", state)
 	}
 	if (w.text() == "") != (before.text() == "") {
 		u.nudge()

@@ -33,8 +33,9 @@ func (u *Updater) perform(ctx context.Context, m *model, actions []update.Action
 		return
 	}
 	m.cancel()
-	ctx, cancel := context.WithCancel(ctx)
-	before, done := m.done, make(chan struct{})
+	run := ctx
+	ctx, cancel := context.WithCancel(run)
+	before, restored, done := m.done, m.restored, make(chan struct{})
 	m.token++
 	m.cancel, m.done = cancel, done
 	token := m.token
@@ -43,8 +44,14 @@ func (u *Updater) perform(ctx context.Context, m *model, actions []update.Action
 		defer cancel()
 		<-before
 		for _, a := range actions {
+			if a.Do == update.Activate || a.Do == update.Remove || a.Do == update.Revert {
+				<-restored // one at a time loads into a lane
+			}
 			e, verdict := u.carryOut(ctx, m, token, a)
-			u.tell(ctx, result{model: m.name, token: token, event: e, trial: verdict})
+			if f, ok := e.(update.Failed); ok && f.Code == update.CodeLoadHung && run.Err() == nil {
+				u.replace(errors.New(f.Message)) // its time is up, and what follows is journaled
+			}
+			u.tell(ctx, result{lane: m.lane, token: token, event: e, trial: verdict})
 		}
 	})
 }
@@ -65,8 +72,8 @@ func (u *Updater) carryOut(ctx context.Context, m *model, token uint64, a update
 	switch a.Do {
 	case update.Stop:
 	case update.Discard:
-		if err := u.cfg.Slots.Discard(m.name); err != nil {
-			u.cfg.Log.Warn("staged release not removed", "model", m.name, "error", err)
+		if err := m.slots.Discard(m.name); err != nil {
+			u.cfg.Log.Warn("staged release not removed", "model", m.lane.String(), "error", err)
 		}
 	case update.Resolve:
 		return u.resolve(ctx, m, a.Release), nil
@@ -94,6 +101,8 @@ func code(err error, otherwise string) string {
 		return coded.Code()
 	case errors.Is(err, slots.ErrDamaged), errors.Is(err, slots.ErrEmpty):
 		return update.CodeDamaged
+	case errors.Is(err, infer.ErrLoading):
+		return update.CodeLoadHung
 	}
 	return otherwise
 }
@@ -138,7 +147,7 @@ func (u *Updater) fetch(ctx context.Context, m *model, token uint64, d release.D
 	if err != nil {
 		return failed(d, err, codeResolve, mayPass(err))
 	}
-	dir, err := u.cfg.Slots.Stage(m.name, manifest)
+	dir, err := m.slots.Stage(m.name, manifest)
 	if err != nil {
 		return failed(d, err, codeStorage, true)
 	}
@@ -150,7 +159,7 @@ func (u *Updater) fetch(ctx context.Context, m *model, token uint64, d release.D
 			first = done
 		} else if done > first { // bytes came over the link: say so once per try
 			first = total
-			u.tell(ctx, result{model: m.name, token: token, event: update.Progress{Release: d}})
+			u.tell(ctx, result{lane: m.lane, token: token, event: update.Progress{Release: d}})
 		}
 	})
 	if err != nil {
@@ -160,7 +169,7 @@ func (u *Updater) fetch(ctx context.Context, m *model, token uint64, d release.D
 }
 
 func (u *Updater) verify(m *model, d release.Digest) update.Event {
-	if err := u.cfg.Slots.Verify(m.name, d); err != nil {
+	if err := m.slots.Verify(m.name, d); err != nil {
 		return failed(d, err, codeStorage, true)
 	}
 	return update.Verified{Release: d}
@@ -175,11 +184,11 @@ func (u *Updater) try(ctx context.Context, m *model, d release.Digest) (update.E
 	case <-ctx.Done():
 		return nil, nil
 	}
-	manifest, err := u.cfg.Slots.Manifest(m.name, d)
+	manifest, err := m.slots.Manifest(m.name, d)
 	if err != nil {
 		return failed(d, err, codeStorage, true), nil
 	}
-	v, err := u.cfg.Trier.Try(ctx, trial.Candidate{Digest: d, Manifest: manifest, Dir: u.cfg.Slots.Dir(m.name, d)})
+	v, err := u.cfg.Trier.Try(ctx, trial.Candidate{Digest: d, Manifest: manifest, Dir: m.slots.Dir(m.name, d)})
 	if err != nil {
 		return failed(d, err, codeTrial, true), nil
 	}
@@ -187,41 +196,54 @@ func (u *Updater) try(ctx context.Context, m *model, d release.Digest) (update.E
 	if !v.OK {
 		return judged, v.Report
 	}
-	if message := u.admit(m.name, v.PeakBytes); message != "" {
+	if message := u.admit(m.lane, d, v.PeakBytes); message != "" {
 		judged.OK, judged.Code, judged.Message = false, trial.CodeMemory, message
 		return judged, v.Report
 	}
 	proven := slots.Slot{Release: d, Variant: v.Variant, P95: v.P95, PeakBytes: v.PeakBytes, Provider: v.Report.GetProvider()}
-	if err := u.cfg.Slots.Prove(m.name, proven); err != nil {
+	if err := m.slots.Prove(m.name, proven); err != nil {
 		return failed(d, err, codeStorage, true), v.Report
 	}
 	return judged, v.Report
 }
 
-// admit adds up what is loaded at the moment of the switch: every other model
-// that serves or is about to, the release being replaced, and the new one. It
-// returns what to tell people when that is too much.
-func (u *Updater) admit(name string, peak uint64) string {
+// admit adds up what is loaded at the moment of the switch: every other release
+// that serves or is about to, challengers included, the release being replaced,
+// and the new one. It returns what to tell people when that is too much.
+func (u *Updater) admit(l lane, d release.Digest, peak uint64) string {
 	if u.cfg.MemoryBudget == 0 {
 		return ""
 	}
-	sum := peak + u.cfg.Slots.Get(name).Active.PeakBytes
-	for _, other := range u.cfg.Slots.Models() {
-		if other != name {
-			set := u.cfg.Slots.Get(other)
-			sum += set.Active.PeakBytes + set.Trial.PeakBytes
+	sum := peak + u.slotsOf(l).Get(l.name).Active.PeakBytes
+	for _, challenger := range []bool{false, true} {
+		for _, name := range u.slotsOf(lane{challenger: challenger}).Models() {
+			if other := (lane{name, challenger}); other != l {
+				sum += u.takes(other, l, d)
+			}
 		}
 	}
 	if sum <= u.cfg.MemoryBudget {
 		return ""
 	}
-	return fmt.Sprintf("all models together would take %d MiB while switching, this device has %d MiB for them: take a model off or raise the profile's memory budget", sum>>20, u.cfg.MemoryBudget>>20)
+	return fmt.Sprintf("all models together would take %d MiB while switching, this device has %d MiB for them: take a model or a challenger off or raise the profile's memory budget", sum>>20, u.cfg.MemoryBudget>>20)
+}
+
+// takes is the memory that another lane keeps while d moves into lane l. A
+// challenger that becomes the primary release is gone by then.
+func (u *Updater) takes(other, l lane, d release.Digest) (sum uint64) {
+	set := u.slotsOf(other).Get(other.name)
+	for _, slot := range []slots.Slot{set.Active, set.Trial} {
+		if other != l.beside() || slot.Release != d {
+			sum += slot.PeakBytes
+		}
+	}
+	return sum
 }
 
 // activate loads first and writes down second: a release that does not load
 // leaves the disk as it is, and the old one never stopped.
 func (u *Updater) activate(ctx context.Context, m *model, d release.Digest) update.Event {
-	set := u.cfg.Slots.Get(m.name)
+	set := m.slots.Get(m.name)
 	slot := set.Trial
 	if set.Active.Release == d { // the power went after the slots had changed
 		slot = set.Active
@@ -232,7 +254,7 @@ func (u *Updater) activate(ctx context.Context, m *model, d release.Digest) upda
 	if err := u.serve(ctx, m, slot); err != nil {
 		return failed(d, err, codeActivate, false)
 	}
-	if err := u.cfg.Slots.Activate(m.name, d); err != nil {
+	if err := m.slots.Activate(m.name, d); err != nil {
 		return failed(d, err, codeStorage, false)
 	}
 	return update.Activated{Release: d, Order: u.order.Add(1)}
@@ -242,7 +264,7 @@ func (u *Updater) remove(ctx context.Context, m *model) update.Event {
 	if err := u.unserve(ctx, m); err != nil {
 		return failed(release.Digest{}, err, codeRemove, true)
 	}
-	if err := u.cfg.Slots.Remove(m.name); err != nil {
+	if err := m.slots.Remove(m.name); err != nil {
 		return failed(release.Digest{}, err, codeStorage, true)
 	}
 	return update.Activated{}
@@ -252,7 +274,7 @@ func (u *Updater) remove(ctx context.Context, m *model) update.Event {
 // start may load it again. An unwritable disk does not keep the old release
 // from serving.
 func (u *Updater) revert(ctx context.Context, m *model, bad release.Digest) update.Event {
-	set, written := u.cfg.Slots.Revert(m.name, bad)
+	set, written := m.slots.Revert(m.name, bad)
 	to := set.Active
 	if to.Release == bad { // not written
 		to = set.Previous
@@ -272,13 +294,14 @@ func (u *Updater) revert(ctx context.Context, m *model, bad release.Digest) upda
 
 // serve makes the engine answer with a verified release.
 func (u *Updater) serve(ctx context.Context, m *model, slot slots.Slot) error {
-	manifest, err := u.cfg.Slots.Manifest(m.name, slot.Release)
+	manifest, err := m.slots.Manifest(m.name, slot.Release)
 	if err != nil {
 		return err
 	}
+	p := u.partOf(m.lane)
 	r := infer.Release{
-		Digest: slot.Release, Manifest: manifest, Variant: slot.Variant,
-		Dir: u.cfg.Slots.Dir(m.name, slot.Release), P95: slot.P95,
+		Role: p.role, Share: p.share, Digest: slot.Release, Manifest: manifest, Variant: slot.Variant,
+		Dir: m.slots.Dir(m.name, slot.Release), P95: slot.P95,
 	}
 	if err := u.cfg.OnActive(r); err != nil {
 		return &activationError{code: codeBaseline, err: err}
@@ -286,14 +309,23 @@ func (u *Updater) serve(ctx context.Context, m *model, slot slots.Slot) error {
 	if err := u.cfg.Engine.Activate(ctx, r); err != nil {
 		return fmt.Errorf("load %s %s: %w", m.name, manifest.Version, err)
 	}
-	u.set(func() { m.serving, m.since = slot.Release, time.Now() })
+	u.set(func() {
+		if m.serving != slot.Release {
+			m.serving, m.since = slot.Release, time.Now()
+		}
+		m.part = p
+	})
 	u.nudge()
 	return nil
 }
 
 func (u *Updater) unserve(ctx context.Context, m *model) error {
-	if err := u.cfg.Engine.Remove(ctx, m.name); err != nil {
-		return fmt.Errorf("stop serving %s: %w", m.name, err)
+	stop := u.cfg.Engine.Remove
+	if m.challenger {
+		stop = u.cfg.Engine.Retire
+	}
+	if err := stop(ctx, m.name); err != nil {
+		return fmt.Errorf("stop serving %s: %w", m.lane, err)
 	}
 	u.set(func() { m.serving = release.Digest{} })
 	u.nudge()

@@ -1,0 +1,133 @@
+package updater
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vedette-edge/vedette/agent/infer"
+	"github.com/vedette-edge/vedette/agent/slots"
+	"github.com/vedette-edge/vedette/agent/update"
+	"github.com/vedette-edge/vedette/protocol/release"
+)
+
+// Patience is how long a start waits for a release that is still being loaded
+// before the others are served without it.
+const Patience = 30 * time.Second
+
+// comeBack begins to serve what is active after a start and returns what is
+// closed when that has come to an end. Going back serves by itself, and a
+// challenger that is not assigned any more is about to go.
+func (u *Updater) comeBack(ctx context.Context, m *model) chan struct{} {
+	switch {
+	case m.machine.State == update.Reverting:
+		close(m.restored)
+		return m.done
+	case m.challenger && u.wishes[m.name].challenger == nil:
+		close(m.restored)
+	default:
+		u.restore(ctx, m)
+	}
+	return m.restored
+}
+
+// await waits until all are closed, but no longer than Patience.
+func await(ctx context.Context, all []chan struct{}) {
+	ctx, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
+	for _, one := range all {
+		select {
+		case <-one:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// restore serves what the slots say is active, beside all other work, and then
+// closes m.restored. A challenger waits for its primary.
+func (u *Updater) restore(ctx context.Context, m *model) {
+	active, restored, before := m.slots.Get(m.name).Active, m.restored, ended
+	if p := u.models[m.beside()]; m.challenger && p != nil {
+		before = p.restored
+	}
+	u.workers.Go(func() {
+		<-before
+		err := u.serveActive(ctx, m, active)
+		close(restored) // before the news, for going back waits for it
+		if err != nil {
+			u.tell(ctx, result{lane: m.lane, mend: err, event: update.Broken{
+				Release: active.Release, Code: code(err, codeActivate), Message: err.Error(),
+			}})
+		}
+	})
+}
+
+// serveActive reads a release back and serves it: a card that changed a bit must
+// not change a prediction.
+func (u *Updater) serveActive(ctx context.Context, m *model, active slots.Slot) error {
+	if active.Empty() {
+		return nil
+	}
+	if err := m.slots.Check(m.name, active.Release); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, u.cfg.Limits.Load)
+	defer cancel()
+	return u.serve(ctx, m, active)
+}
+
+// broken takes the news that what is active does not serve. If there is nothing
+// to go back to, it is tried again later; only a load that hangs is not, for
+// each would leave a thread behind.
+func (u *Updater) broken(ctx context.Context, m *model, r result) {
+	u.cfg.Log.Error("active release does not serve", "model", m.lane.String(), "release", m.machine.Active.Short(), "error", r.mend)
+	u.step(ctx, m, r.event)
+	hangs := errors.Is(r.mend, infer.ErrLoading)
+	switch {
+	case hangs && m.machine.State == update.Reverting:
+		u.replace(r.mend)
+	case !hangs:
+		m.mends++
+		m.mendAt = time.Now().Add(u.cfg.Limits.Backoff(m.mends, u.cfg.Random()))
+	}
+	u.notServing(m, r.mend.Error())
+}
+
+// replace ends Run: the process has to be replaced.
+func (u *Updater) replace(err error) {
+	select {
+	case u.stuck <- fmt.Errorf("%w: %w", ErrStuck, err):
+	default:
+	}
+}
+
+// mend tries again to serve what is active, unless a switch does that anyway.
+func (u *Updater) mend(ctx context.Context, m *model) {
+	m.mendAt = time.Time{}
+	switching := m.machine.State == update.Activating || m.machine.State == update.Reverting
+	if switching || u.serves(m, m.machine.Active) {
+		m.mends = 0
+		u.notServing(m, "")
+		return
+	}
+	m.restored = make(chan struct{})
+	u.restore(ctx, m)
+	m.mendAt = time.Now().Add(u.cfg.Limits.Load + u.cfg.Limits.RetryMax) // to look at what came of it
+}
+
+func (u *Updater) serves(m *model, d release.Digest) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return m.serving == d
+}
+
+// notServing notes why what is active does not serve, nothing when it does.
+func (u *Updater) notServing(m *model, why string) {
+	w := m.waits
+	if w.serve = ""; why != "" {
+		w.serve = fmt.Sprintf("the active release does not serve: %s", why)
+	}
+	u.hinder(m, w, false)
+}
