@@ -11,11 +11,11 @@ import (
 	"github.com/vedette-edge/vedette/agent/update"
 )
 
-// ErrRestart is returned by Run when the process has to be replaced: a call
-// into the runtime hangs and cannot be cancelled. What is to blame is journaled,
+// ErrRestart is returned by Run when the process has to be replaced: a call or a
+// load in the runtime hangs and cannot be cancelled. What is to blame is journaled,
 // so the next start serves the release before it. Exec yourself, or let the
 // supervisor start you again.
-var ErrRestart = errors.New("the agent has to be restarted: a call into the runtime hangs")
+var ErrRestart = errors.New("the agent has to be restarted: the runtime hangs")
 
 // Config of an Agent. State and Runtime are required.
 type Config struct {

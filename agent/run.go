@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/vedette-edge/vedette/agent/updater"
 )
 
 // How long a clean stop may take.
@@ -65,7 +67,7 @@ func (a *Agent) work(ctx context.Context) error {
 		countErr = ignoreEnd(counting, a.observer.Run(counting))
 	}()
 
-	group.Go(func() error { return ignoreEnd(ctx, a.updater.Run(ctx)) })
+	group.Go(func() error { return a.update(ctx) })
 	group.Go(func() error { return ignoreEnd(ctx, a.identity.Run(ctx)) })
 	group.Go(func() error { return a.serveUntil(ctx) })
 	group.Go(func() error { a.nudge(ctx); return nil })
@@ -83,6 +85,16 @@ func (a *Agent) work(ctx context.Context) error {
 	stopCounting()
 	<-counted
 	return errors.Join(err, countErr)
+}
+
+// update keeps the models as desired. A load that hangs asks for the process to
+// be replaced, as a call does.
+func (a *Agent) update(ctx context.Context) error {
+	err := ignoreEnd(ctx, a.updater.Run(ctx))
+	if errors.Is(err, updater.ErrStuck) {
+		return errors.Join(ErrRestart, err)
+	}
+	return err
 }
 
 // serveUntil listens when what was active before serves again, so that a
