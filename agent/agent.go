@@ -95,7 +95,6 @@ func (a *Agent) openIdentity() (err error) {
 // second agent out of the directory.
 func (a *Agent) openOutbox() error {
 	box, salvage, err := outbox.Open(filepath.Join(a.cfg.State, outboxFile), outbox.Options{
-		Merge:  sketch.MergeWindow,
 		Stamp:  a.stamp,
 		Logger: a.log,
 	})

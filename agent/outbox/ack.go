@@ -155,7 +155,7 @@ func (b *Book) settle(final Mark) outcome {
 		}
 		e, err := entryOf(s.body)
 		if err != nil {
-			e = Entry{Body: s.body, Sum: s.sum} // numbered as it is; it merges with nothing
+			e = Entry{Body: s.body, size: len(s.body), Sum: s.sum} // numbered as it is; it merges with nothing
 		}
 		o.back = append(o.back, e)
 		var enough bool
@@ -218,13 +218,12 @@ func (b *Book) successor(final Mark, o outcome, superseded bool) Change {
 	return Change{After: next, Rewrite: true}
 }
 
-// count sets the head's sums to what is there.
+// count sets the sums to what is there.
 func (b *Book) count() {
-	b.head.Waiting = Sum{}
+	b.head.Waiting, b.head.Count, b.use = Sum{}, 0, nil
 	for _, it := range slices.Concat(b.open, b.pending) {
-		b.head.Waiting = b.head.Waiting.plus(it.Sum)
+		b.enter(it.Entry)
 	}
-	b.head.Count = uint64(len(b.open) + len(b.pending))
 }
 
 // lossEvent reports records that never got a number, or lost it [P-4.7].

@@ -5,132 +5,168 @@ import (
 	"strings"
 )
 
-// scan is what a file holds.
+// scan is what a file holds, apart from its frames.
 type scan struct {
-	frames  []*Frame
-	live    map[string]*Frame // by key, deletions followed: what BuntDB would load
-	damaged int64             // bytes that belong to no good command
+	frames  int
+	damaged int64 // bytes that belong to no good command
 	tail    Tail
 }
 
+// sound says that BuntDB reads the file as it is meant.
+func (s scan) sound() bool { return s.frames > 0 && s.damaged == 0 && s.tail == Whole }
+
 // scanFile reads a BuntDB append-only file: set and del commands in RESP. A bad
 // place costs what it covers: the next frame is found by its magic. It
-// allocates nothing for a length that the file does not have.
-func scanFile(raw string) scan {
-	s := scan{live: map[string]*Frame{}}
-	at := 0
-	for at < len(raw) {
-		if n, ok := s.command(raw[at:]); ok {
-			at += n
-			continue
-		}
-		f, start, n := nextFrame(raw, at)
-		if f == nil {
-			s.damaged += int64(len(raw) - at)
-			s.tail = tailOf(raw[at:])
-			return s
-		}
-		s.damaged += int64(start - at)
-		s.add(f)
-		at = start + n
-		if rest := raw[at:]; len(rest) < 2 && strings.HasPrefix("\r\n", rest) {
-			s.tail = Cut // the frame is whole, the command around it is not
-			return s
-		}
-		if strings.HasPrefix(raw[at:], "\r\n") {
-			at += 2
+// allocates nothing for a length that the file does not have. A frame shares
+// the tape's memory: whoever keeps one clones it.
+func scanFile(t *tape, visit func(*Frame)) (s scan) {
+	for at := int64(0); at < t.size; {
+		p := t.step(at)
+		s.damaged += p.skipped
+		s.tail = p.tail
+		at = p.next
+		if p.frame != nil {
+			s.frames++
+			visit(p.frame)
 		}
 	}
 	return s
 }
 
-func (s *scan) add(f *Frame) {
-	s.frames = append(s.frames, f)
-	s.live[f.key()] = f
+// step is one good command, with the bad bytes before it.
+type step struct {
+	frame   *Frame // nil for a deletion, and at the end of a damaged file
+	skipped int64
+	next    int64 // where the next one begins
+	tail    Tail  // anything but Whole ends the file
 }
 
-// command takes one command from the start of raw and says how long it is.
-func (s *scan) command(raw string) (int, bool) {
-	parts, n, ok := parseCommand(raw)
-	if !ok {
-		return 0, false
+func (t *tape) step(at int64) step {
+	if f, n, ok := t.command(at); ok {
+		return step{frame: f, next: at + int64(n)}
+	}
+	f, start, n := t.nextFrame(at)
+	if f == nil {
+		return step{skipped: t.size - at, next: t.size, tail: t.tailAt(at)}
+	}
+	s := step{frame: f, skipped: start - at, next: start + int64(n)}
+	switch rest := t.from(s.next, 2); {
+	case len(rest) < 2 && strings.HasPrefix("\r\n", rest):
+		s.tail, s.next = Cut, t.size // the frame is whole, the command around it is not
+	case strings.HasPrefix(rest, "\r\n"):
+		s.next += 2
+	}
+	return s
+}
+
+// command takes one command and says how long it is.
+func (t *tape) command(at int64) (f *Frame, n int, ok bool) {
+	raw := t.from(at, lengthLine)
+	parts, n := parseCommand(raw)
+	for n > len(raw) && int64(len(raw)) < t.size-at {
+		raw = t.from(at, n)
+		parts, n = parseCommand(raw)
 	}
 	switch {
 	case len(parts) == 3 && parts[0] == "set":
 		f, size, err := decodeFrame(parts[2])
-		if err != nil || size != len(parts[2]) || f.key() != parts[1] {
-			return 0, false
-		}
-		s.add(f)
-	case len(parts) == 2 && parts[0] == "del":
-		delete(s.live, parts[1])
+		return f, n, err == nil && size == len(parts[2]) && f.key() == parts[1]
 	default:
-		return 0, false
+		return nil, n, len(parts) == 2 && parts[0] == "del"
 	}
-	return n, true
 }
 
-// parseCommand reads "*n\r\n" and n times "$len\r\n…\r\n", n at most 3.
-func parseCommand(raw string) (parts []string, n int, ok bool) {
-	count, at, ok := parseLength(raw, '*')
-	if !ok || count < 1 || count > 3 {
-		return nil, 0, false
+// maxCommand bounds what a command may claim to take.
+const maxCommand = maxFrame + 256
+
+// parseCommand reads "*n\r\n" and n times "$len\r\n…\r\n", n at most 3, and says
+// how long that is. Where raw ends too early there are no parts, and n is how
+// much of it is needed to see more; for what is no command n is 0.
+func parseCommand(raw string) (parts []string, n int) {
+	count, at := parseLength(raw, '*')
+	if at > len(raw) || at == 0 || count < 1 || count > 3 {
+		return nil, at
 	}
 	for range count {
-		size, head, ok := parseLength(raw[at:], '$')
-		at += head
-		if !ok || size > len(raw)-at-2 || raw[at+size:at+size+2] != "\r\n" {
-			return nil, 0, false
+		size, head := parseLength(raw[at:], '$')
+		if head == 0 || size > maxCommand {
+			return nil, 0
+		}
+		if at += head; at+size+2 > len(raw) {
+			return nil, at + size + 2
+		}
+		if raw[at+size:at+size+2] != "\r\n" {
+			return nil, 0
 		}
 		parts = append(parts, raw[at:at+size])
 		at += size + 2
 	}
-	return parts, at, true
+	return parts, at
 }
 
-// parseLength reads "<mark><digits>\r\n".
-func parseLength(raw string, mark byte) (value, n int, ok bool) {
+// lengthLine is more than "*3\r\n" or "$123456789\r\n" takes.
+const lengthLine = 16
+
+// parseLength reads "<mark><digits>\r\n" and says how long that is: more than
+// raw has where raw ends too early, 0 where it is no such line.
+func parseLength(raw string, mark byte) (value, n int) {
 	if raw == "" || raw[0] != mark {
-		return 0, 0, false
+		return 0, 0
 	}
-	end := strings.Index(raw[:min(len(raw), 16)], "\r\n")
+	end := strings.Index(raw[:min(len(raw), lengthLine)], "\r\n")
+	if end < 0 && len(raw) < lengthLine {
+		return 0, lengthLine
+	}
 	if end < 2 {
-		return 0, 0, false
+		return 0, 0
 	}
 	value, err := strconv.Atoi(raw[1:end])
 	if err != nil || value < 0 {
-		return 0, 0, false
+		return 0, 0
 	}
-	return value, end + 2, true
+	return value, end + 2
 }
 
 // nextFrame finds the first good frame at or after at.
-func nextFrame(raw string, at int) (f *Frame, start, n int) {
-	for at < len(raw) {
-		i := strings.Index(raw[at:], frameMagic)
+func (t *tape) nextFrame(at int64) (f *Frame, start int64, n int) {
+	for at < t.size {
+		raw := t.from(at, frameHeader)
+		i := strings.Index(raw, frameMagic)
 		if i < 0 {
-			return nil, 0, 0
+			at += int64(max(1, len(raw)-len(frameMagic)+1))
+			continue
 		}
-		at += i
-		if f, n, err := decodeFrame(raw[at:]); err == nil {
+		at += int64(i)
+		raw = t.from(at, frameHeader)
+		if need := frameSize(raw); need > len(raw) {
+			raw = t.from(at, need)
+		}
+		if f, n, err := decodeFrame(raw); err == nil {
 			return f, at, n
 		}
-		at += len(frameMagic)
+		at += int64(len(frameMagic))
 	}
 	return nil, 0, 0
+}
+
+// tailAt judges how the file ends when nothing good begins at or after at.
+func (t *tape) tailAt(at int64) Tail {
+	if t.size-at > maxCommand {
+		return Damaged
+	}
+	return tailOf(t.from(at, int(t.size-at)))
 }
 
 // tailOf tells a write that never finished from damage: such a write has left
 // the beginning of a command and nothing else.
 func tailOf(rest string) Tail {
-	parts := 0
-	count, at, ok := parseLength(rest, '*')
-	if !ok {
+	count, at := parseLength(rest, '*')
+	if at == 0 || at > len(rest) {
 		return shortOrDamaged(rest, '*')
 	}
-	for ; parts < count && parts < 3; parts++ {
-		size, head, ok := parseLength(rest[at:], '$')
-		if !ok {
+	for parts := 0; parts < count && parts < 3; parts++ {
+		size, head := parseLength(rest[at:], '$')
+		if head == 0 || head > len(rest)-at {
 			return shortOrDamaged(rest[at:], '$')
 		}
 		at += head
@@ -144,7 +180,7 @@ func tailOf(rest string) Tail {
 
 // shortOrDamaged judges what should be a length line.
 func shortOrDamaged(rest string, mark byte) Tail {
-	if rest == "" || rest[0] == mark && len(rest) < 16 && strings.Trim(rest[1:], "0123456789\r") == "" {
+	if rest == "" || rest[0] == mark && len(rest) < lengthLine && strings.Trim(rest[1:], "0123456789\r") == "" {
 		return Cut
 	}
 	return Damaged

@@ -2,6 +2,8 @@ package outbox
 
 import (
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 
 	"github.com/vedette-edge/vedette/protocol"
@@ -18,6 +20,7 @@ type Book struct {
 	open    []*Item
 	pending []*Item // by index
 	sent    []sentRecord
+	use     map[string]int64 // bytes of open and pending records, by model
 }
 
 // Item is one record that has no number yet.
@@ -78,22 +81,41 @@ func (b *Book) Open() int { return len(b.open) }
 // Held counts the numbered records that the server is not known to hold.
 func (b *Book) Held() int { return len(b.sent) }
 
-// change completes a change of one frame: next is b's copy with everything but
-// the head's counters of waiting records done.
+// change completes a change of one frame: next is b's copy with everything else
+// done.
 func (b *Book) change(next *Book, f Frame, drop ...string) Change {
 	next.head.LSN++
 	next.head.Open = nil
 	for _, it := range next.open {
 		next.head.Open = append(next.head.Open, it.Index)
 	}
-	next.head.Count = uint64(len(next.open) + len(next.pending))
 	f.Head = next.head
 	return Change{Frame: f, Drop: drop, After: next}
 }
 
 func (b *Book) copy() *Book {
 	next := *b
+	next.use = maps.Clone(b.use)
 	return &next
+}
+
+// enter counts a record that waits from now on.
+func (b *Book) enter(e Entry) {
+	if b.use == nil {
+		b.use = map[string]int64{}
+	}
+	b.use[e.Model] += e.cost()
+	b.head.Count++
+	b.head.Waiting = b.head.Waiting.plus(e.Sum)
+}
+
+// leave takes back what enter did.
+func (b *Book) leave(e Entry) {
+	if b.use[e.Model] -= e.cost(); b.use[e.Model] == 0 {
+		delete(b.use, e.Model)
+	}
+	b.head.Count--
+	b.head.Waiting, _ = b.head.Waiting.minus(e.Sum) // Waiting is a sum over all items
 }
 
 func without(items []*Item, drop *Item) []*Item {
@@ -126,12 +148,12 @@ func (b *Book) PutOpen(name string, e Entry) Change {
 	if old := b.find(name); old != nil {
 		it.Index = old.Index
 		next.open = without(next.open, old)
-		next.head.Waiting, _ = next.head.Waiting.minus(old.Sum) // Waiting is a sum over all items
+		next.leave(old.Entry)
 	} else {
 		next.head.Next++
 	}
 	next.open = with(next.open, it)
-	next.head.Waiting = next.head.Waiting.plus(e.Sum)
+	next.enter(e)
 	return b.write(next, it)
 }
 
@@ -143,7 +165,7 @@ func (b *Book) CloseOpen(name string, e Entry) Change {
 	}
 	next := b.copy()
 	next.open = without(next.open, old)
-	next.head.Waiting, _ = next.head.Waiting.minus(old.Sum) // Waiting is a sum over all items
+	next.leave(old.Entry)
 	return b.add(next, e, []uint64{old.Index}, keyOf(kindOpen, old.Index))
 }
 
@@ -154,7 +176,7 @@ func (b *Book) add(next *Book, e Entry, absorbed []uint64, drop ...string) Chang
 	it := &Item{Entry: e, Index: next.head.Next, absorbed: absorbed}
 	next.head.Next++
 	next.pending = with(next.pending, it)
-	next.head.Waiting = next.head.Waiting.plus(e.Sum)
+	next.enter(e)
 	return b.write(next, it, drop...)
 }
 
@@ -169,6 +191,14 @@ func (it *Item) frame() Frame {
 		return Frame{Kind: kindOpen, Index: it.Index, Name: it.Name, Body: it.Body}
 	}
 	return Frame{Kind: kindPending, Index: it.Index, Absorbed: it.absorbed, Body: it.Body}
+}
+
+// key is where the item lies in BuntDB.
+func (it *Item) key() string {
+	if it.Name != "" {
+		return keyOf(kindOpen, it.Index)
+	}
+	return keyOf(kindPending, it.Index)
 }
 
 // leftover names an open record that a kill left behind. No caller's key holds
@@ -186,28 +216,43 @@ func (b *Book) CloseLeft() (Change, bool) {
 	return Change{}, false
 }
 
-// Merge replaces the two closest neighbours of one lane, among the pending
-// records that of accepts, by their union; false when there are none. windows
-// adds a window into a later one [P-4.8].
-func (b *Book) Merge(of func(*Item) bool, windows func(into, from *protocol.Window) error) (Change, bool) {
+// Merge unites neighbours of one lane, among the pending records that of
+// accepts, until that has freed so many bytes [P-4.8]. It takes the closest
+// first and none twice: where one pass is not enough there is more to do after
+// it. The changes are written in order; each one's After is the book after all.
+func (b *Book) Merge(of func(*Item) bool, free int64) []Change {
+	next := b.copy()
+	next.pending = slices.Clone(b.pending)
+	var done []Change
 	for _, p := range pairs(b.pending, b.mergeable(), of) {
-		union, err := join(b.pending[p.older].Entry, b.pending[p.newer].Entry, windows)
-		if err == nil {
-			return b.unite(p.older, p.newer, union), true
-		} // else not of one shape after all: the next pair
+		if free <= 0 {
+			break
+		}
+		a, z := next.pending[p.older], next.pending[p.newer]
+		if a != b.pending[p.older] || z != b.pending[p.newer] {
+			continue // united with its other neighbour in this pass
+		}
+		union, err := join(a.Entry, z.Entry)
+		if err != nil {
+			continue // not of one shape after all
+		}
+		free -= a.cost() + z.cost() - union.cost()
+		done = append(done, next.unite(p, union))
 	}
-	return Change{}, false
+	next.pending = slices.DeleteFunc(next.pending, func(it *Item) bool { return it == nil })
+	return done
 }
 
-// unite puts the union in the place of the newer record, so nothing that was
-// absorbed ever lies above Moved when the union itself does not.
-func (b *Book) unite(older, newer int, union Entry) Change {
-	a, z := b.pending[older], b.pending[newer]
+// unite puts the union in the place of the newer record of b, so nothing that
+// was absorbed ever lies above Moved when the union itself does not.
+func (b *Book) unite(p pair, union Entry) Change {
+	a, z := b.pending[p.older], b.pending[p.newer]
 	it := &Item{Entry: union, Index: z.Index, absorbed: slices.Concat(a.absorbed, []uint64{a.Index}, z.absorbed)}
-	next := b.copy()
-	next.pending = without(next.pending, a)
-	next.pending[newer-1] = it
-	return b.write(next, it, keyOf(kindPending, a.Index))
+	b.leave(a.Entry)
+	b.leave(z.Entry)
+	b.enter(union)
+	b.pending[p.older], b.pending[p.newer] = nil, it
+	return b.write(b, it, keyOf(kindPending, a.Index))
 }
 
 // GiveUp replaces the pending record at i by an event that reports it lost:
@@ -216,7 +261,7 @@ func (b *Book) GiveUp(i int, event Entry) Change {
 	it := b.pending[i]
 	next := b.copy()
 	next.pending = without(next.pending, it)
-	next.head.Waiting, _ = next.head.Waiting.minus(it.Sum) // Waiting is a sum over all items
+	next.leave(it.Entry)
 	absorbed := slices.Concat(it.absorbed, []uint64{it.Index})
 	return b.add(next, event, absorbed, keyOf(kindPending, it.Index))
 }
@@ -246,7 +291,7 @@ func (b *Book) Send(limit int) (Change, bool) {
 		s := sentRecord{Mark: next.head.Sent.then(it.Body, it.Sum), prev: next.head.Sent.Chain, sum: it.Sum, body: it.Body, batch: f.Index}
 		next.sent = append(next.sent, s)
 		next.head.Sent, next.head.Moved = s.Mark, it.Index
-		next.head.Waiting, _ = next.head.Waiting.minus(it.Sum) // Waiting is a sum over all items
+		next.leave(it.Entry)
 		f.Bodies, f.Sums = append(f.Bodies, it.Body), append(f.Sums, it.Sum)
 		drop = append(drop, keyOf(kindPending, it.Index))
 	}
@@ -310,33 +355,54 @@ func (b *Book) Epochs() []*protocol.Epoch {
 
 // Image is the book as a whole file: a head frame and one frame for each record
 // or run of sent ones. The returned book knows where its records lie in it.
-func (b *Book) Image() (*Book, []Frame) {
+func (b *Book) Image() (*Book, iter.Seq[*Frame]) {
 	next := b.copy()
-	c := b.change(next, Frame{Kind: kindHead})
-	frames := []Frame{c.Frame}
-	plain := func(items []*Item) []*Item {
-		out := make([]*Item, len(items))
-		for i, it := range items {
-			clean := *it
-			clean.absorbed = nil // nothing old lies in a new file
-			out[i] = &clean
-			f := clean.frame()
-			f.Head = next.head
-			frames = append(frames, f)
-		}
-		return out
-	}
+	head := b.change(next, Frame{Kind: kindHead}).Frame
 	next.open, next.pending = plain(b.open), plain(b.pending)
 	next.sent = slices.Clone(b.sent)
-	for start := 0; start < len(next.sent); {
+	batches := next.batches()
+	return next, func(yield func(*Frame) bool) {
+		if !yield(&head) {
+			return
+		}
+		for _, it := range slices.Concat(next.open, next.pending) {
+			f := it.frame()
+			f.Head = next.head
+			if !yield(&f) {
+				return
+			}
+		}
+		for i := range batches {
+			if !yield(&batches[i]) {
+				return
+			}
+		}
+	}
+}
+
+// plain are the items as a new file holds them, where nothing old lies.
+func plain(items []*Item) []*Item {
+	out := make([]*Item, len(items))
+	for i, it := range items {
+		clean := *it
+		clean.absorbed = nil
+		out[i] = &clean
+	}
+	return out
+}
+
+// batches are frames for the sent records, one for each run without a hole.
+func (b *Book) batches() []Frame {
+	var out []Frame
+	for start := 0; start < len(b.sent); {
 		end := start + 1
-		for end < len(next.sent) && next.sent[end].Seq == next.sent[end-1].Seq+1 {
+		for end < len(b.sent) && b.sent[end].Seq == b.sent[end-1].Seq+1 {
 			end++
 		}
-		frames = append(frames, batch(next.head, next.sent[start:end]))
+		out = append(out, batch(b.head, b.sent[start:end]))
 		start = end
 	}
-	return next, frames
+	return out
 }
 
 // batch is one frame for a run of sent records, which learn where they lie.

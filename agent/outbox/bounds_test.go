@@ -1,7 +1,7 @@
 package outbox
 
 import (
-	"errors"
+	"bytes"
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
@@ -54,11 +54,11 @@ func TestMergingPrefersTheSameHour(t *testing.T) {
 	}
 	var spans []int64
 	for {
-		c, ok := b.Merge(func(*Item) bool { return true }, MergeCounts)
-		if !ok {
+		changes := b.Merge(func(*Item) bool { return true }, 1)
+		if len(changes) == 0 {
 			break
 		}
-		b = c.After
+		b = changes[0].After
 		for _, it := range b.pending {
 			spans = append(spans, it.start/h)
 		}
@@ -96,7 +96,7 @@ func TestUnlikeRecordsAreNotMerged(t *testing.T) {
 			}
 			book = book.Append(e).After
 		}
-		if _, ok := book.Merge(func(*Item) bool { return true }, MergeCounts); ok {
+		if len(book.Merge(func(*Item) bool { return true }, 1)) > 0 {
 			t.Errorf("windows of another %s were merged", name)
 		}
 	}
@@ -125,20 +125,21 @@ func TestWhatIsGivenUpIsReported(t *testing.T) {
 	}
 }
 
-func TestMergeKeepsWhatALaterMergeAdds(t *testing.T) {
-	failing := errors.New("sketches do not fit")
-	o, _ := open(t, filepath.Join(t.TempDir(), "outbox.db"), Options{
-		ModelBytes: 2000, Merge: func(_, _ *protocol.Window) error { return failing },
-	})
+// Windows whose sketches cannot be read cannot be merged: they are given up,
+// with their counts told.
+func TestWhatCannotBeMergedIsNotLostInSilence(t *testing.T) {
+	o, _ := open(t, filepath.Join(t.TempDir(), "outbox.db"), Options{ModelBytes: 8000})
 	var want Sum
 	for range 30 {
-		if err := o.Append(window("m", 1, 0)); err != nil {
+		b := window("m", 1, 0)
+		b.GetWindow().Latency = bytes.Repeat([]byte{0xff}, 800)
+		if err := o.Append(b); err != nil {
 			t.Fatal(err)
 		}
 		want.Rows++
 	}
 	held, lost, _ := drainAll(t, o)
-	if held.plus(lost) != want {
+	if held.plus(lost) != want || lost == (Sum{}) {
 		t.Errorf("held %+v and lost %+v of %+v though no window can be merged", held, lost, want)
 	}
 }

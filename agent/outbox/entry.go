@@ -1,10 +1,12 @@
 package outbox
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
+	"unique"
 
 	"google.golang.org/protobuf/proto"
 
@@ -14,6 +16,7 @@ import (
 // Entry is one record body with what the outbox needs to know of it.
 type Entry struct {
 	Body  string // encoded protocol.Body
+	size  int    // of Body, also while that is on disk only
 	Sum   Sum    // what it adds to the accounting
 	Model string // whose budget it uses, "" for none
 	// lane names the records it may be merged with: same kind, model, release,
@@ -47,26 +50,29 @@ func entryOf(raw string) (Entry, error) {
 }
 
 func describe(b *protocol.Body, raw string) Entry {
-	e := Entry{Body: raw, Sum: sumOf(protocol.TallyOf(b)), start: b.GetAt().GetWallMs(), weight: 1}
+	e := Entry{Body: raw, size: len(raw), Sum: sumOf(protocol.TallyOf(b)), start: b.GetAt().GetWallMs(), weight: 1}
 	boot := string(b.GetAt().GetBoot())
 	switch k := b.GetKind().(type) {
 	case *protocol.Body_Window:
 		w := k.Window
 		e.Model, e.start, e.weight = w.GetModel(), w.GetStartWallMs(), max(1, w.GetMerged())
-		e.lane = lane("window", w.GetModel(), string(w.GetRelease()), w.GetRole(), w.GetProvider(), strconv.Itoa(len(w.GetStreams())), boot)
+		e.lane = lane("window", w.GetModel(), string(w.GetRelease()), w.GetRole(), w.GetProvider(), strconv.Itoa(len(w.GetStreams())),
+			string(w.GetComparison().GetPrimary()), boot)
 	case *protocol.Body_Labels:
 		l := k.Labels
-		e.Model, e.start = l.GetModel(), l.GetStartWallMs()
+		e.Model, e.start = l.GetModel(), cmp.Or(l.GetStartWallMs(), e.start) // labels that joined nothing have no span
 		e.lane = lane("labels", l.GetModel(), string(l.GetRelease()), strconv.Itoa(len(l.GetConfusion())), strconv.Itoa(len(l.GetCalibration())), boot)
 	case *protocol.Body_Event:
 		v := k.Event
 		e.Model = v.GetModel()
 		e.lane = lane("event", v.GetKind(), v.GetModel(), string(v.GetRelease()), boot)
 	}
+	e.Model = unique.Make(e.Model).Value()
 	return e
 }
 
-func lane(parts ...string) string { return strings.Join(parts, "\x00") }
+// lane is one string for all records of the lane: there are many of them.
+func lane(parts ...string) string { return unique.Make(strings.Join(parts, "\x00")).Value() }
 
 const hour = int64(time.Hour / time.Millisecond)
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strings"
 
 	"github.com/vedette-edge/vedette/protocol"
 )
@@ -113,26 +114,46 @@ func (f *Frame) Encode() string {
 	return string(w)
 }
 
+// frameSize is how long the frame at the start of raw says it is, 0 for none.
+func frameSize(raw string) int {
+	if len(raw) < frameHeader || raw[:len(frameMagic)] != frameMagic {
+		return 0
+	}
+	n := binary.LittleEndian.Uint32([]byte(raw[len(frameMagic) : len(frameMagic)+4]))
+	if n > maxFrame {
+		return 0
+	}
+	return frameHeader + int(n)
+}
+
 // decodeFrame reads a frame at the start of raw and says how long it is. The
 // frame's strings share raw's memory.
 func decodeFrame(raw string) (*Frame, int, error) {
-	if len(raw) < frameHeader || raw[:len(frameMagic)] != frameMagic {
+	size := frameSize(raw)
+	if size == 0 || size > len(raw) {
 		return nil, 0, errFrame
 	}
-	n := binary.LittleEndian.Uint32([]byte(raw[len(frameMagic) : len(frameMagic)+4]))
 	sum := binary.LittleEndian.Uint32([]byte(raw[len(frameMagic)+4 : frameHeader]))
-	if n > maxFrame || int(n) > len(raw)-frameHeader {
-		return nil, 0, errFrame
-	}
-	payload := raw[frameHeader : frameHeader+int(n)]
-	if checksum(n, []byte(payload)) != sum {
+	payload := raw[frameHeader:size]
+	if checksum(uint32(len(payload)), []byte(payload)) != sum { //nolint:gosec // at most maxFrame
 		return nil, 0, errFrame
 	}
 	f, err := decodePayload(payload)
 	if err != nil {
 		return nil, 0, err
 	}
-	return f, frameHeader + int(n), nil
+	return f, size, nil
+}
+
+// clone is f in memory of its own.
+func (f *Frame) clone() *Frame {
+	own := *f
+	own.Name, own.Body = strings.Clone(f.Name), strings.Clone(f.Body)
+	own.Bodies = make([]string, len(f.Bodies))
+	for i, b := range f.Bodies {
+		own.Bodies[i] = strings.Clone(b)
+	}
+	return &own
 }
 
 func decodePayload(payload string) (*Frame, error) {

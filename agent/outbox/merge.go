@@ -10,13 +10,14 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/sketch"
 )
 
 // errUnlike says that two records of one lane do not have the same shape.
 var errUnlike = errors.New("records do not have the same shape")
 
 // join merges the older entry into the newer one of its lane. Counts are exact [P-4.8].
-func join(older, newer Entry, windows func(into, from *protocol.Window) error) (Entry, error) {
+func join(older, newer Entry) (Entry, error) {
 	from, into := &protocol.Body{}, &protocol.Body{}
 	if err := proto.Unmarshal([]byte(older.Body), from); err != nil {
 		return Entry{}, fmt.Errorf("decode older record: %w", err)
@@ -24,7 +25,7 @@ func join(older, newer Entry, windows func(into, from *protocol.Window) error) (
 	if err := proto.Unmarshal([]byte(newer.Body), into); err != nil {
 		return Entry{}, fmt.Errorf("decode newer record: %w", err)
 	}
-	if err := joinBodies(into, from, windows); err != nil {
+	if err := joinBodies(into, from); err != nil {
 		return Entry{}, err
 	}
 	e, err := NewEntry(into)
@@ -37,65 +38,18 @@ func join(older, newer Entry, windows func(into, from *protocol.Window) error) (
 	return e, nil
 }
 
-func joinBodies(into, from *protocol.Body, windows func(into, from *protocol.Window) error) error {
+func joinBodies(into, from *protocol.Body) error {
 	switch k := into.GetKind().(type) {
 	case *protocol.Body_Window:
-		return windows(k.Window, from.GetWindow())
+		return sketch.MergeWindow(k.Window, from.GetWindow())
 	case *protocol.Body_Labels:
-		return mergeLabels(k.Labels, from.GetLabels())
+		return sketch.MergeLabels(k.Labels, from.GetLabels())
 	case *protocol.Body_Event:
 		mergeEvents(k.Event, from.GetEvent())
 		return nil
 	default:
 		return errUnlike
 	}
-}
-
-// MergeCounts adds counts and leaves the sketches it cannot read out.
-func MergeCounts(into, from *protocol.Window) error {
-	if len(into.GetStreams()) != len(from.GetStreams()) {
-		return errUnlike
-	}
-	for i, h := range into.GetStreams() {
-		if err := addBins(h.GetBins(), from.GetStreams()[i].GetBins()); err != nil {
-			return err
-		}
-		h.Missing += from.GetStreams()[i].GetMissing()
-		h.Other += from.GetStreams()[i].GetOther()
-	}
-	into.StartMonotonicMs = min(into.GetStartMonotonicMs(), from.GetStartMonotonicMs())
-	into.EndMonotonicMs = max(into.GetEndMonotonicMs(), from.GetEndMonotonicMs())
-	into.StartWallMs = min(into.GetStartWallMs(), from.GetStartWallMs())
-	into.EndWallMs = max(into.GetEndWallMs(), from.GetEndWallMs())
-	into.Rows += from.GetRows()
-	into.Calls += from.GetCalls()
-	into.FailedCalls += from.GetFailedCalls()
-	into.FailedRows += from.GetFailedRows()
-	into.Merged = max(1, into.GetMerged()) + max(1, from.GetMerged())
-	into.Latency, into.Distinct = nil, nil
-	return nil
-}
-
-func mergeLabels(into, from *protocol.Labels) error {
-	if len(into.GetCalibration()) != len(from.GetCalibration()) {
-		return errUnlike
-	}
-	if err := addBins(into.GetConfusion(), from.GetConfusion()); err != nil {
-		return err
-	}
-	for i, c := range into.GetCalibration() {
-		c.Count += from.GetCalibration()[i].GetCount()
-		c.Confidence += from.GetCalibration()[i].GetConfidence()
-		c.Correct += from.GetCalibration()[i].GetCorrect()
-	}
-	into.StartWallMs = min(into.GetStartWallMs(), from.GetStartWallMs())
-	into.EndWallMs = max(into.GetEndWallMs(), from.GetEndWallMs())
-	into.StartMonotonicMs = min(into.GetStartMonotonicMs(), from.GetStartMonotonicMs())
-	into.EndMonotonicMs = max(into.GetEndMonotonicMs(), from.GetEndMonotonicMs())
-	into.Matched += from.GetMatched()
-	into.Unmatched += from.GetUnmatched()
-	into.Correct += from.GetCorrect()
-	return nil
 }
 
 // mergeEvents keeps the newer text, counts the repetition and adds up losses.
@@ -117,16 +71,6 @@ func times(e *protocol.Event) int {
 		return 1
 	}
 	return n
-}
-
-func addBins(into, from []uint64) error {
-	if len(into) != len(from) {
-		return errUnlike
-	}
-	for i, n := range from {
-		into[i] += n
-	}
-	return nil
 }
 
 // pair is two neighbours of one lane, by position in the pending region.

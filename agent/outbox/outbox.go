@@ -15,7 +15,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,10 +31,13 @@ import (
 var (
 	// ErrTooLarge says that a body is over MaxBody: no message could carry it.
 	ErrTooLarge = errors.New("record is too large for one message")
-	// ErrStorage says that the device's disk did not take a write, most often
-	// because it is full. What was stored before is safe; the outbox goes on
-	// trying at every later call.
-	ErrStorage = errors.New("outbox could not write to disk: free some space, the device goes on trying")
+	// ErrStorage says that the device's disk did not take a write. What was
+	// stored before is safe; the outbox goes on trying at every later call.
+	ErrStorage = errors.New("outbox could not write to disk, the device goes on trying")
+	// ErrFull is an ErrStorage for lack of space.
+	ErrFull = fmt.Errorf("%w: the disk is full: free some space", ErrStorage)
+	// ErrReadOnly is an ErrStorage of a disk that takes no writes at all.
+	ErrReadOnly = fmt.Errorf("%w: the file system is read-only: look for its errors in the system's log (a worn card?), then mount it for writing", ErrStorage)
 	// ErrClosed says that the outbox was closed.
 	ErrClosed = errors.New("outbox is closed")
 	// ErrInUse says that another process holds the outbox.
@@ -56,10 +61,6 @@ type Options struct {
 	ModelBytes int
 	// TotalBytes bounds the whole outbox, DefaultTotalBytes if 0.
 	TotalBytes int
-	// Merge adds a window into another of the same model, release, role and
-	// boot that ends before it begins. Nil adds counts and drops the latency and
-	// distinct sketches: pass what protocol/sketch offers.
-	Merge func(into, from *protocol.Window) error
 	// Stamp dates the events the outbox itself reports (salvage, overflow); nil leaves them undated.
 	Stamp func() *protocol.Stamp
 	// Logger defaults to one that discards.
@@ -99,7 +100,7 @@ type Outbox struct {
 	mu     sync.Mutex // guards what follows
 	book   *Book
 	store  store
-	broken bool  // the file may hold more than the book: write it anew before anything else
+	broken bool  // the file may not hold the book: write it anew before anything else
 	failed error // why the last write failed, nil when it did not; logged once
 	closed bool
 	merged uint64
@@ -128,22 +129,26 @@ func Open(path string, opt Options) (*Outbox, *Salvage, error) {
 func newOutbox(path string, opt Options) *Outbox {
 	opt.ModelBytes = cmp.Or(opt.ModelBytes, DefaultModelBytes)
 	opt.TotalBytes = cmp.Or(opt.TotalBytes, DefaultTotalBytes)
-	if opt.Merge == nil {
-		opt.Merge = MergeCounts
-	}
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Outbox{
 		opt: opt, log: opt.Logger,
-		changed: make(chan struct{}, 1), store: store{path: path},
+		changed: make(chan struct{}, 1), store: store{path: path, flush: (*os.File).Sync},
 	}
 }
 
-// hold takes the lock that keeps a second agent out.
+// hold takes the lock that keeps a second agent out. A disk that takes no
+// writes has no second one on it either, unless it was there before.
 func (o *Outbox) hold(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
+	if errors.Is(err, syscall.EROFS) {
+		f, err = os.Open(path)
+	}
+	switch {
+	case err != nil && (isFull(err) || errors.Is(err, syscall.EROFS) || errors.Is(err, os.ErrNotExist)):
+		return nil
+	case err != nil:
 		return fmt.Errorf("make outbox lock: %w", err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
@@ -153,67 +158,95 @@ func (o *Outbox) hold(path string) error {
 	return nil
 }
 
-// load reads the file, repairs it where needed and opens it.
+// load reads the file, repairs it where needed and opens it. A disk that takes
+// no writes is no reason not to start: the records are kept in memory until it does.
 func (o *Outbox) load() (*Salvage, error) {
-	path := o.store.path
-	raw, err := readBounded(path, o.fileLimit(int64(o.opt.TotalBytes))*2)
-	fresh := errors.Is(err, os.ErrNotExist)
-	if err != nil && !fresh {
+	found, err := o.scan(func(*Frame) {})
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		o.book = NewBook(randomEpoch())
+		o.replaceAll("")
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read outbox file: %w", err)
+	case found.sound() && o.adopt():
+		return nil, nil
+	}
+	return o.salvage()
+}
+
+// scan reads the file through.
+func (o *Outbox) scan(visit func(*Frame)) (scan, error) {
+	t, file, err := openTape(o.store.path, 2*fileLimit(int64(o.opt.TotalBytes)))
+	if err != nil {
+		return scan{}, err
+	}
+	found := scanFile(t, visit)
+	return found, file.Close()
+}
+
+// adopt opens a sound file and takes its records over where they are. False
+// when BuntDB sees something else there than the frames say.
+func (o *Outbox) adopt() bool {
+	if err := o.store.open(); err != nil {
+		return false
+	}
+	live, err := o.store.frames()
+	if err == nil {
+		book, s := Recover(slices.Collect(maps.Values(live)), Whole)
+		if s.clean() && sameKeys(live, book) {
+			o.book = book
+			return true
+		}
+	}
+	_ = o.store.close() // it is written anew
+	return false
+}
+
+// salvage takes every good record of the file over and writes it anew, keeping
+// a damaged one beside.
+func (o *Outbox) salvage() (*Salvage, error) {
+	newest := map[string]*Frame{} // by key: what is older cannot matter
+	found, err := o.scan(func(f *Frame) {
+		if key := f.key(); newest[key] == nil || f.Head.LSN >= newest[key].Head.LSN {
+			newest[key] = f.clone()
+		}
+	})
+	if err != nil {
 		return nil, fmt.Errorf("read outbox file: %w", err)
 	}
-	found := scanFile(raw)
-	book, salvage := Recover(found.frames, found.tail)
-	switch {
-	case fresh:
-		book, salvage = NewBook(randomEpoch()), nil
-	case book == nil:
-		book, salvage = NewBook(randomEpoch()).Doubt(), &Salvage{LostUnknown: true, Lost: &protocol.Tally{}}
+	book, s := Recover(slices.Collect(maps.Values(newest)), found.tail)
+	if book == nil {
+		book, s = NewBook(randomEpoch()).Doubt(), &Salvage{LostUnknown: true, Lost: &protocol.Tally{}}
 	}
 	o.book = book
-	if salvage != nil {
-		salvage.DamagedBytes = found.damaged
+	s.DamagedBytes = found.damaged
+	if s.clean() {
+		o.replaceAll("")
+		return nil, nil
 	}
-	if salvage.clean() && !fresh && sameKeys(found.live, book) {
-		return nil, o.storeOpen()
+	s.Quarantine = o.store.path + ".damaged"
+	if e, ok := s.Report(); ok {
+		o.book = o.book.Append(o.dated(e)).After
 	}
-	return o.repair(salvage)
+	o.log.Warn("outbox file was damaged and has been salvaged", "kept", s.Quarantine, "damaged_bytes", s.DamagedBytes,
+		"lost_records", s.LostRecords, "lost_unknown", s.LostUnknown, "sent_holes", s.SentHoles)
+	o.replaceAll(s.Quarantine)
+	return s, nil
 }
 
-func (o *Outbox) storeOpen() error {
-	if err := o.store.open(); err != nil {
-		return err
-	}
-	return o.rebind(o.book)
-}
-
-// repair writes the file anew, keeping a damaged one beside.
-func (o *Outbox) repair(salvage *Salvage) (*Salvage, error) {
-	keep := ""
-	if salvage.clean() {
-		salvage = nil
-	} else {
-		keep = o.store.path + ".damaged"
-		salvage.Quarantine = keep
-		if e, ok := salvage.Report(); ok {
-			o.book = o.book.Append(o.dated(e)).After
-		}
-		o.log.Warn("outbox file was damaged and has been salvaged", "kept", keep, "damaged_bytes", salvage.DamagedBytes,
-			"lost_records", salvage.LostRecords, "lost_unknown", salvage.LostUnknown, "sent_holes", salvage.SentHoles)
-	}
-	if err := o.rewrite(o.book, keep); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrStorage, err)
-	}
-	return salvage, nil
+// replaceAll writes the file anew. What the disk does not take stays in memory
+// and is written as soon as it does.
+func (o *Outbox) replaceAll(keep string) {
+	o.broken = true
+	o.note(storageError(o.rewrite(o.book, keep)))
 }
 
 // sameKeys says whether the file, as BuntDB reads it, is what the frames say.
 func sameKeys(live map[string]*Frame, b *Book) bool {
 	want := map[string]bool{}
-	for _, it := range b.open {
-		want[keyOf(kindOpen, it.Index)] = true
-	}
-	for _, it := range b.pending {
-		want[keyOf(kindPending, it.Index)] = true
+	for _, it := range slices.Concat(b.open, b.pending) {
+		want[it.key()] = true
 	}
 	for _, s := range b.sent {
 		want[keyOf(kindSent, s.batch)] = true
@@ -275,9 +308,7 @@ func (o *Outbox) put(key string, b *protocol.Body, how func(*Book, string, Entry
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	w := o.begin()
-	w.do(how(w.book, key, e))
-	return o.commit(w)
+	return o.apply(func(w *work) { w.do(how(w.book, key, e)) })
 }
 
 // Append hands records over for sending. They are synced when it returns; on an
@@ -294,11 +325,11 @@ func (o *Outbox) Append(bodies ...*protocol.Body) error {
 	defer o.signal()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	w := o.begin()
-	for _, e := range entries {
-		w.do(w.book.Append(e))
-	}
-	return o.commit(w)
+	return o.apply(func(w *work) {
+		for _, e := range entries {
+			w.do(w.book.Append(e))
+		}
+	})
 }
 
 // Send gives the oldest pending records their numbers, as far as limit records
@@ -308,11 +339,11 @@ func (o *Outbox) Append(bodies ...*protocol.Body) error {
 func (o *Outbox) Send(limit int) ([]*protocol.Record, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	w := o.begin()
-	if c, ok := w.book.Send(limit); ok {
-		w.do(c)
-	}
-	err := o.commit(w)
+	err := o.apply(func(w *work) {
+		if c, ok := w.book.Send(limit); ok {
+			w.do(c)
+		}
+	})
 	return o.book.Records(), err
 }
 
@@ -322,14 +353,14 @@ func (o *Outbox) Ack(a *protocol.Ack) error {
 	defer o.signal()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	after, c, write := o.book.Ack(a)
-	if !write {
+	return o.apply(func(w *work) {
+		after, c, write := w.book.Ack(a)
+		if write {
+			w.do(c)
+			return
+		}
 		o.book = after
-		return nil
-	}
-	w := o.begin()
-	w.do(c)
-	return o.commit(w)
+	})
 }
 
 // Epochs is what hello tells: the closed epochs that the server may have lost
@@ -368,5 +399,9 @@ func (o *Outbox) Close() error {
 		return nil
 	}
 	o.closed = true
-	return errors.Join(o.store.close(), o.lock.Close())
+	err := o.store.close()
+	if o.lock != nil {
+		err = errors.Join(err, o.lock.Close())
+	}
+	return err
 }

@@ -3,8 +3,9 @@ package outbox
 import (
 	"errors"
 	"fmt"
-	"io"
+	"iter"
 	"os"
+	"syscall"
 
 	"github.com/tidwall/buntdb"
 
@@ -15,11 +16,14 @@ import (
 // are done here, because its own ignore the error of a sync and rename a file
 // that was not synced.
 type store struct {
-	path string
-	db   *buntdb.DB // nil when the file has to be written anew
-	file *os.File   // the same file, for syncing and its size
+	path     string
+	db       *buntdb.DB // nil when the file is not open
+	file     *os.File   // the same file, for syncing and its size
+	reserved int64      // bytes of disk set aside for the next file
 	// inject fails a step in tests; nil otherwise.
 	inject func(step string) error
+	// flush is (*os.File).Sync, but for tests that write for a simulated month.
+	flush func(*os.File) error
 }
 
 func (s *store) step(name string) error {
@@ -82,7 +86,7 @@ func (s *store) sync() error {
 	if err := s.step("sync"); err != nil {
 		return err
 	}
-	return s.file.Sync()
+	return s.flush(s.file)
 }
 
 func (s *store) size() int64 {
@@ -105,48 +109,130 @@ func (s *store) get(key string) (value string, err error) {
 	return value, err
 }
 
-// replace makes the file hold exactly these frames: all of them or, after a
-// power cut, what it held before. keep, if not empty, is where the old file stays.
-func (s *store) replace(frames []Frame, keep string) error {
+// frames are the values by key, sharing BuntDB's memory.
+func (s *store) frames() (map[string]*Frame, error) {
+	found := map[string]*Frame{}
+	err := s.db.View(func(tx *buntdb.Tx) error {
+		var bad error
+		err := tx.Ascend("", func(key, value string) bool {
+			found[key], _, bad = decodeFrame(value)
+			return bad == nil
+		})
+		return errors.Join(err, bad)
+	})
+	return found, err
+}
+
+// next is the file under way, and before that the space set aside for it.
+func (s *store) next() string { return s.path + ".new" }
+
+// reserve sets so many bytes of disk aside for the next file, so that a full
+// disk can be shrunk, and in a shrunk file there is room to go on.
+func (s *store) reserve(n int64) error {
+	if n <= s.reserved && s.reserved <= 4*n {
+		return nil
+	}
+	if err := s.step("reserve"); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(s.next(), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("set disk space aside: %w", err)
+	}
+	defer f.Close()
+	n = (n + reserveStep - 1) / reserveStep * reserveStep
+	if s.reserved == 0 || s.reserved > n { // what a cut has left there, or too much
+		s.reserved = 0
+		if err := f.Truncate(0); err != nil {
+			return fmt.Errorf("set disk space aside: %w", err)
+		}
+	}
+	if err := allocate(f, n); err != nil {
+		// What there was of it is not for us alone to fill the disk with.
+		_ = errors.Join(f.Truncate(0), allocate(f, s.reserved))
+		return fmt.Errorf("set disk space aside: %w", err)
+	}
+	s.reserved = n
+	return nil
+}
+
+// reserveStep keeps the space from being set aside anew for every record, in bytes.
+const reserveStep = 1 << 20
+
+// replace makes the file hold exactly these frames, of about size bytes: all of
+// them or, after a power cut, what it held before. keep, if not empty, is where
+// the old file stays. The new one is to be opened. Nothing is written when
+// there is no room: a full disk must not be worn out by trying.
+func (s *store) replace(frames iter.Seq[*Frame], size int64, keep string) error {
 	if err := s.step("replace"); err != nil {
 		return err
 	}
-	temp := s.path + ".new"
-	if err := writeFrames(temp, frames); err != nil {
-		return errors.Join(err, os.Remove(temp))
+	if err := s.reserve(size); err != nil {
+		return err
+	}
+	if err := s.writeFrames(frames); err != nil {
+		s.reserved = 0
+		return errors.Join(err, os.Remove(s.next()))
 	}
 	if keep != "" {
 		if err := quarantine(s.path, keep); err != nil {
-			return errors.Join(err, os.Remove(temp))
+			return err
 		}
 	}
-	if err := atomicfile.Rename(temp, s.path); err != nil {
+	s.reserved = 0
+	if err := atomicfile.Rename(s.next(), s.path); err != nil {
 		return fmt.Errorf("put outbox file in place: %w", err)
 	}
-	if err := s.close(); err != nil {
-		s.db, s.file = nil, nil // the old file is gone from its folder in any case
-	}
-	return s.open()
+	_ = s.close() // the old file is gone from its folder in any case
+	return nil
 }
 
-func writeFrames(path string, frames []Frame) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+func (s *store) writeFrames(frames iter.Seq[*Frame]) (err error) {
+	f, err := os.OpenFile(s.next(), os.O_WRONLY|os.O_CREATE, 0o600) // not truncated: that would give the space back
 	if err != nil {
 		return fmt.Errorf("make outbox file: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	var buf []byte
-	for i := range frames {
-		buf = appendSet(buf[:0], frames[i].key(), frames[i].Encode())
+	var size int64
+	for fr := range frames {
+		buf = appendSet(buf[:0], fr.key(), fr.Encode())
 		if _, err := f.Write(buf); err != nil {
 			return fmt.Errorf("write outbox file: %w", err)
 		}
+		size += int64(len(buf))
 	}
-	if err := f.Sync(); err != nil {
+	if err := f.Truncate(size); err != nil { // of what was set aside only the room to go on stays
+		return fmt.Errorf("cut outbox file: %w", err)
+	}
+	if err := allocate(f, size+room(size)); err != nil && !isFull(err) {
+		return fmt.Errorf("set disk space aside: %w", err)
+	}
+	if err := s.flush(f); err != nil {
 		return fmt.Errorf("sync outbox file: %w", err)
 	}
 	return nil
 }
+
+// room is what a file of so many bytes needs to go on while the disk is full:
+// for numbering, acknowledging and the open windows until it is shrunk again.
+func room(size int64) int64 { return size/4 + 1<<20 }
+
+// allocate gives a file so many bytes of disk from its beginning on without
+// changing its size. File systems that cannot do without.
+func allocate(f *os.File, n int64) error {
+	const keepSize = 1 // FALLOC_FL_KEEP_SIZE
+	if n <= 0 {
+		return nil
+	}
+	err := syscall.Fallocate(int(f.Fd()), keepSize, 0, n)
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.ENOSYS) {
+		return nil
+	}
+	return err
+}
+
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 // quarantine keeps the file under a second name, in place of an earlier one.
 func quarantine(path, keep string) error {
@@ -157,14 +243,4 @@ func quarantine(path, keep string) error {
 		return fmt.Errorf("keep damaged file: %w", err)
 	}
 	return nil
-}
-
-// readBounded reads a file up to limit bytes; what is beyond is not ours.
-func readBounded(path string, limit int64) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	raw, err := io.ReadAll(io.LimitReader(f, limit))
-	return string(raw), errors.Join(err, f.Close())
 }

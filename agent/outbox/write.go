@@ -3,8 +3,11 @@ package outbox
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"runtime/debug"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"github.com/vedette-edge/vedette/protocol"
 )
@@ -14,7 +17,6 @@ type work struct {
 	book    *Book
 	changes []Change
 	merged  uint64
-	err     error // why nothing can be written
 }
 
 func (w *work) do(c Change) {
@@ -22,47 +24,69 @@ func (w *work) do(c Change) {
 	w.book = c.After
 }
 
-// begin opens a row of changes. A file that may hold more than the book is
-// written anew first, so that every change builds on what is on disk.
-func (o *Outbox) begin() *work {
-	w := &work{}
-	switch {
-	case o.closed:
-		w.err = ErrClosed
-	case o.broken || o.store.db == nil:
-		w.err = o.rewrite(o.book, "")
-		o.broken = w.err != nil
-	}
-	w.book = o.book
-	return w
-}
-
-// commit makes room, writes and syncs; then the changes hold. On an error none does.
-func (o *Outbox) commit(w *work) error {
+// apply takes a decision, writes it down and syncs; then it holds. On an error
+// it does not. A file that has no room left is written anew into the space set
+// aside for that, and the decision is taken again on what came of it.
+func (o *Outbox) apply(decide func(*work)) error {
 	if o.closed {
 		return ErrClosed
 	}
-	if len(w.changes) == 0 {
+	changed, err := o.attempt(decide)
+	if isFull(err) && o.rewrite(o.book, "") == nil {
+		_, err = o.attempt(decide)
+	}
+	if !changed {
 		return nil
+	}
+	err = storageError(err)
+	o.note(err)
+	return err
+}
+
+// attempt takes and writes a decision; changed says that there was one.
+func (o *Outbox) attempt(decide func(*work)) (changed bool, err error) {
+	err = o.ready()
+	w := &work{book: o.book}
+	decide(w)
+	if err != nil || len(w.changes) == 0 {
+		return len(w.changes) > 0, err
 	}
 	if !w.changes[0].Rewrite {
 		o.makeRoom(w)
 	}
-	err := w.err
-	if err == nil {
-		err = o.write(w)
-	}
-	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrStorage, err)
-	}
-	o.note(err)
-	if err != nil {
-		return err
+	if err := o.write(w); err != nil {
+		return true, err
 	}
 	o.merged += w.merged
 	o.book = w.book
-	o.shrink()
-	return nil
+	o.tidy()
+	return true, nil
+}
+
+// ready makes the file hold the book, so that every change builds on what is on disk.
+func (o *Outbox) ready() error {
+	switch {
+	case o.broken:
+		return o.rewrite(o.book, "")
+	case o.store.db == nil:
+		return o.reopen()
+	default:
+		return nil
+	}
+}
+
+// storageError says what is wrong with the disk and what to do.
+func storageError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case isFull(err):
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%w: %w", ErrReadOnly, err)
+	default:
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
 }
 
 // note logs the first failure and the recovery only.
@@ -77,9 +101,10 @@ func (o *Outbox) note(err error) {
 }
 
 func (o *Outbox) write(w *work) error {
-	for _, c := range w.changes {
+	for i, c := range w.changes {
 		if err := o.writeOne(c); err != nil {
-			o.broken = true
+			// BuntDB takes a torn write back; what was written before it stays.
+			o.broken = i > 0 || o.store.db == nil
 			return err
 		}
 	}
@@ -92,16 +117,18 @@ func (o *Outbox) write(w *work) error {
 
 func (o *Outbox) writeOne(c Change) error {
 	if c.Rewrite {
-		image, frames := c.After.Image()
-		*c.After = *image
-		return o.replace(c.After, frames, "")
+		if err := o.rewrite(c.After, ""); err != nil {
+			return err
+		}
+		*c.After = *o.book
+		return nil
 	}
 	value := c.Frame.Encode()
 	if err := o.store.write(c.Frame.key(), value, c.Drop); err != nil {
 		return fmt.Errorf("append to outbox file: %w", err)
 	}
 	if c.item != nil {
-		c.item.Body = value[len(value)-len(c.item.Body):] // one copy in memory, BuntDB's
+		c.item.Body = value[len(value)-c.item.size:] // one copy in memory, BuntDB's
 	}
 	return nil
 }
@@ -109,29 +136,44 @@ func (o *Outbox) writeOne(c Change) error {
 // rewrite replaces the file by b and makes b the book.
 func (o *Outbox) rewrite(b *Book, keep string) error {
 	image, frames := b.Image()
-	if err := o.replace(image, frames, keep); err != nil {
+	size := b.size()
+	if err := o.store.replace(frames, size+room(0), keep); err != nil {
 		return err
 	}
-	o.book = image
+	o.book, o.broken = image, false
+	return o.reopen()
+}
+
+// reopen loads the file, which holds exactly the book. The records' bodies are
+// given up before: for a moment there would be two of each in memory.
+func (o *Outbox) reopen() error {
+	for _, it := range slices.Concat(o.book.open, o.book.pending) {
+		it.Body = ""
+	}
+	if o.book.size() > muchMemory {
+		debug.FreeOSMemory()
+	}
+	if err := o.store.open(); err != nil {
+		return err
+	}
+	if err := o.rebind(o.book); err != nil {
+		return errors.Join(err, o.store.close())
+	}
 	return nil
 }
 
-func (o *Outbox) replace(image *Book, frames []Frame, keep string) error {
-	if err := o.store.replace(frames, keep); err != nil {
-		return err
-	}
-	return o.rebind(image)
-}
+// muchMemory is worth a garbage collection of its own, in bytes.
+const muchMemory = 4 << 20
 
 // rebind lets the book's records share BuntDB's memory.
 func (o *Outbox) rebind(b *Book) error {
 	for _, it := range slices.Concat(b.open, b.pending) {
-		f := it.frame()
-		value, err := o.store.get(f.key())
-		if err != nil || len(value) < len(it.Body) {
-			return fmt.Errorf("read back %s: %w", f.key(), errors.Join(err, errFrame))
+		key := it.key()
+		value, err := o.store.get(key)
+		if err != nil || len(value) < it.size {
+			return fmt.Errorf("read back %s: %w", key, errors.Join(err, errFrame))
 		}
-		it.Body = value[len(value)-len(it.Body):]
+		it.Body = value[len(value)-it.size:]
 	}
 	return nil
 }
@@ -140,33 +182,35 @@ func (o *Outbox) rebind(b *Book) error {
 // rewrite it a few times a day only.
 const slack = 4 << 20
 
-func (o *Outbox) fileLimit(live int64) int64 { return 2*live + slack }
+func fileLimit(live int64) int64 { return 2*live + slack }
 
-// shrink writes the file anew when most of it is dead. Failure costs nothing
-// but space; the next change tries again.
-func (o *Outbox) shrink() {
-	if o.store.size() <= o.fileLimit(o.book.size()) {
-		return
+// commitRoom is left below the limit for what one change of many records writes.
+const commitRoom = 1 << 20
+
+// tidy writes the file anew when most of it is dead, and sets the space aside
+// for doing so. Failure costs nothing but space; the next change tries again.
+func (o *Outbox) tidy() {
+	live := o.book.size()
+	if o.store.size() > fileLimit(live)-commitRoom {
+		if err := o.rewrite(o.book, ""); err != nil {
+			o.log.Warn("outbox file could not be shrunk", "error", err)
+		}
 	}
-	if err := o.rewrite(o.book, ""); err != nil {
-		o.log.Warn("outbox file could not be shrunk", "error", err)
-		o.broken = o.store.db == nil
+	if err := o.store.reserve(live + room(live)); err != nil {
+		o.log.Debug("no disk space could be set aside", "error", err)
 	}
 }
 
 // overhead is what a record costs beyond its body: head, key, framing.
 const overhead = 256
 
-func (e Entry) cost() int64 { return int64(len(e.Body)) + overhead }
+func (e Entry) cost() int64 { return int64(e.size) + overhead }
 
 // size is what the book's records take.
 func (b *Book) size() int64 {
 	var n int64
-	for _, it := range b.open {
-		n += it.cost()
-	}
-	for _, it := range b.pending {
-		n += it.cost()
+	for _, used := range b.use {
+		n += used
 	}
 	for _, s := range b.sent {
 		n += int64(len(s.body)) + overhead
@@ -174,52 +218,35 @@ func (b *Book) size() int64 {
 	return n
 }
 
-func (b *Book) modelSize(model string) int64 {
-	var n int64
-	for _, items := range [][]*Item{b.open, b.pending} {
-		for _, it := range items {
-			if it.Model == model {
-				n += it.cost()
-			}
-		}
-	}
-	return n
-}
-
-// models are the models with waiting records.
-func (b *Book) models() []string {
-	var out []string
-	for _, it := range slices.Concat(b.open, b.pending) {
-		if !slices.Contains(out, it.Model) {
-			out = append(out, it.Model)
-		}
-	}
-	return out
-}
+// mergeShare of a bound is freed at once when it is reached: looking for what
+// to merge costs as much for one pair as for many.
+const mergeShare = 16
 
 // makeRoom keeps the bounds: first by merging neighbours, the closest first,
 // and only when nothing can be merged any more by giving the oldest record up
 // for an event that says so.
 func (o *Outbox) makeRoom(w *work) {
-	for _, model := range w.book.models() {
-		over := func() bool { return w.book.modelSize(model) > int64(o.opt.ModelBytes) }
-		for over() && o.relieve(w, model, false) {
-		}
+	for _, model := range slices.Sorted(maps.Keys(w.book.use)) {
+		used := func() int64 { return w.book.use[model] }
+		o.relieve(w, used, int64(o.opt.ModelBytes), func(it *Item) bool { return it.Model == model })
 	}
-	over := func() bool { return w.book.size() > int64(o.opt.TotalBytes) }
-	for over() && o.relieve(w, "", true) {
-	}
+	used := func() int64 { return w.book.size() }
+	o.relieve(w, used, int64(o.opt.TotalBytes), func(*Item) bool { return true })
 }
 
-// relieve makes one step towards less; false when there is none.
-func (o *Outbox) relieve(w *work, model string, anyModel bool) bool {
-	of := func(it *Item) bool { return anyModel || it.Model == model }
-	if c, ok := w.book.Merge(of, o.opt.Merge); ok {
-		w.do(c)
-		w.merged++
-		return true
+// relieve keeps what is used by the records that of accepts within a bound, as
+// far as that can be done.
+func (o *Outbox) relieve(w *work, used func() int64, bound int64, of func(*Item) bool) {
+	for used() > bound {
+		merges := w.book.Merge(of, used()-bound+bound/mergeShare)
+		for _, c := range merges {
+			w.do(c)
+		}
+		w.merged += uint64(len(merges))
+		if len(merges) == 0 && !o.giveUp(w, of) {
+			return
+		}
 	}
-	return o.giveUp(w, of)
 }
 
 func (o *Outbox) giveUp(w *work, of func(*Item) bool) bool {
@@ -255,12 +282,13 @@ func (o *Outbox) overflow(it *Item) Entry {
 
 // closeLeft makes open records of the boot before pending.
 func (o *Outbox) closeLeft() error {
-	w := o.begin()
-	for {
-		c, ok := w.book.CloseLeft()
-		if !ok {
-			return o.commit(w)
+	return o.apply(func(w *work) {
+		for {
+			c, ok := w.book.CloseLeft()
+			if !ok {
+				return
+			}
+			w.do(c)
 		}
-		w.do(c)
-	}
+	})
 }

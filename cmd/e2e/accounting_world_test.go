@@ -102,9 +102,9 @@ func newWorld() *world {
 func image(b **outbox.Book) []write {
 	next, frames := (*b).Image()
 	*b = next
-	out := make([]write, len(frames))
-	for i, f := range frames {
-		out[i] = write{frame: f}
+	var out []write
+	for f := range frames {
+		out = append(out, write{frame: *f})
 	}
 	return out
 }
@@ -179,7 +179,7 @@ func (w *world) deviceSteps(i int, m mutation, add func(string, *world)) {
 	if w.made < maxMade {
 		w.generate(i, func(s string, to *world) { add(name(s), to) })
 	}
-	if c, ok := d.book.Merge(func(*outbox.Item) bool { return true }, outbox.MergeCounts); ok {
+	for _, c := range d.book.Merge(func(*outbox.Item) bool { return true }, 1) { // one pair
 		next := w.copy()
 		next.apply(i, c, outbox.Sum{})
 		add(name("merge"), next)
