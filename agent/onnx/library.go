@@ -116,6 +116,7 @@ func places(dir string) []string {
 type library struct {
 	version   string
 	providers []string
+	base      unsafe.Pointer // its OrtApiBase
 }
 
 // inspect loads the library, asks for version and providers and refuses one
@@ -132,7 +133,7 @@ func inspect(path string) (library, error) {
 	if base == nil {
 		return library{}, fmt.Errorf("%w: load %s: %s", ErrLibrary, path, C.GoString(why))
 	}
-	lib := library{version: C.GoString(C.vedette_version(base))}
+	lib := library{version: C.GoString(C.vedette_version(base)), base: unsafe.Pointer(base)}
 	if err := checkVersion(lib.version); err != nil {
 		return library{}, fmt.Errorf("%w: %s: %w", ErrLibrary, path, err)
 	}
@@ -170,7 +171,7 @@ func checkVersion(version string) error {
 		return err
 	}
 	if got < need {
-		return fmt.Errorf("version %s is too old, at least %s is needed", version, MinVersion)
+		return fmt.Errorf("it is version %s; versions from %s on are accepted, older ones lack functions that this agent calls (Debian 13 has 1.21, Debian sid 1.23): install the vedette-agent package, which brings its own", version, MinVersion)
 	}
 	return nil
 }

@@ -8,9 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
-	"strings"
 	"sync"
 
 	ort "github.com/yalue/onnxruntime_go"
@@ -26,20 +24,22 @@ const Name = "onnxruntime"
 const MinVersion = "1.24"
 
 // cpuProvider is what every build of the library offers.
-const cpuProvider = "CPUExecutionProvider"
+const cpuProvider = release.CPUProvider
 
 var (
 	// ErrLibrary says that no usable ONNX Runtime library was found.
 	ErrLibrary = errors.New("no usable ONNX Runtime library")
-	// ErrProvider says that a variant needs an execution provider that is not here.
-	ErrProvider = errors.New("no execution provider for this variant")
+	// ErrProvider says that an execution provider cannot be used here, or not for
+	// this variant.
+	ErrProvider = errors.New("no such execution provider here")
 	// ErrClosed says that the session was closed.
 	ErrClosed = errors.New("the session is closed")
 )
 
 // Runtime is ONNX Runtime in this process.
 type Runtime struct {
-	info infer.RuntimeInfo
+	info    infer.RuntimeInfo
+	plugins map[string]*plugin // by the provider's key
 }
 
 var _ infer.Runtime = (*Runtime)(nil)
@@ -71,16 +71,28 @@ func Open(path string) (*Runtime, error) {
 	if err := ort.InitializeEnvironment(ort.WithLogLevelError()); err != nil {
 		return nil, fmt.Errorf("%w: start %s: %w", ErrLibrary, path, err)
 	}
-	loaded.runtime = &Runtime{info: infer.RuntimeInfo{
-		Name: Name, Version: lib.version, Library: path, Providers: lib.providers,
-	}}
+	loaded.runtime = &Runtime{plugins: findPlugins(path, lib.base)}
+	loaded.runtime.info = infer.RuntimeInfo{
+		Name: Name, Version: lib.version, Library: path, Providers: loaded.runtime.providers(lib.providers),
+	}
 	return loaded.runtime, nil
+}
+
+// providers are those that the library was built with and those of plugins.
+func (r *Runtime) providers(built []string) []string {
+	for _, p := range r.plugins {
+		if !slices.ContainsFunc(built, func(name string) bool { return release.SameProvider(name, p.name) }) {
+			built = append(built, p.name)
+		}
+	}
+	slices.Sort(built)
+	return built
 }
 
 // Info says which library computes and what it offers.
 func (r *Runtime) Info() infer.RuntimeInfo { return r.info }
 
-// Load makes a session of the release's variant on the CPU. The names and
+// Load makes a session of the release's variant on its provider. The names and
 // shapes are those of the manifest; a graph that has others fails its first run.
 func (r *Runtime) Load(ctx context.Context, rel infer.Release) (infer.Session, error) {
 	if err := ctx.Err(); err != nil {
@@ -90,37 +102,44 @@ func (r *Runtime) Load(ctx context.Context, rel infer.Release) (infer.Session, e
 	if err != nil {
 		return nil, err
 	}
-	if err := usable(v); err != nil {
+	if err := usable(v, rel.Provider); err != nil {
 		return nil, err
 	}
-	return OpenGraph(rel.Path(v.Graph), &rel.Manifest.Schema)
+	return r.open(rel.Path(v.Graph), &rel.Manifest.Schema, rel.Provider)
 }
 
-// usable reports whether the variant may run here. Only the CPU provider is
-// used so far.
-func usable(v release.Variant) error {
-	if len(v.Arch) > 0 && !slices.Contains(v.Arch, runtime.GOARCH) {
-		return fmt.Errorf("%w: %q is for %s, this is %s", ErrProvider, v.Name, strings.Join(v.Arch, ", "), runtime.GOARCH)
-	}
-	if len(v.Providers) > 0 && !slices.Contains(v.Providers, cpuProvider) {
-		return fmt.Errorf("%w: %q needs %s", ErrProvider, v.Name, strings.Join(v.Providers, ", "))
-	}
-	return nil
-}
-
-// OpenGraph makes a session of a graph file. Open must have succeeded.
+// OpenGraph makes a session of a graph file on the CPU. Open must have
+// succeeded.
 func OpenGraph(path string, schema *release.Schema) (infer.Session, error) {
+	loaded.mu.Lock()
+	r := loaded.runtime
+	loaded.mu.Unlock()
+	if r == nil {
+		return nil, fmt.Errorf("%w: none was opened", ErrLibrary)
+	}
+	return r.open(path, schema, cpuProvider)
+}
+
+func (r *Runtime) open(path string, schema *release.Schema, provider string) (infer.Session, error) {
 	inputs, outputs := ports(schema.Inputs), ports(schema.Outputs)
+	if err := checkHalf(outputs); err != nil {
+		return nil, err
+	}
+	markMaps(path, outputs, schema.Classes)
 	opts, err := options()
 	if err != nil {
 		return nil, err
 	}
 	defer opts.Destroy() //nolint:errcheck // frees memory only
+	used, err := r.use(opts, provider)
+	if err != nil {
+		return nil, err
+	}
 	g, err := ort.NewDynamicAdvancedSession(path, names(inputs), names(outputs), opts)
 	if err != nil {
 		return nil, fmt.Errorf("load graph: %w", err)
 	}
-	return newSession(g, inputs, outputs), nil
+	return newSession(g, used, inputs, outputs), nil
 }
 
 // options of every session: one thread, which does not spin. A device serves

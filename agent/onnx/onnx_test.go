@@ -161,7 +161,7 @@ func TestAgreesWithScikitLearn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := readModel(t, name)
 			s := m.open(t, m.schema())
-			if s.chunk == 0 {
+			if len(s.plans) != 1 || s.plans[0].learned {
 				t.Fatal("the graph is not bound")
 			}
 			for _, n := range []int{1, 2, 7, 16, 17, 255, 256, 257, 1000, 1023, 1024, 1025, 2500, 3, 1} {
@@ -185,7 +185,7 @@ func TestUnknownOutputShape(t *testing.T) {
 			schema := m.schema()
 			schema.Outputs[1].Shape = []int64{-1, -1}
 			s := m.open(t, schema)
-			if s.chunk != 0 {
+			if len(s.plans) != 0 {
 				t.Fatal("the graph is bound, its outputs are not known")
 			}
 			out := make([]infer.Tensor, 2)
@@ -223,8 +223,8 @@ func TestManyCallersAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if len(s.free) > 8 {
-		t.Errorf("%d workers for 8 callers", len(s.free))
+	if n := len(s.plans[0].free); n > 8 {
+		t.Errorf("%d workers for 8 callers", n)
 	}
 }
 
@@ -441,19 +441,19 @@ func BenchmarkRun(b *testing.B) {
 func BenchmarkBinding(b *testing.B) {
 	m := readModel(b, "wine_lr")
 	s := m.open(b, m.schema())
-	w, err := s.worker()
+	p, w, err := s.acquire([]infer.Tensor{m.batch(0, 1)})
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.put(w)
-	if _, err := w.binding(s, 16); err != nil {
+	defer s.put(p, w)
+	if _, err := w.binding(s.graph, p, 16); err != nil {
 		b.Fatal(err)
 	}
 	i := 0
 	b.ReportAllocs()
 	for b.Loop() {
 		i++
-		if _, err := w.binding(s, 1+i%(maxBindings+1)); err != nil {
+		if _, err := w.binding(s.graph, p, 1+i%(maxBindings+1)); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	ort "github.com/yalue/onnxruntime_go"
 
 	"github.com/vedette-edge/vedette/agent/infer"
-	"github.com/vedette-edge/vedette/protocol/release"
 )
 
 // Bounds of one worker's buffers.
@@ -21,72 +21,59 @@ const (
 	maxChunkBytes = 16 << 20
 )
 
-// port is one input or output of the graph.
-type port struct {
-	name, datatype string
-	batch          int64   // fixed first dimension, −1 when it is the rows
-	rest           []int64 // dimensions after the first
-	size           int     // elements of one row, −1 when the schema leaves it open
-	width          int     // bytes of one element, 0 for strings
+// maxPlans bounds the shapes of rows for which buffers are kept.
+const maxPlans = 8
+
+// plan is how calls whose rows have one shape are computed: on buffers bound to
+// the graph, by workers. There are as many workers as runs ever went on at once,
+// which the caller bounds.
+type plan struct {
+	inputs, outputs []port
+	chunk           int  // rows of one run
+	learned         bool // from a call; not stated by the schema
+
+	free []*worker // guarded by the session's mu, as is dropped
+	// dropped says that the plan is no good (its outputs' shapes follow from what
+	// the inputs hold, not from their shapes alone) or has made room for another:
+	// it has no workers, and those that come back are freed.
+	dropped bool
 }
 
-func ports(ts []release.Tensor) []port {
-	list := make([]port, len(ts))
-	for i, t := range ts {
-		p := port{name: t.Name, datatype: t.Datatype, batch: -1, size: -1, width: widths[t.Datatype]}
-		if len(t.Shape) > 0 {
-			p.batch, p.rest = t.Shape[0], t.Shape[1:]
-		}
-		if n, fixed := t.RowSize(); fixed && len(t.Shape) > 0 {
-			p.size = int(n)
-		}
-		list[i] = p
-	}
-	return list
-}
-
-func names(ps []port) []string {
-	list := make([]string, len(ps))
-	for i, p := range ps {
-		list[i] = p.name
-	}
-	return list
-}
-
-var widths = map[string]int{
-	"BOOL": 1, "UINT8": 1, "INT8": 1, "UINT16": 2, "INT16": 2, "UINT32": 4, "INT32": 4, "FP32": 4,
-	"UINT64": 8, "INT64": 8, "FP64": 8,
-}
-
-// session is one loaded graph with its workers. There are as many workers as
-// runs ever went on at once, which the caller bounds.
+// session is one loaded graph. Where the schema fixes every shape there is one
+// plan. Where it does not, the library allocates the outputs of the first call
+// of each shape, and the plan for it is learned from them.
 type session struct {
 	graph           *ort.DynamicAdvancedSession
+	provider        string
 	inputs, outputs []port
-	chunk           int // rows of one bound run, 0 when the graph cannot be bound
 
-	mu     sync.Mutex // guards free and closed
-	free   []*worker
+	mu     sync.Mutex // guards plans, closed and the workers of plans
+	plans  []*plan    // most recently used last
 	closed bool
 }
 
 var _ infer.Session = (*session)(nil)
 
-func newSession(g *ort.DynamicAdvancedSession, inputs, outputs []port) *session {
-	return &session{graph: g, inputs: inputs, outputs: outputs, chunk: chunkRows(inputs, outputs)}
+func newSession(g *ort.DynamicAdvancedSession, provider string, inputs, outputs []port) *session {
+	s := &session{graph: g, provider: provider, inputs: inputs, outputs: outputs}
+	if chunk := chunkRows(inputs, outputs); chunk > 0 {
+		s.plans = []*plan{{inputs: inputs, outputs: outputs, chunk: chunk}}
+	}
+	return s
 }
 
-// chunkRows is how many rows one bound run may have: 0 when a shape or a string
-// keeps the graph from being bound, the batch itself when the graph fixes it.
+// chunkRows is how many rows one bound run may have: 0 when a shape, a string
+// or a map keeps the graph from being bound, the batch itself when the graph
+// fixes it.
 func chunkRows(inputs, outputs []port) int {
 	rows := maxChunk
-	for _, p := range append(append([]port(nil), inputs...), outputs...) {
-		if p.width == 0 || p.size <= 0 {
+	for _, p := range slices.Concat(inputs, outputs) {
+		if p.width == 0 || p.size <= 0 || p.columns != nil {
 			return 0
 		}
 		rows = min(rows, max(1, maxChunkBytes/(p.size*p.width)))
 	}
-	for _, p := range append(append([]port(nil), inputs...), outputs...) {
+	for _, p := range slices.Concat(inputs, outputs) {
 		if p.batch > 0 {
 			rows = int(p.batch)
 		}
@@ -95,7 +82,7 @@ func chunkRows(inputs, outputs []port) int {
 }
 
 // Provider is the execution provider in use.
-func (s *session) Provider() string { return cpuProvider }
+func (s *session) Provider() string { return s.provider }
 
 // Run computes rows rows of in into out.
 func (s *session) Run(ctx context.Context, rows int, in, out []infer.Tensor) error {
@@ -106,51 +93,139 @@ func (s *session) Run(ctx context.Context, rows int, in, out []infer.Tensor) err
 		return fmt.Errorf("run needs %d inputs, %d outputs and a row; got %d, %d and %d rows",
 			len(s.inputs), len(s.outputs), len(in), len(out), rows)
 	}
-	if s.chunk == 0 {
-		if s.isClosed() {
-			return ErrClosed
-		}
-		return s.runFree(in, out)
-	}
-	w, err := s.worker()
-	if err != nil {
+	p, w, err := s.acquire(in)
+	switch {
+	case err != nil:
 		return err
+	case p == nil:
+		return s.explore(rows, in, out)
+	case w == nil:
+		return s.runFree(rows, in, out)
 	}
-	defer s.put(w)
-	for from := 0; from < rows; from += s.chunk {
-		if err := w.run(s, from, min(s.chunk, rows-from), rows, in, out); err != nil {
-			return err
+	err = w.runAll(s.graph, p, rows, in, out)
+	s.put(p, w)
+	if err != nil && p.learned {
+		s.unlearn(p)
+		return s.runFree(rows, in, out)
+	}
+	return err
+}
+
+// acquire finds the plan for the inputs and one of its workers, the most
+// recently used first: its buffers are in the cache. Without a plan there is no
+// worker; a plan that cannot be kept has none either.
+func (s *session) acquire(in []infer.Tensor) (*plan, *worker, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, nil, ErrClosed
+	}
+	p := s.find(in)
+	if p == nil || p.dropped {
+		return p, nil, nil
+	}
+	if n := len(p.free); n > 0 {
+		w := p.free[n-1]
+		p.free = p.free[:n-1]
+		return p, w, nil
+	}
+	w, err := newWorker(p)
+	return p, w, err
+}
+
+// find looks for the plan of the inputs' shapes. The caller holds mu.
+func (s *session) find(in []infer.Tensor) *plan {
+	last := len(s.plans) - 1
+	for i := last; i >= 0; i-- {
+		if p := s.plans[i]; !p.learned || p.takes(in) {
+			copy(s.plans[i:], s.plans[i+1:])
+			s.plans[last] = p
+			return p
 		}
 	}
 	return nil
 }
 
-func (s *session) isClosed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed
+// takes says whether the inputs' rows have the plan's shapes.
+func (p *plan) takes(in []infer.Tensor) bool {
+	for i := range in {
+		if len(in[i].Shape) == 0 || !slices.Equal(in[i].Shape[1:], p.inputs[i].rest) {
+			return false
+		}
+	}
+	return true
 }
 
-// worker takes a free worker, the most recently used one first: its buffers
-// are in the cache.
-func (s *session) worker() (*worker, error) {
+func (s *session) put(p *plan, w *worker) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return nil, ErrClosed
+	if p.dropped {
+		_ = w.close() // frees memory only
+		return
 	}
-	if n := len(s.free); n > 0 {
-		w := s.free[n-1]
-		s.free = s.free[:n-1]
-		return w, nil
-	}
-	return newWorker(s)
+	p.free = append(p.free, w)
 }
 
-func (s *session) put(w *worker) {
+// explore computes a call of a shape not seen yet and learns its plan.
+func (s *session) explore(rows int, in, out []infer.Tensor) error {
+	if err := s.runFree(rows, in, out); err != nil {
+		return err
+	}
+	if p := s.learn(rows, in, out); p != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.find(in) == nil && !s.closed { // another call may have been quicker
+			s.plans = append(s.plans, p)
+			if len(s.plans) > maxPlans {
+				oldest := s.plans[0]
+				s.plans = slices.Delete(s.plans, 0, 1)
+				return oldest.drop()
+			}
+		}
+	}
+	return nil
+}
+
+// learn makes the plan of a call that was computed, nil when the graph cannot
+// be bound whatever the shapes are.
+func (s *session) learn(rows int, in, out []infer.Tensor) *plan {
+	p := &plan{learned: true}
+	for i := range in {
+		q, ok := s.inputs[i].as(in[i].Shape, rows)
+		if !ok {
+			return nil
+		}
+		p.inputs = append(p.inputs, q)
+	}
+	for i := range out {
+		q, ok := s.outputs[i].as(out[i].Shape, rows)
+		if !ok {
+			return nil
+		}
+		p.outputs = append(p.outputs, q)
+	}
+	p.chunk = chunkRows(p.inputs, p.outputs)
+	return p
+}
+
+// unlearn gives a plan up that did not hold for a second call. It stays in the
+// list, so that calls of its shapes are computed the free way from now on.
+func (s *session) unlearn(p *plan) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.free = append(s.free, w)
+	_ = p.drop() // frees memory only
+}
+
+// drop frees the plan's idle workers; others are freed as they come back. The
+// caller holds the session's mu.
+func (p *plan) drop() error {
+	p.dropped = true
+	var errs []error
+	for _, w := range p.free {
+		errs = append(errs, w.close())
+	}
+	p.free = nil
+	return errors.Join(errs...)
 }
 
 // Close frees the graph and all buffers. No Run may be in progress.
@@ -162,10 +237,10 @@ func (s *session) Close() error {
 	}
 	s.closed = true
 	var errs []error
-	for _, w := range s.free {
-		errs = append(errs, w.close())
+	for _, p := range s.plans {
+		errs = append(errs, p.drop())
 	}
-	s.free = nil
+	s.plans = nil
 	errs = append(errs, s.graph.Destroy())
 	return errors.Join(errs...)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"unsafe"
 
 	ort "github.com/yalue/onnxruntime_go"
 
@@ -43,12 +44,12 @@ type buffer interface {
 	store(t *infer.Tensor, from, rows, total int)
 }
 
-func newWorker(s *session) (*worker, error) {
+func newWorker(p *plan) (*worker, error) {
 	w := &worker{}
 	for _, side := range []struct {
 		ports []port
 		to    *[]buffer
-	}{{s.inputs, &w.in}, {s.outputs, &w.out}} {
+	}{{p.inputs, &w.in}, {p.outputs, &w.out}} {
 		for i := range side.ports {
 			b, err := newBuffer(&side.ports[i])
 			if err != nil {
@@ -60,9 +61,20 @@ func newWorker(s *session) (*worker, error) {
 	return w, nil
 }
 
+// runAll computes all rows, a chunk at a time. Rows that are left of a fixed
+// batch are refused by the library.
+func (w *worker) runAll(g *ort.DynamicAdvancedSession, p *plan, rows int, in, out []infer.Tensor) error {
+	for from := 0; from < rows; from += p.chunk {
+		if err := w.run(g, p, from, min(p.chunk, rows-from), rows, in, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // run computes one chunk: rows [from, from+rows) of total.
-func (w *worker) run(s *session, from, rows, total int, in, out []infer.Tensor) error {
-	b, err := w.binding(s, rows)
+func (w *worker) run(g *ort.DynamicAdvancedSession, p *plan, from, rows, total int, in, out []infer.Tensor) error {
+	b, err := w.binding(g, p, rows)
 	if err != nil {
 		return err
 	}
@@ -71,7 +83,7 @@ func (w *worker) run(s *session, from, rows, total int, in, out []infer.Tensor) 
 			return err
 		}
 	}
-	if err := s.graph.RunWithBinding(b.io); err != nil {
+	if err := g.RunWithBinding(b.io); err != nil {
 		return fmt.Errorf("run graph: %w", err)
 	}
 	for i, buf := range w.out {
@@ -81,7 +93,7 @@ func (w *worker) run(s *session, from, rows, total int, in, out []infer.Tensor) 
 }
 
 // binding finds or makes the binding for a batch size.
-func (w *worker) binding(s *session, rows int) (*binding, error) {
+func (w *worker) binding(g *ort.DynamicAdvancedSession, p *plan, rows int) (*binding, error) {
 	last := len(w.bindings) - 1
 	for i := last; i >= 0; i-- {
 		if b := w.bindings[i]; b.rows == rows {
@@ -93,7 +105,7 @@ func (w *worker) binding(s *session, rows int) (*binding, error) {
 	if err := w.reserve(rows); err != nil {
 		return nil, err
 	}
-	b, err := w.bind(s, rows)
+	b, err := w.bind(g, p, rows)
 	if err != nil {
 		return nil, err
 	}
@@ -133,9 +145,9 @@ func (w *worker) release(n int) error {
 	return errors.Join(errs...)
 }
 
-func (w *worker) bind(s *session, rows int) (_ *binding, err error) {
+func (w *worker) bind(g *ort.DynamicAdvancedSession, p *plan, rows int) (_ *binding, err error) {
 	b := &binding{rows: rows}
-	if b.io, err = s.graph.CreateIoBinding(); err != nil {
+	if b.io, err = g.CreateIoBinding(); err != nil {
 		return nil, fmt.Errorf("make binding: %w", err)
 	}
 	defer func() {
@@ -144,13 +156,13 @@ func (w *worker) bind(s *session, rows int) (_ *binding, err error) {
 		}
 	}()
 	for i, buf := range w.in {
-		if err := b.add(buf, rows, s.inputs[i].name, b.io.BindInput); err != nil {
-			return nil, fmt.Errorf("bind input %q: %w", s.inputs[i].name, err)
+		if err := b.add(buf, rows, p.inputs[i].name, b.io.BindInput); err != nil {
+			return nil, fmt.Errorf("bind input %q: %w", p.inputs[i].name, err)
 		}
 	}
 	for i, buf := range w.out {
-		if err := b.add(buf, rows, s.outputs[i].name, b.io.BindOutput); err != nil {
-			return nil, fmt.Errorf("bind output %q: %w", s.outputs[i].name, err)
+		if err := b.add(buf, rows, p.outputs[i].name, b.io.BindOutput); err != nil {
+			return nil, fmt.Errorf("bind output %q: %w", p.outputs[i].name, err)
 		}
 	}
 	return b, nil
@@ -184,9 +196,10 @@ func (w *worker) close() error {
 // array is a buffer of one element type. Its memory is pinned while the library
 // holds its address.
 type array[T ort.TensorData] struct {
-	port *port
-	data []T
-	pin  runtime.Pinner
+	port    *port
+	element ort.TensorElementDataType // of half floats, which no Go type stands for; else undefined
+	data    []T
+	pin     runtime.Pinner
 }
 
 func (a *array[T]) grow(rows int) {
@@ -199,9 +212,20 @@ func (a *array[T]) grow(rows int) {
 }
 
 func (a *array[T]) value(rows int) (ort.Value, error) {
-	shape := make([]int64, 0, len(a.port.rest)+1)
-	shape = append(append(shape, int64(rows)), a.port.rest...)
-	return ort.NewTensor(shape, a.data)
+	return newValue(a.port.shape(rows), a.data, a.element)
+}
+
+// newValue makes a library value over data, which must be pinned.
+func newValue[T ort.TensorData](shape []int64, data []T, element ort.TensorElementDataType) (ort.Value, error) {
+	if element == ort.TensorElementDataTypeUndefined {
+		return ort.NewTensor(shape, data)
+	}
+	n, err := infer.Elements(shape)
+	if err != nil || n == 0 || n > len(data) {
+		return nil, fmt.Errorf("shape %v does not fit %d half floats", shape, len(data))
+	}
+	const width = 2
+	return ort.NewCustomDataTensor(shape, unsafe.Slice((*byte)(unsafe.Pointer(&data[0])), n*width), element)
 }
 
 func (a *array[T]) load(t *infer.Tensor, from, rows int) error {
@@ -242,6 +266,10 @@ func newBuffer(p *port) (buffer, error) {
 		return &array[int32]{port: p}, nil
 	case "INT64":
 		return &array[int64]{port: p}, nil
+	case "FP16":
+		return &array[infer.Float16]{port: p, element: ort.TensorElementDataTypeFloat16}, nil
+	case "BF16":
+		return &array[infer.BFloat16]{port: p, element: ort.TensorElementDataTypeBFloat16}, nil
 	case "FP32":
 		return &array[float32]{port: p}, nil
 	case "FP64":

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/vedette-edge/vedette/protocol/release"
 )
 
 // Codes of devices that cannot run a release, found without asking them.
@@ -40,7 +42,9 @@ func (r Requirements) fitting(f DeviceFacts) []Variant {
 func (v Variant) fits(f DeviceFacts) bool {
 	arch := len(v.Arch) == 0 || f.Arch == "" || slices.Contains(v.Arch, f.Arch)
 	provider := len(v.Providers) == 0 || len(f.Providers) == 0 ||
-		slices.ContainsFunc(v.Providers, func(p string) bool { return slices.Contains(f.Providers, p) })
+		slices.ContainsFunc(v.Providers, func(needs string) bool {
+			return slices.ContainsFunc(f.Providers, func(has string) bool { return release.SameProvider(needs, has) })
+		})
 	return arch && provider
 }
 

@@ -71,6 +71,6 @@ type Requirements struct {
 type Variant struct {
 	Name      string   `json:"name"`
 	Arch      []string `json:"arch,omitempty"`      // GOARCH values; none means any
-	Providers []string `json:"providers,omitempty"` // none means the CPU
+	Providers []string `json:"providers,omitempty"` // one of which it needs; none means any
 	Bytes     int64    `json:"bytes"`               // to download for it, all files
 }

@@ -45,7 +45,7 @@ type Variant struct {
 	Name      string   `json:"name"`
 	Precision string   `json:"precision"` // fp32, fp16, int8
 	Graph     File     `json:"graph"`
-	Providers []string `json:"providers,omitempty"` // execution providers it may run on; none means CPU
+	Providers []string `json:"providers,omitempty"` // execution providers it may run on, of which the device takes the fastest that is right; none means any
 	Arch      []string `json:"arch,omitempty"`      // GOARCH values; none means any
 }
 

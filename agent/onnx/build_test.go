@@ -1,0 +1,116 @@
+package onnx
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// The graphs of these tests are written here, field by field (onnx.proto), so
+// that no exporter is needed and every one says what it computes.
+
+// elements are ONNX's element types by the names of the Open Inference Protocol.
+var elements = map[string]uint64{
+	"FP32": 1, "UINT8": 2, "INT8": 3, "UINT16": 4, "INT16": 5, "INT32": 6, "INT64": 7, "BYTES": 8,
+	"BOOL": 9, "FP16": 10, "FP64": 11, "UINT32": 12, "UINT64": 13, "BF16": 16,
+}
+
+func msg(n protowire.Number, parts ...[]byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(nil, n, protowire.BytesType), bytes.Join(parts, nil))
+}
+
+func text(n protowire.Number, s string) []byte { return msg(n, []byte(s)) }
+
+func num(n protowire.Number, v int64) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(nil, n, protowire.VarintType), uint64(v)) //nolint:gosec // protobuf's int64
+}
+
+// tensorType is a TypeProto; a dimension below zero is free.
+func tensorType(n protowire.Number, datatype string, dims ...int64) []byte {
+	var shape [][]byte
+	for i, d := range dims {
+		if d < 0 {
+			shape = append(shape, msg(1, text(2, string(rune('N'+i)))))
+			continue
+		}
+		shape = append(shape, msg(1, num(1, d)))
+	}
+	return msg(n, msg(1, num(1, int64(elements[datatype])), msg(2, shape...)))
+}
+
+func input(name, datatype string, dims ...int64) []byte {
+	return msg(11, text(1, name), tensorType(2, datatype, dims...))
+}
+
+func output(name, datatype string, dims ...int64) []byte {
+	return msg(12, text(1, name), tensorType(2, datatype, dims...))
+}
+
+// scoreMaps is an output that is a sequence of maps from key to FP32.
+func scoreMaps(name, key string) []byte {
+	return msg(12, text(1, name), msg(2, msg(4, msg(1, msg(5, num(1, int64(elements[key])), tensorType(2, "FP32"))))))
+}
+
+// node is a NodeProto; attributes come as msg(5, …).
+func node(domain, op string, in, out []string, attributes ...[]byte) []byte {
+	var b [][]byte
+	for _, name := range in {
+		b = append(b, text(1, name))
+	}
+	for _, name := range out {
+		b = append(b, text(2, name))
+	}
+	b = append(b, text(4, op))
+	b = append(b, attributes...)
+	return msg(1, append(b, text(7, domain))...)
+}
+
+func intAttribute(name string, v int64) []byte {
+	return msg(5, text(1, name), num(3, v), num(20, 2))
+}
+
+func intsAttribute(name string, vs ...int64) []byte {
+	b := [][]byte{text(1, name)}
+	for _, v := range vs {
+		b = append(b, num(8, v))
+	}
+	return msg(5, append(b, num(20, 7))...)
+}
+
+func stringsAttribute(name string, vs ...string) []byte {
+	b := [][]byte{text(1, name)}
+	for _, v := range vs {
+		b = append(b, text(9, v))
+	}
+	return msg(5, append(b, num(20, 8))...)
+}
+
+// constant is an initializer of INT64.
+func constant(name string, dims []int64, values ...int64) []byte {
+	var b [][]byte
+	for _, d := range dims {
+		b = append(b, num(1, d))
+	}
+	b = append(b, num(2, int64(elements["INT64"])))
+	for _, v := range values {
+		b = append(b, num(7, v))
+	}
+	return msg(5, append(b, text(8, name))...)
+}
+
+// writeGraph writes a model of the parts of its graph and returns its file.
+func writeGraph(tb testing.TB, parts ...[]byte) string {
+	tb.Helper()
+	b := bytes.Join([][]byte{
+		num(1, 8), msg(8, num(2, 17)), msg(8, text(1, "ai.onnx.ml"), num(2, 2)),
+		msg(7, append(parts, text(2, "test"))...),
+	}, nil)
+	path := filepath.Join(tb.TempDir(), "graph.onnx")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
