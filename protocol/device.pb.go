@@ -1255,8 +1255,8 @@ func (x *Record) GetSkip() *Skip {
 // Tally is what the exact accounting balances: server totals = generated − lost.
 type Tally struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Rows          uint64                 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`     // predictions in windows, failed ones included
-	Labels        uint64                 `protobuf:"varint,2,opt,name=labels,proto3" json:"labels,omitempty"` // labels, matched and unmatched
+	Rows          uint64                 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`     // predictions in windows, failed ones included; those of shadows, which answer nobody, are not
+	Labels        uint64                 `protobuf:"varint,2,opt,name=labels,proto3" json:"labels,omitempty"` // labels, matched and unmatched; those of shadows are not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1817,6 +1817,7 @@ type Labels struct {
 	Correct          uint64                 `protobuf:"varint,9,opt,name=correct,proto3" json:"correct,omitempty"`
 	Confusion        []uint64               `protobuf:"varint,10,rep,packed,name=confusion,proto3" json:"confusion,omitempty"` // classes × classes, row = truth, column = prediction; empty above 64 classes
 	Calibration      []*CalibrationBin      `protobuf:"bytes,11,rep,name=calibration,proto3" json:"calibration,omitempty"`     // ten bins of confidence
+	Role             string                 `protobuf:"bytes,12,opt,name=role,proto3" json:"role,omitempty"`                   // role of the release when it predicted, empty for primary; shadow: the same truths as the primary release got [P-4.3]
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1926,6 +1927,13 @@ func (x *Labels) GetCalibration() []*CalibrationBin {
 		return x.Calibration
 	}
 	return nil
+}
+
+func (x *Labels) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
 }
 
 // CalibrationBin is one tenth of the confidence range.
@@ -3054,7 +3062,7 @@ const file_device_proto_rawDesc = "" +
 	"\x06agreed\x18\x03 \x01(\x04R\x06agreed\x12!\n" +
 	"\fskipped_rows\x18\x04 \x01(\x04R\vskippedRows\x12\x14\n" +
 	"\x05worst\x18\x05 \x01(\x01R\x05worst\x12\x18\n" +
-	"\alatency\x18\x06 \x01(\fR\alatency\"\x82\x03\n" +
+	"\alatency\x18\x06 \x01(\fR\alatency\"\x96\x03\n" +
 	"\x06Labels\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\fR\arelease\x12\"\n" +
@@ -3067,7 +3075,8 @@ const file_device_proto_rawDesc = "" +
 	"\acorrect\x18\t \x01(\x04R\acorrect\x12\x1c\n" +
 	"\tconfusion\x18\n" +
 	" \x03(\x04R\tconfusion\x12<\n" +
-	"\vcalibration\x18\v \x03(\v2\x1a.vedette.v1.CalibrationBinR\vcalibration\"`\n" +
+	"\vcalibration\x18\v \x03(\v2\x1a.vedette.v1.CalibrationBinR\vcalibration\x12\x12\n" +
+	"\x04role\x18\f \x01(\tR\x04role\"`\n" +
 	"\x0eCalibrationBin\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x1e\n" +
 	"\n" +

@@ -105,6 +105,16 @@ func CheckName(s string) error {
 	return nil
 }
 
+// Roles of a release for its model, in assignments and in what devices count.
+const (
+	RolePrimary = "primary" // its answers are the ones given out
+	RoleShadow  = "shadow"  // computes the same calls, answers nobody
+	RoleShare   = "share"   // answers a share of the calls
+)
+
+// MaxShare is all of the calls: shares are parts per thousand.
+const MaxShare = 1000
+
 // Reasons of a skip [P-4.6].
 const (
 	// SkipSalvage says that a damaged file lost the records.
@@ -152,8 +162,12 @@ func (t *Tally) Sub(o *Tally) (*Tally, error) {
 
 // TallyOf is what one record body adds to the accounting. An event that reports
 // records lost before they got a number adds what they counted: so the total of
-// an epoch says what was generated, and the server books it as lost [P-4.7].
+// an epoch says what was generated, and the server books it as lost [P-4.7]. A
+// shadow computes what was predicted already, so it adds nothing [P-4.3].
 func TallyOf(b *Body) *Tally {
+	if b.GetWindow().GetRole() == RoleShadow || b.GetLabels().GetRole() == RoleShadow {
+		return &Tally{}
+	}
 	switch k := b.GetKind().(type) {
 	case *Body_Window:
 		return &Tally{Rows: k.Window.GetRows() + k.Window.GetFailedRows()}

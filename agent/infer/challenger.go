@@ -7,10 +7,12 @@ import (
 	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/vedette-edge/vedette/protocol"
 )
 
 // MaxShare is all of the calls: shares are parts per thousand.
-const MaxShare = 1000
+const MaxShare = protocol.MaxShare
 
 // Key places a call among the parts per thousand: calls of one model with one
 // key always get the same place, on every device and for every challenger, so

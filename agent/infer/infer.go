@@ -13,14 +13,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
 // Roles a release can have for its model.
 const (
-	RolePrimary = "primary" // its answers are the ones given out
-	RoleShadow  = "shadow"  // computes the same calls, answers nobody
-	RoleShare   = "share"   // answers a share of the calls
+	RolePrimary = protocol.RolePrimary // its answers are the ones given out
+	RoleShadow  = protocol.RoleShadow  // computes the same calls, answers nobody
+	RoleShare   = protocol.RoleShare   // answers a share of the calls
 )
 
 // Tensor is an array in row-major order. Datatype is a name of the Open

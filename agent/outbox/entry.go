@@ -61,7 +61,7 @@ func describe(b *protocol.Body, raw string) Entry {
 	case *protocol.Body_Labels:
 		l := k.Labels
 		e.Model, e.start = l.GetModel(), cmp.Or(l.GetStartWallMs(), e.start) // labels that joined nothing have no span
-		e.lane = lane("labels", l.GetModel(), string(l.GetRelease()), strconv.Itoa(len(l.GetConfusion())), strconv.Itoa(len(l.GetCalibration())), boot)
+		e.lane = lane("labels", l.GetModel(), string(l.GetRelease()), l.GetRole(), strconv.Itoa(len(l.GetConfusion())), strconv.Itoa(len(l.GetCalibration())), boot)
 	case *protocol.Body_Event:
 		v := k.Event
 		e.Model = v.GetModel()
