@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vedette-edge/vedette/agent/host"
 	"github.com/vedette-edge/vedette/agent/updater"
 )
 
@@ -20,6 +21,10 @@ const (
 	lastWords   = 3 * time.Second
 	stopRuntime = 5 * time.Second
 )
+
+// trimAfter is how long nothing has started or changed before its memory is
+// given back: the watch of a new release has seen its first calls by then.
+const trimAfter = 10 * time.Second
 
 // errCounting says that the observer has ended while requests were served.
 var errCounting = errors.New("predictions are no longer counted")
@@ -120,16 +125,25 @@ func (a *Agent) serveUntil(ctx context.Context) error {
 
 // nudge reports changes at once, and takes over the settings that came with one:
 // only then it is known that they are not those of an older desired state.
+//
+// When all has been quiet for a while, it gives memory back.
 func (a *Agent) nudge(ctx context.Context) {
 	applied := a.updater.Held()
+	quiet := time.NewTimer(trimAfter)
+	defer quiet.Stop()
 	for {
 		select {
 		case <-a.updater.Changed():
+			quiet.Reset(trimAfter)
 			if held := a.updater.Held(); held != applied {
 				a.applySettings(held.GetSettings())
 				applied = held
 			}
 			a.uplink.Nudge()
+		case <-quiet.C:
+			if err := host.Trim(); err != nil {
+				a.log.Warn("memory of the start is not given back", "error", err)
+			}
 		case <-ctx.Done():
 			return
 		}
