@@ -55,7 +55,7 @@ func weights(rnd *rand.Rand, name string, dims ...int) []byte {
 	n := 1
 	var t []byte
 	for _, d := range dims {
-		t = number64(t, tensorDims, uint64(d))
+		t = number64(t, tensorDims, d)
 		n *= d
 	}
 	raw := make([]byte, 0, 4*n)
@@ -80,7 +80,7 @@ func node(op, output string, inputs ...string) []byte {
 // value is a float tensor of any number of rows.
 func value(name string, width int) []byte {
 	shape := message(nil, shapeDim, text(nil, dimParam, "N"))
-	shape = message(shape, shapeDim, number64(nil, dimValue, uint64(width)))
+	shape = message(shape, shapeDim, number64(nil, dimValue, width))
 	tensor := message(number64(nil, elemType, floatElement), typeShape, shape)
 	return message(text(nil, valueName, name), valueType, message(nil, typeTensor, tensor))
 }
@@ -93,6 +93,6 @@ func text(to []byte, field protowire.Number, s string) []byte {
 	return protowire.AppendString(protowire.AppendTag(to, field, protowire.BytesType), s)
 }
 
-func number64(to []byte, field protowire.Number, v uint64) []byte {
-	return protowire.AppendVarint(protowire.AppendTag(to, field, protowire.VarintType), v)
+func number64(to []byte, field protowire.Number, v int) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(to, field, protowire.VarintType), uint64(v)) //nolint:gosec // sizes and versions
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // idle weighs the agent of a device to which nothing is assigned, once it has
-// told the control plane so.
+// told the control plane so and settled.
 func (b *bench) idle(ctx context.Context, p *plant) (w weight, err error) {
 	const name = "bench-idle"
 	token, err := p.vedette(ctx, "device", "token", "create", "-q", "--device", name, "--reason", "benchmark")
@@ -24,20 +24,20 @@ func (b *bench) idle(ctx context.Context, p *plant) (w weight, err error) {
 	if err := os.WriteFile(config, fmt.Appendf(nil, "state: %s\nlisten: 127.0.0.1:0\n", state), 0o600); err != nil {
 		return w, fmt.Errorf("configure the agent: %w", err)
 	}
-	agent, err := b.start("vedette-agent", nil, "run", "--config", config)
+	agent, err := b.start("vedette-agent", "run", "--config", config)
 	if err != nil {
 		return w, err
 	}
 	defer func() { err = errors.Join(err, agent.stop()) }()
 	if err := until(ctx, name+" to be online", func() error {
 		out, err := p.vedette(ctx, "device", "show", name, "-o", "json")
-		if err == nil && !strings.Contains(string(out), `"online": true`) {
+		if err == nil && !strings.Contains(string(out), `"presence": "online"`) {
 			err = errors.New("it is offline")
 		}
 		return err
 	}); err != nil {
 		return w, err
 	}
-	time.Sleep(5 * time.Second) // several reports
+	time.Sleep(settled)
 	return weigh(agent.cmd.Process.Pid)
 }

@@ -2,12 +2,13 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -67,19 +68,51 @@ func (c *connection) ask() error {
 	if _, err := c.conn.Write(c.raw); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
-	resp, err := http.ReadResponse(c.in, nil)
+	status, size, err := c.head()
 	if err != nil {
 		return fmt.Errorf("receive: %w", err)
 	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+	if _, err := c.in.Discard(size); err != nil {
 		return fmt.Errorf("receive: %w", err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("answered %s", resp.Status)
+	if status != http.StatusOK {
+		return fmt.Errorf("answered %d", status)
 	}
 	return nil
 }
+
+// head reads the status and the headers of a response, of which it wants the
+// length of the body alone.
+func (c *connection) head() (status, size int, err error) {
+	size = -1
+	for first := true; ; first = false {
+		line, err := c.in.ReadSlice('\n')
+		if err != nil {
+			return 0, 0, err
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		switch {
+		case first:
+			if len(line) < len("HTTP/1.1 200") {
+				return 0, 0, fmt.Errorf("status line %q", line)
+			}
+			if status, err = strconv.Atoi(string(line[9:12])); err != nil {
+				return 0, 0, fmt.Errorf("status line %q: %w", line, err)
+			}
+		case len(line) == 0:
+			if size < 0 {
+				return 0, 0, errors.New("no Content-Length")
+			}
+			return status, size, nil
+		case len(line) > len(lengthHeader) && bytes.EqualFold(line[:len(lengthHeader)], []byte(lengthHeader)):
+			if size, err = strconv.Atoi(string(bytes.TrimSpace(line[len(lengthHeader):]))); err != nil {
+				return 0, 0, fmt.Errorf("header %q: %w", line, err)
+			}
+		}
+	}
+}
+
+const lengthHeader = "Content-Length:"
 
 // closedLoop keeps n connections busy for d: each sends when its last request
 // is answered. It returns the seconds of every request.

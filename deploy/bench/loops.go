@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -68,8 +69,14 @@ func (b *bench) againstC(ctx context.Context) error {
 		model string
 		rows  int
 	}{
-		{"wine_lr", 1}, {"bc_mlp", 1}, {"digits_mlp", 1}, {"perceptron-s", 1}, {"perceptron-m", 1},
-		{"bc_mlp", 256}, {"digits_mlp", 256}, {"bc_gbt", 256},
+		{"wine_lr", 1},
+		{"bc_mlp", 1},
+		{"digits_mlp", 1},
+		{"perceptron-s", 1},
+		{"perceptron-m", 1},
+		{"bc_mlp", 256},
+		{"digits_mlp", 256},
+		{"bc_gbt", 256},
 	} {
 		graph, err := b.graph(c.model)
 		if err != nil {
@@ -104,7 +111,7 @@ func (b *bench) graph(name string) (string, error) {
 }
 
 func (b *bench) compareLoops(ctx context.Context, loop, graph, model string, rows int) (err error) {
-	n := fmt.Sprint(rows)
+	n := strconv.Itoa(rows)
 	commands := [][]string{
 		{loop, b.library(), graph, n},
 		{b.program("vedette-agent"), "loop", "--onnxruntime", b.library(), "--rows", n, graph},

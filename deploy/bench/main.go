@@ -122,6 +122,7 @@ func (b *bench) program(name string) string { return filepath.Join(b.root, "buil
 func (b *bench) library() string {
 	return filepath.Join(b.root, "build", "onnxruntime", "libonnxruntime.so.1")
 }
+
 func (b *bench) path(parts ...string) string {
 	return filepath.Join(append([]string{b.dir}, parts...)...)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // memory weighs the agent with nothing assigned, then with the digits model
@@ -16,6 +17,7 @@ func (b *bench) memory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	time.Sleep(settled)
 	calls := 100_000
 	if b.quick {
 		calls = 5_000
@@ -41,6 +43,9 @@ func (b *bench) memory(ctx context.Context) error {
 	}, 15)
 	return nil
 }
+
+// settled is when an agent has given back what its start needed.
+const settled = 12 * time.Second
 
 // callTimes makes n calls over a few connections.
 func (p *plant) callTimes(ctx context.Context, n int) error {

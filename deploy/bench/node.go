@@ -40,6 +40,7 @@ func (b *bench) startNode(ctx context.Context) (*exec.Cmd, string, error) {
 	if _, err := b.output(ctx, nil, "npm", "--prefix", folder, "ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"); err != nil {
 		return nil, "", err
 	}
+	//nolint:gosec // this checkout's own server
 	cmd := exec.CommandContext(ctx, "node", filepath.Join(folder, "server.mjs"), filepath.Join(b.root, "deploy", "demo", "models", model+"-1.onnx"))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()

@@ -40,15 +40,15 @@ type program struct {
 	done chan struct{}
 }
 
-func (b *bench) start(name string, env []string, args ...string) (*program, error) {
-	p := &program{cmd: exec.Command(b.program(name), args...), log: b.path(name + ".log"), done: make(chan struct{})} //nolint:noctx // ended in order, by close
+func (b *bench) start(name string, args ...string) (*program, error) {
+	//nolint:noctx,gosec // this checkout's own program, ended in order by close
+	p := &program{cmd: exec.Command(b.program(name), args...), log: b.path(name + ".log"), done: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	defer log.Close() // the child holds its own copy
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
@@ -114,7 +114,7 @@ func (p *plant) close() error { return errors.Join(p.agent.stop(), p.control.sto
 
 func (p *plant) startControl(ctx context.Context) (err error) {
 	data := p.b.path("control")
-	p.control, err = p.b.start("vedette-control", nil, "run", "--data", data, "--host", "127.0.0.1",
+	p.control, err = p.b.start("vedette-control", "run", "--data", data, "--host", "127.0.0.1",
 		"--http", "127.0.0.1:0", "--devices", "127.0.0.1:0", "--mqtt", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -190,7 +190,7 @@ func (p *plant) startAgent(ctx context.Context) error {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return fmt.Errorf("configure the agent: %w", err)
 	}
-	p.agent, err = p.b.start("vedette-agent", nil, "run", "--config", config)
+	p.agent, err = p.b.start("vedette-agent", "run", "--config", config)
 	return err
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"time"
 )
 
@@ -19,7 +18,7 @@ func (b *bench) starting(ctx context.Context) error {
 			return err
 		}
 		start := time.Now()
-		if p.agent, err = b.start("vedette-agent", nil, "run", "--config", b.path("agent.yaml")); err != nil {
+		if p.agent, err = b.start("vedette-agent", "run", "--config", b.path("agent.yaml")); err != nil {
 			return err
 		}
 		if err := p.firstAnswer(ctx); err != nil {
@@ -34,8 +33,7 @@ func (b *bench) starting(ctx context.Context) error {
 	return nil
 }
 
-// firstAnswer asks again and again until the model answers. A refused
-// connection costs so little that there is no need to wait in between.
+// firstAnswer asks every millisecond until the model answers.
 func (p *plant) firstAnswer(ctx context.Context) error {
 	body, path := inferRequest([][]float32{image()}), "/v2/models/"+model+"/infer"
 	deadline := time.Now().Add(patience)
@@ -51,8 +49,6 @@ func (p *plant) firstAnswer(ctx context.Context) error {
 		if ctx.Err() != nil || time.Now().After(deadline) {
 			return fmt.Errorf("wait for the first answer: %w", err)
 		}
-		if _, refused := err.(net.Error); !refused {
-			time.Sleep(time.Millisecond)
-		}
+		time.Sleep(time.Millisecond)
 	}
 }
