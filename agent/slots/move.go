@@ -28,8 +28,10 @@ func (s *Slots) Stage(model string, m *release.Manifest) (dir string, err error)
 	other := s.beside.Get(model) // before s is locked: the other one may be staging too
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.mkdir(path.Join(s.root, model)); err != nil {
-		return "", fmt.Errorf("make folder of %s: %w", model, err)
+	for _, name := range []string{s.root, path.Join(s.root, model)} {
+		if err := s.mkdir(name); err != nil {
+			return "", fmt.Errorf("make folder of %s: %w", model, err)
+		}
 	}
 	set := s.sets[model]
 	set.Staged, set.Trial = Slot{Release: d}, Slot{}
@@ -84,21 +86,17 @@ func (s *Slots) share(model string, m *release.Manifest, into string, other Set)
 // on trial. An error that wraps ErrDamaged says that files were wrong; they have
 // been removed, so that fetching again brings them anew.
 func (s *Slots) Verify(model string, d release.Digest) error {
+	if s.Get(model).Trial.Release == d && !d.IsZero() {
+		return nil
+	}
+	if err := s.readBack(model, d); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	set := s.sets[model]
-	if set.Trial.Release == d && !d.IsZero() {
-		return nil
-	}
-	if set.Staged.Release != d || d.IsZero() {
+	if set.Staged.Release != d {
 		return fmt.Errorf("verify %s %s: %w", model, d.Short(), ErrEmpty)
-	}
-	bad, err := check(s.fsys, s.folder(model, d)+part, d)
-	if err != nil {
-		for _, name := range bad {
-			err = errors.Join(err, s.fsys.RemoveAll(path.Join(s.folder(model, d)+part, name)))
-		}
-		return err
 	}
 	if err := s.promote(model, d); err != nil {
 		return err
@@ -107,12 +105,29 @@ func (s *Slots) Verify(model string, d release.Digest) error {
 	return s.put(model, set)
 }
 
-// promote makes a checked folder durable and gives it its verified name.
-func (s *Slots) promote(model string, d release.Digest) error {
-	name := s.folder(model, d)
-	if err := syncAll(s.fsys, name+part); err != nil {
+// readBack checks what is staged and makes it durable. Nothing is locked
+// meanwhile, for with a large release it takes minutes.
+func (s *Slots) readBack(model string, d release.Digest) error {
+	if s.Get(model).Staged.Release != d || d.IsZero() {
+		return fmt.Errorf("verify %s %s: %w", model, d.Short(), ErrEmpty)
+	}
+	staged := s.folder(model, d) + part
+	bad, err := check(s.fsys, staged, d)
+	if err != nil {
+		for _, name := range bad {
+			err = errors.Join(err, s.fsys.RemoveAll(path.Join(staged, name)))
+		}
+		return err
+	}
+	if err := syncAll(s.fsys, staged); err != nil {
 		return fmt.Errorf("sync %s: %w", d.Short(), err)
 	}
+	return nil
+}
+
+// promote gives a checked folder its verified name.
+func (s *Slots) promote(model string, d release.Digest) error {
+	name := s.folder(model, d)
 	if s.sets[model].verified(d) { // going back to what is here: keep the folder in use
 		if _, err := check(s.fsys, name, d); err == nil {
 			return s.fsys.RemoveAll(name + part)

@@ -48,6 +48,9 @@ const (
 // ErrEmpty says that the slot asked for holds no such release.
 var ErrEmpty = errors.New("no such release in the slot")
 
+// errFormat says that another version of the agent wrote the record.
+var errFormat = errors.New("slots.json has format")
+
 // Slot is one release in its place. The zero Slot is empty.
 type Slot struct {
 	Release release.Digest `json:"release"`
@@ -112,13 +115,16 @@ func (s *Slots) Challengers() *Slots {
 	return s.beside
 }
 
+// open reads what is there. A disk that is full or read-only does not keep a
+// device from serving: the folder is made when a release is staged.
 func (s *Slots) open() error {
-	if err := s.mkdir(s.root); err != nil {
-		return fmt.Errorf("make folder %s: %w", s.root, err)
-	}
+	made := s.mkdir(s.root)
 	entries, err := fs.ReadDir(s.fsys, s.root)
+	if errors.Is(err, fs.ErrNotExist) && made != nil {
+		return nil
+	}
 	if err != nil {
-		return fmt.Errorf("list %s: %w", s.root, err)
+		return fmt.Errorf("list %s: %w", s.root, errors.Join(err, made))
 	}
 	for _, e := range entries {
 		if protocol.CheckName(e.Name()) != nil || !e.IsDir() {
@@ -141,12 +147,12 @@ func (s *Slots) load(model string) error {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-	case errors.Is(err, ErrDamaged):
+	case errors.Is(err, errFormat):
+		return fmt.Errorf("load slots of %s: %w", model, err)
+	case err != nil: // damaged, or the disk does not give it out
 		s.lost = append(s.lost, model)
 		s.sets[model] = Set{}
 		return nil
-	case err != nil:
-		return fmt.Errorf("load slots of %s: %w", model, err)
 	}
 	s.sets[model] = set
 	s.sweep(model)
@@ -158,7 +164,7 @@ func decodeSet(raw []byte, set *Set) error {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if set.Format != Format {
-		return fmt.Errorf("slots.json has format %d, this agent reads %d: use an agent at least as new as the one that wrote it", set.Format, Format)
+		return fmt.Errorf("%w %d, this agent reads %d: use an agent at least as new as the one that wrote it", errFormat, set.Format, Format)
 	}
 	return nil
 }
@@ -203,9 +209,7 @@ func (s *Slots) Manifest(model string, d release.Digest) (*release.Manifest, err
 // Check reads a verified release back. The error wraps ErrDamaged when the disk
 // no longer holds what was signed.
 func (s *Slots) Check(model string, d release.Digest) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.sets[model].verified(d) {
+	if !s.Get(model).verified(d) { // not locked: to read a large release takes minutes
 		return fmt.Errorf("check %s %s: %w", model, d.Short(), ErrEmpty)
 	}
 	_, err := check(s.fsys, s.folder(model, d), d)

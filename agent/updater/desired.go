@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/agent/update"
@@ -59,7 +58,7 @@ func (u *Updater) postpone(d *protocol.Desired, err error) {
 	if u.unheld == nil {
 		u.cfg.Log.Error("desired state waits for the journal", "generation", d.GetGeneration(), "error", err)
 	}
-	u.unheld, u.holdAt = d, time.Now().Add(journalRetry)
+	u.unheld, u.holdAt = d, u.cfg.Now().Add(journalRetry)
 	for _, m := range u.models {
 		w := m.waits
 		w.journal = err.Error()

@@ -64,22 +64,17 @@ func laneOf(file string) (l lane, ok bool) {
 
 func desiredPath() string { return path.Join(Folder, desiredName+suffix) }
 
+// readJournal takes up all lanes. A disk that takes nothing does not keep a
+// device from serving: only a folder that is not there does.
 func (u *Updater) readJournal() error {
-	if err := u.cfg.FS.Mkdir(Folder); err != nil {
-		return err
-	}
-	if err := u.cfg.FS.Sync("."); err != nil {
-		return err
-	}
+	made := errors.Join(u.cfg.FS.Mkdir(Folder), u.cfg.FS.Sync("."))
 	entries, err := fs.ReadDir(u.cfg.FS, Folder)
 	if err != nil {
-		return err
+		return errors.Join(err, made)
 	}
 	for _, e := range entries {
 		if l, ok := laneOf(e.Name()); ok {
-			if err := u.readModel(l); err != nil {
-				return err
-			}
+			u.readModel(l)
 		}
 	}
 	for _, name := range u.cfg.Slots.Models() {
@@ -88,7 +83,8 @@ func (u *Updater) readJournal() error {
 	for _, name := range u.cfg.Slots.Challengers().Models() {
 		u.model(lane{name, true})
 	}
-	return u.readDesired()
+	u.readDesired()
+	return nil
 }
 
 // ended is the end of what never began.
@@ -111,21 +107,18 @@ func (u *Updater) model(l lane) *model {
 // readModel takes up a model where its journal left it. A record that cannot be
 // read is as good as none: the slots still say what is active, and the control
 // plane will say again what it wants.
-func (u *Updater) readModel(l lane) error {
+func (u *Updater) readModel(l lane) {
 	m := u.model(l)
 	raw, err := slots.ReadRecord(u.cfg.FS, l.path(), maxEntry)
 	if err == nil {
 		err = m.restore(raw)
-	} else if !errors.Is(err, slots.ErrDamaged) {
-		return err
 	}
 	if err != nil {
 		u.cfg.Log.Warn("journal record unreadable", "model", l.String(), "error", err)
 		u.emit("journal_damaged", l, release.Digest{}, err.Error())
-		return nil
+		return
 	}
 	u.order.Store(max(u.order.Load(), m.machine.Order))
-	return nil
 }
 
 func (m *model) restore(raw []byte) error {
@@ -249,29 +242,26 @@ func (u *Updater) set(change func()) {
 	change()
 }
 
-func (u *Updater) readDesired() error {
-	raw, err := slots.ReadRecord(u.cfg.FS, desiredPath(), maxDesired)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case errors.Is(err, slots.ErrDamaged):
-		u.cfg.Log.Warn("desired state unreadable", "error", err)
-		return nil
-	case err != nil:
-		return err
-	}
+// readDesired takes up the newest desired state. One that cannot be read, damaged
+// or of an agent that knew more, will be said again.
+func (u *Updater) readDesired() {
 	d := &protocol.Desired{}
-	if err := decode(raw, d); err != nil {
-		u.cfg.Log.Warn("desired state unreadable", "error", err)
-		return nil
+	raw, err := slots.ReadRecord(u.cfg.FS, desiredPath(), maxDesired)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
 	}
-	list, err := wants(d)
-	if err != nil { // of an agent that knew more
+	if err == nil {
+		err = decode(raw, d)
+	}
+	var list map[string]wish
+	if err == nil {
+		list, err = wants(d)
+	}
+	if err != nil {
 		u.cfg.Log.Warn("desired state unreadable", "error", err)
-		return nil
+		return
 	}
 	u.held, u.wishes = d, list
-	return nil
 }
 
 // hold makes a desired state the newest, also for the next start.

@@ -53,7 +53,7 @@ func wire(d release.Digest) []byte {
 func (u *Updater) States() []*protocol.ModelState {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	now := time.Now()
+	now := u.cfg.Now()
 	states := make([]*protocol.ModelState, 0, len(u.models))
 	byName := make(map[string]*protocol.ModelState, len(u.models))
 	for _, l := range u.lanes() {

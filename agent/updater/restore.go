@@ -90,7 +90,7 @@ func (u *Updater) broken(ctx context.Context, m *model, r result) {
 		u.replace(r.mend)
 	case !hangs:
 		m.mends++
-		m.mendAt = time.Now().Add(u.cfg.Limits.Backoff(m.mends, u.cfg.Random()))
+		m.mendAt = u.cfg.Now().Add(u.cfg.Limits.Backoff(m.mends, u.cfg.Random()))
 	}
 	u.notServing(m, r.mend.Error())
 }
@@ -114,7 +114,7 @@ func (u *Updater) mend(ctx context.Context, m *model) {
 	}
 	m.restored = make(chan struct{})
 	u.restore(ctx, m)
-	m.mendAt = time.Now().Add(u.cfg.Limits.Load + u.cfg.Limits.RetryMax) // to look at what came of it
+	m.mendAt = u.cfg.Now().Add(u.cfg.Limits.Load + u.cfg.Limits.RetryMax) // to look at what came of it
 }
 
 func (u *Updater) serves(m *model, d release.Digest) bool {

@@ -25,14 +25,14 @@ func (u *Updater) Run(outer context.Context) error {
 	ctx, cancel := context.WithCancel(outer)
 	defer cancel()
 	u.start(ctx)
-	checkpoint := time.Now().Add(checkpointEvery)
+	checkpoint := u.cfg.Now().Add(checkpointEvery)
 	for {
-		timer := time.NewTimer(time.Until(u.wake(checkpoint)))
+		timer := time.NewTimer(u.wake(checkpoint).Sub(u.cfg.Now()))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			u.workers.Wait()
-			u.checkpoint(time.Now())
+			u.checkpoint(u.cfg.Now())
 			return nil
 		case err := <-u.stuck:
 			timer.Stop()
@@ -41,7 +41,7 @@ func (u *Updater) Run(outer context.Context) error {
 			}
 			cancel()
 			u.workers.Wait()
-			u.checkpoint(time.Now())
+			u.checkpoint(u.cfg.Now())
 			return err
 		case d := <-u.inbox:
 			u.desired(ctx, d)
@@ -51,7 +51,7 @@ func (u *Updater) Run(outer context.Context) error {
 			u.news(ctx, r)
 		case <-timer.C:
 			u.tick(ctx)
-			if now := time.Now(); !now.Before(checkpoint) {
+			if now := u.cfg.Now(); !now.Before(checkpoint) {
 				u.checkpoint(now)
 				checkpoint = now.Add(checkpointEvery)
 			}
@@ -150,7 +150,7 @@ func (u *Updater) adopt(m *model) {
 
 // tick gives every machine the time that has come for it.
 func (u *Updater) tick(ctx context.Context) {
-	now := time.Now()
+	now := u.cfg.Now()
 	if d := u.unheld; d != nil && !now.Before(u.holdAt) {
 		u.desired(ctx, d)
 	}
@@ -197,17 +197,19 @@ func (u *Updater) hung(ctx context.Context, a ask) error {
 }
 
 // step takes an event, or keeps it until the journal can be written again. Of
-// two wishes kept, only the newer one counts.
+// two wishes kept in a row only the newer one counts, and the same news twice is
+// kept once: a disk may stay full for months.
 func (u *Updater) step(ctx context.Context, m *model, e update.Event) {
-	_, wish := e.(update.Desired)
-	n := len(m.backlog)
-	if n == 0 {
+	last := len(m.backlog) - 1
+	if last < 0 {
 		m.backlog = append(m.backlog, e)
 		u.drain(ctx, m)
 		return
 	}
-	if _, same := m.backlog[n-1].(update.Desired); wish && same {
-		m.backlog[n-1] = e
+	_, wish := e.(update.Desired)
+	_, wished := m.backlog[last].(update.Desired)
+	if (wish && wished) || m.backlog[last] == e {
+		m.backlog[last] = e
 		return
 	}
 	m.backlog = append(m.backlog, e)
@@ -220,7 +222,7 @@ func (u *Updater) drain(ctx context.Context, m *model) {
 			if m.again.IsZero() {
 				u.cfg.Log.Error("update waits for the journal", "model", m.lane.String(), "error", err)
 			}
-			m.again = time.Now().Add(journalRetry)
+			m.again = u.cfg.Now().Add(journalRetry)
 			w := m.waits
 			w.journal = err.Error()
 			u.hinder(m, w, false)
@@ -240,7 +242,7 @@ func (u *Updater) drain(ctx context.Context, m *model) {
 // take is one step: decide, journal, then act.
 func (u *Updater) take(ctx context.Context, m *model, e update.Event) error {
 	old := m.machine
-	next, actions := old.Step(time.Now(), e, u.cfg.Limits, u.cfg.Random())
+	next, actions := old.Step(u.cfg.Now(), e, u.cfg.Limits, u.cfg.Random())
 	at := m.at
 	if next.Last != old.Last {
 		at = u.cfg.Stamp()

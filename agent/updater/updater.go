@@ -72,6 +72,8 @@ type Config struct {
 	Events func(e *protocol.Event)
 	// Stamp is the present moment on the device's clocks.
 	Stamp func() *protocol.Stamp
+	// Now is time.Now when nil.
+	Now func() time.Time
 	// Limits are update.DefaultLimits when zero.
 	Limits update.Limits
 	// Random spreads retries, in [0, 1).
@@ -191,8 +193,11 @@ func (c Config) withDefaults() Config {
 	if c.Events == nil {
 		c.Events = func(*protocol.Event) {}
 	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	if c.Stamp == nil {
-		c.Stamp = func() *protocol.Stamp { return &protocol.Stamp{WallMs: time.Now().UnixMilli()} }
+		c.Stamp = func() *protocol.Stamp { return &protocol.Stamp{WallMs: c.Now().UnixMilli()} }
 	}
 	if c.Random == nil {
 		c.Random = rand.Float64

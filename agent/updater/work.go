@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/agent/slots"
@@ -228,16 +227,19 @@ func (u *Updater) admit(l lane, d release.Digest, peak uint64) string {
 	return fmt.Sprintf("all models together would take %d MiB while switching, this device has %d MiB for them: take a model or a challenger off or raise the profile's memory budget", sum>>20, u.cfg.MemoryBudget>>20)
 }
 
-// takes is the memory that another lane keeps while d moves into lane l. A
+// takes is the memory that another lane may need while d moves into lane l and
+// after: for what it is about to serve, and for the larger one of what it serves
+// and what it may go back to at any time, for nobody asks for admission then. A
 // challenger that becomes the primary release is gone by then.
-func (u *Updater) takes(other, l lane, d release.Digest) (sum uint64) {
+func (u *Updater) takes(other, l lane, d release.Digest) uint64 {
 	set := u.slotsOf(other).Get(other.name)
-	for _, slot := range []slots.Slot{set.Active, set.Trial} {
-		if other != l.beside() || slot.Release != d {
-			sum += slot.PeakBytes
+	peak := func(slot slots.Slot) uint64 {
+		if other == l.beside() && slot.Release == d {
+			return 0
 		}
+		return slot.PeakBytes
 	}
-	return sum
+	return peak(set.Trial) + max(peak(set.Active), peak(set.Previous))
 }
 
 // activate loads first and writes down second: a release that does not load
@@ -311,7 +313,7 @@ func (u *Updater) serve(ctx context.Context, m *model, slot slots.Slot) error {
 	}
 	u.set(func() {
 		if m.serving != slot.Release {
-			m.serving, m.since = slot.Release, time.Now()
+			m.serving, m.since = slot.Release, u.cfg.Now()
 		}
 		m.part = p
 	})
