@@ -38,6 +38,10 @@ test-full: build ## what takes longer: fuzzing, long schedules, deep model check
 	VEDETTE_FULL=1 $(GO) test -race -shuffle=on -timeout 60m ./...
 	deploy/fuzz.sh 30s
 
+.PHONY: bench-agent
+bench-agent: build ## measure the agent against C, Node.js and its bounds; prints a table (BENCH=-h for more)
+	@$(GO) run ./deploy/bench $(BENCH) agent
+
 .PHONY: lint
 lint: tools ## style, import rules, freshness of generated code
 	$(LINT) run ./...
