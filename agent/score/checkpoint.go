@@ -11,15 +11,18 @@ import (
 
 	"github.com/vedette-edge/vedette/protocol/atomicfile"
 	"github.com/vedette-edge/vedette/protocol/release"
+	"github.com/vedette-edge/vedette/protocol/sketch"
 )
 
 // checkpointFormat is the version of the checkpoint file. History:
 //
 //	1  2026-11-23  first
-const checkpointFormat = 1
+//	2  2026-11-23  state of the format, rejects, counts, completion
+const checkpointFormat = 2
 
-// maxCheckpoint bounds a checkpoint file in bytes.
-const maxCheckpoint = 64 << 10
+// maxCheckpoint bounds a checkpoint file in bytes. The largest part is what
+// Parquet knows of its row groups, some kilobytes each.
+const maxCheckpoint = 256 << 20
 
 // checkpoint says up to where the unfinished output holds the input, exactly.
 // It is written after the output is synced: whatever the output has beyond it
@@ -28,23 +31,35 @@ type checkpoint struct {
 	Format  int      `json:"format"`
 	Job     string   `json:"job"` // digest of everything that decides the result
 	Input   position `json:"input"`
-	Output  int64    `json:"output"` // bytes
+	Output  int64    `json:"output"`           // bytes
+	Rejects int64    `json:"rejects"`          // bytes
+	State   []byte   `json:"state,omitempty"`  // of the output's format
+	Counts  []byte   `json:"counts,omitempty"` // protocol.Window with what was compared so far
 	Summary Summary  `json:"summary"`
+	// Complete says that the files lack nothing but their names.
+	Complete bool `json:"complete,omitempty"`
 }
 
 func checkpointPath(cfg *Config) string { return cfg.Output + ".checkpoint" }
 
 // jobDigest stands for model, input and options. Length and name stand for the
-// input: reading it all again would cost what resuming saves.
+// input, with the time of its last change: reading it all again would cost what
+// resuming saves.
 func jobDigest(cfg *Config) (string, error) {
 	raw, err := json.Marshal(struct {
 		Identity            string
 		Schema              *release.Schema
+		Baseline            *sketch.Baseline
 		Name                string
-		Size                int64
+		Size, Modified      int64
 		In, Out, Header, On string
 		Keep                []string
-	}{cfg.Identity, cfg.Schema, filepath.Base(cfg.Input.Name), cfg.Input.Size, cfg.InFormat, cfg.OutFormat, cfg.Header, cfg.OnError, cfg.Keep})
+		Batch               int
+		Rejects             bool
+	}{
+		cfg.Identity, cfg.Schema, cfg.Baseline, filepath.Base(cfg.Input.Name), cfg.Input.Size, cfg.Input.Modified.UnixNano(),
+		cfg.InFormat, cfg.OutFormat, cfg.Header, cfg.OnError, cfg.Keep, cfg.Batch, cfg.Rejects != "",
+	})
 	if err != nil {
 		return "", fmt.Errorf("encode job: %w", err)
 	}
@@ -80,33 +95,76 @@ func readCheckpoint(cfg *Config) (*checkpoint, error) {
 	return cp, nil
 }
 
-// seek puts the input where the checkpoint is.
-func (cp *checkpoint) seek(cfg *Config, p parser) error {
-	s, ok := cfg.Input.Reader.(io.Seeker)
-	if !ok {
-		return fmt.Errorf("%w: the input is not a file", ErrCheckpoint)
+// publish gives the files of a run their names that a kill kept it from giving.
+func (cp *checkpoint) publish(cfg *Config) error {
+	parts := []part{{cfg.Output, cp.Output}}
+	if cfg.Rejects != "" {
+		parts = append(parts, part{cfg.Rejects, cp.Rejects})
 	}
-	if _, err := s.Seek(cp.Input.Offset, io.SeekStart); err != nil {
-		return fmt.Errorf("seek input: %w", err)
+	for _, p := range parts {
+		if err := p.publish(); err != nil {
+			return err
+		}
 	}
-	p.seek(cp.Input)
-	return nil
+	return removeCheckpoint(cfg)
 }
 
-// checkpoint writes down how far the output is, at most every CheckpointEvery
-// unless forced.
-func (o *output) checkpoint(in position, s *Summary, force bool) error {
-	if o.file == nil || !force && time.Since(o.at) < CheckpointEvery {
+// removeCheckpoint forgets an interrupted run, durably: what is left of it must
+// not be taken for the beginning of another.
+func removeCheckpoint(cfg *Config) error {
+	err := os.Remove(checkpointPath(cfg))
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+	if err != nil {
+		return fmt.Errorf("remove checkpoint: %w", err)
+	}
+	return atomicfile.SyncDir(filepath.Dir(cfg.Output))
+}
+
+// maxUnsettled is how many times the checkpoint interval rows may wait for the
+// rest of their row group.
+const maxUnsettled = 30
+
+// checkpoint writes down how far the output is, when it is time to or force
+// says so.
+func (o *output) checkpoint(j *job, force bool) error {
+	if o.file == nil {
+		return nil
+	}
+	since := time.Since(o.at)
+	settled := o.encoder.settled()
+	if !force && (since < o.cfg.Checkpoint || !settled && since < maxUnsettled*o.cfg.Checkpoint) {
+		return nil
+	}
+	if !settled {
+		if err := o.encoder.settle(o.file); err != nil {
+			return err
+		}
+	}
+	return o.record(j.end, &j.summary, j.drift, false)
+}
+
+// record syncs the files and writes a checkpoint of them.
+func (o *output) record(in position, s *Summary, d *drift, complete bool) error {
+	cp := checkpoint{Format: checkpointFormat, Job: o.job, Input: in, Output: o.file.offset, Summary: *s, Complete: complete}
 	if err := o.file.Sync(); err != nil {
 		return fmt.Errorf("write output: %w", err)
 	}
-	job, err := jobDigest(o.cfg)
-	if err != nil {
+	if o.rejects != nil {
+		cp.Rejects = o.rejects.offset
+		if err := o.rejects.Sync(); err != nil {
+			return fmt.Errorf("write rejected rows: %w", err)
+		}
+	}
+	var err error
+	if cp.State, err = o.encoder.state(); err != nil {
 		return err
 	}
-	raw, err := json.Marshal(checkpoint{Format: checkpointFormat, Job: job, Input: in, Output: o.offset, Summary: *s})
+	if cp.Counts, err = d.encode(); err != nil {
+		return err
+	}
+	raw, err := json.Marshal(cp)
 	if err != nil {
 		return fmt.Errorf("encode checkpoint: %w", err)
 	}
@@ -115,4 +173,13 @@ func (o *output) checkpoint(in position, s *Summary, force bool) error {
 	}
 	o.at = time.Now()
 	return nil
+}
+
+func readAll(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
 }

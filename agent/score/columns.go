@@ -60,7 +60,7 @@ func elementName(t *release.Tensor, i, n int) string {
 
 // set parses one field into its place of row r. It returns why the field cannot
 // be taken, "" when it can.
-func (c *column) set(b *batch, r int, field []byte) string {
+func (c *column) set(b *chunk, r int, field []byte) string {
 	at := r*c.size + c.index
 	switch d := b.in[c.tensor].Data.(type) {
 	case []float32:
@@ -92,7 +92,7 @@ func (c *column) set(b *batch, r int, field []byte) string {
 	return c.setInteger(b, at, field)
 }
 
-func (c *column) setInteger(b *batch, at int, field []byte) string {
+func (c *column) setInteger(b *chunk, at int, field []byte) string {
 	text := string(field)
 	if strings.HasPrefix(c.datatype, "UINT") {
 		v, err := strconv.ParseUint(text, 10, bits(c.datatype))
@@ -226,19 +226,20 @@ func mapHeader(columns []column, header, keep []string, named bool) (order, kept
 		order[at] = i
 	}
 	if len(lacking) > 0 {
-		return nil, nil, fmt.Errorf("%w: %s", ErrInput, lackingText(lacking, len(columns)))
+		return nil, nil, fmt.Errorf("%w: %s; the header must name the model's features, or pass --header skip to go by position",
+			ErrInput, lackingNames(lacking, len(columns)))
 	}
 	return order, kept, nil
 }
 
-func lackingText(lacking []string, all int) string {
+// lackingNames says which columns of the model a file has not.
+func lackingNames(lacking []string, all int) string {
 	shown := lacking[:min(len(lacking), 5)]
 	more := ""
 	if len(lacking) > len(shown) {
 		more = fmt.Sprintf(" and %d more", len(lacking)-len(shown))
 	}
-	return fmt.Sprintf("%d of %d columns are missing: %q%s; the header must name the model's features, or pass --header skip to go by position",
-		len(lacking), all, shown, more)
+	return fmt.Sprintf("%d of %d columns are missing: %q%s", len(lacking), all, shown, more)
 }
 
 // positional takes the fields that are not kept in their order.

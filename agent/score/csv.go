@@ -12,23 +12,28 @@ import (
 	"github.com/vedette-edge/vedette/agent/infer"
 )
 
-// csvParser reads RFC 4180 records straight into a batch.
-type csvParser struct {
-	src     *source
+// csvTable is a CSV file (RFC 4180) whose header was read.
+type csvTable struct {
+	*text
 	columns []column
 	order   []int // field → column of the model, −1 for none
 	kept    []int // fields to keep
-	first   []byte
-	fields  [][]byte // of a record that needs them all
-	scratch []byte   // unquoted text
+	plain   []plainField
 }
 
-var _ parser = (*csvParser)(nil)
+var (
+	_ table  = (*csvTable)(nil)
+	_ parser = (*csvParser)(nil)
+)
 
-// newCSVParser reads the header, or the first row when there is none.
-func newCSVParser(src *source, columns []column, cfg *Config) (*csvParser, error) {
-	p := &csvParser{src: src, columns: columns}
-	rec, err := p.record()
+// openCSV reads the header, or the first row when there is none.
+func openCSV(cfg *Config, columns []column) (*csvTable, error) {
+	text, err := openText(cfg, true, func(rec []byte) bool { return len(rec) == 0 })
+	if err != nil {
+		return nil, err
+	}
+	t := &csvTable{text: text, columns: columns}
+	rec, err := t.record()
 	if errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%w: %s is empty", ErrInput, cfg.Input.Name)
 	}
@@ -36,8 +41,9 @@ func newCSVParser(src *source, columns []column, cfg *Config) (*csvParser, error
 		return nil, err
 	}
 	rec = bytes.TrimPrefix(rec, []byte("\xef\xbb\xbf"))
+	p := &csvParser{csvTable: t}
 	if err := p.split(rec); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: line 1 %w", ErrInput, err)
 	}
 	names := make([]string, len(p.fields))
 	for i, f := range p.fields {
@@ -45,14 +51,19 @@ func newCSVParser(src *source, columns []column, cfg *Config) (*csvParser, error
 	}
 	header := cfg.Header == HeaderYes || cfg.Header == HeaderSkip || cfg.Header == HeaderAuto && !allNumbers(p.fields)
 	if !header {
-		p.first = bytes.Clone(rec)
+		t.first = bytes.Clone(rec)
 		for i := range names {
 			names[i] = strconv.Itoa(i + 1)
 		}
 	}
 	named := header && cfg.Header != HeaderSkip && hasFeatures(cfg)
-	p.order, p.kept, err = mapHeader(columns, names, cfg.Keep, named)
-	return p, err
+	if t.order, t.kept, err = mapHeader(columns, names, cfg.Keep, named); err != nil {
+		return nil, err
+	}
+	if len(cfg.Keep) == 0 {
+		t.plain = plainFields(columns, t.order)
+	}
+	return t, nil
 }
 
 // hasFeatures reports whether the schema names what it takes. Inputs of one
@@ -74,65 +85,89 @@ func allNumbers(fields [][]byte) bool {
 	})
 }
 
-// record skips empty lines.
-func (p *csvParser) record() ([]byte, error) {
-	for {
-		rec, err := p.src.record()
-		if err != nil || len(rec) > 0 {
-			return rec, err
-		}
-	}
+// csvParser parses rows straight into tensors.
+type csvParser struct {
+	*csvTable
+	fields  [][]byte // of a record that needs them all
+	scratch []byte   // unquoted text
 }
 
-func (p *csvParser) position() position { return p.src.pos }
+func (t *csvTable) parser() parser { return &csvParser{csvTable: t} }
 
-func (p *csvParser) seek(to position) {
-	p.first = nil
-	p.src.seekTo(to)
+func (p *csvParser) parse(c *chunk) error {
+	floats := plainPlaces(p.plain, p.columns, c)
+	c.each(func(rec []byte, to int) (string, string) {
+		if floats != nil && parsePlain(p.plain, floats, rec, to) {
+			return "", ""
+		}
+		return p.slow(c, rec, to)
+	})
+	return nil
 }
 
-func (p *csvParser) row(b *batch) error {
-	rec := p.first
-	p.first = nil
-	if rec == nil {
-		var err error
-		if rec, err = p.record(); err != nil {
-			return err
+// plainField says what the fast way does with a field.
+type plainField struct {
+	column      int // of the model, −1 to pass over the field
+	index, size int // in the row of the tensor
+	min, max    float64
+}
+
+// plainFields is nil when the fast way is none: a column is not FP32.
+func plainFields(columns []column, order []int) []plainField {
+	list := make([]plainField, len(order))
+	for i, ci := range order {
+		list[i].column = ci
+		if ci < 0 {
+			continue
 		}
+		c := &columns[ci]
+		if c.datatype != "FP32" {
+			return nil
+		}
+		list[i] = plainField{ci, c.index, c.size, max(c.min, -math.MaxFloat32), min(c.max, math.MaxFloat32)}
 	}
-	p.src.pos.Row++
-	if len(p.kept) == 0 && bytes.IndexByte(rec, '"') < 0 && p.plain(b, rec) {
+	return list
+}
+
+// plainPlaces are the tensors of a chunk by field, nil without a fast way.
+func plainPlaces(fields []plainField, columns []column, c *chunk) [][]float32 {
+	if fields == nil {
 		return nil
 	}
-	return p.slow(b, rec)
+	list := make([][]float32, len(fields))
+	for i, f := range fields {
+		if f.column >= 0 {
+			list[i], _ = c.in[columns[f.column].tensor].Data.([]float32)
+		}
+	}
+	return list
 }
 
-// plain is the fast way for rows of plain numbers without quotes: every number
-// is read where its field begins, and its end is the field's end. It gives up, having done no
-// harm, at the first field that is something else.
-func (p *csvParser) plain(b *batch, rec []byte) bool {
+// parsePlain is the fast way for rows of plain numbers without quotes: every
+// number is read where its field begins, and its end is the field's end. It
+// gives up, having done no harm, at the first field that is something else.
+func parsePlain(fields []plainField, to [][]float32, rec []byte, row int) bool {
 	i := 0
-	for f, ci := range p.order {
-		if ci < 0 {
+	for k := range fields {
+		f := &fields[k]
+		if f.column < 0 {
 			end := bytes.IndexByte(rec[i:], ',')
 			if end < 0 {
 				end = len(rec) - i
 			}
+			if bytes.IndexByte(rec[i:i+end], '"') >= 0 {
+				return false
+			}
 			i += end
 		} else {
-			c := &p.columns[ci]
-			d, ok := b.in[c.tensor].Data.([]float32)
-			if !ok {
-				return false
-			}
 			v, n := infer.ScanFloat32(rec[i:])
-			if wide := float64(v); n == 0 || math.IsInf(wide, 0) || wide < c.min || wide > c.max {
+			if wide := float64(v); n == 0 || wide < f.min || wide > f.max {
 				return false
 			}
-			d[b.rows*c.size+c.index] = v
+			to[k][row*f.size+f.index] = v
 			i += n
 		}
-		if f == len(p.order)-1 {
+		if k == len(fields)-1 {
 			return i == len(rec)
 		}
 		if i >= len(rec) || rec[i] != ',' {
@@ -144,31 +179,39 @@ func (p *csvParser) plain(b *batch, rec []byte) bool {
 }
 
 // slow splits the record and names what is wrong.
-func (p *csvParser) slow(b *batch, rec []byte) error {
-	bad := func(column, reason string) error {
-		return &RowError{Row: p.src.pos.Row, Line: p.src.pos.Line, Column: column, Reason: reason}
-	}
-	if err := p.split(rec); err != nil {
-		return bad("", err.Error())
+func (p *csvParser) slow(c *chunk, rec []byte, to int) (column, reason string) {
+	err := p.split(rec)
+	p.keep(c)
+	if err != nil {
+		return "", err.Error()
 	}
 	if got, want := len(p.fields), len(p.order); got < want {
-		return bad(p.fieldName(got), fmt.Sprintf("is missing: the row has %d of %d columns", got, want))
+		return p.fieldName(got), fmt.Sprintf("is missing: the row has %d of %d columns", got, want)
 	} else if got > want {
-		return bad("", fmt.Sprintf("has %d columns, %d are expected", got, want))
+		return "", fmt.Sprintf("has %d columns, %d are expected", got, want)
 	}
 	for f, ci := range p.order {
 		if ci < 0 {
 			continue
 		}
-		c := &p.columns[ci]
-		if reason := c.set(b, b.rows, p.fields[f]); reason != "" {
-			return bad(c.name, reason)
+		column := &p.columns[ci]
+		if reason := column.set(c, to, p.fields[f]); reason != "" {
+			return column.name, reason
 		}
 	}
+	return "", ""
+}
+
+// keep copies fields of the row, bad or not, as far as it has them: a row that
+// is written without outputs can still be told by its id.
+func (p *csvParser) keep(c *chunk) {
 	for _, f := range p.kept {
-		b.kept = append(b.kept, string(p.fields[f]))
+		v := field{kind: nullField}
+		if f < len(p.fields) {
+			v = field{text: string(p.fields[f])}
+		}
+		c.kept = append(c.kept, v)
 	}
-	return nil
 }
 
 // fieldName is what a field is called in an error.

@@ -6,367 +6,213 @@ import (
 	"fmt"
 	"io"
 	"sync"
-
-	"github.com/vedette-edge/vedette/agent/infer"
 )
 
-// inFlight is how many batches exist: one being parsed, one computed, one
-// written and one to hand over.
-const inFlight = 4
+// table cuts the input into chunks of rows, in their order. One goroutine uses
+// it at a time.
+type table interface {
+	// next fills an empty chunk with the next rows; io.EOF when there are none.
+	next(c *chunk) error
+	// seek goes on at a place where an earlier table was, before any next.
+	seek(p position) error
+	// read is how many bytes of the input's size are done.
+	read() int64
+	// parser makes a parser for one worker.
+	parser() parser
+	close() error
+}
+
+// parser turns the rows of a chunk into tensors and names those that it cannot.
+type parser interface {
+	parse(c *chunk) error
+}
 
 // job is one run.
 type job struct {
 	cfg     *Config
-	parser  parser
+	table   table
 	out     *output
+	drift   *drift // nil when nothing is compared
 	summary Summary
 	end     position // up to which everything is written
-	free    chan *batch
+	free    chan *chunk
 }
 
-// parser reads the next row into a batch. The error is a *RowError when only
-// the row is bad, io.EOF at the end.
-type parser interface {
-	// row parses one row into place b.rows, without counting it.
-	row(b *batch) error
-	// position is where the next row begins; seek goes on from there, with an
-	// input that stands at its offset.
-	position() position
-	seek(p position)
-}
-
-// position is a place in the input.
-type position struct {
-	Offset int64 `json:"offset"` // bytes
-	Row    int64 `json:"row"`    // rows before it
-	Line   int64 `json:"line"`   // lines before it
-}
-
-// batch is a fixed number of rows with room for their outputs.
-type batch struct {
-	rows    int
-	in, out []infer.Tensor // of full size
-	numbers []int64        // of the rows, counted from 1
-	null    []bool         // rows without outputs
-	kept    []string       // columns to keep, row by row
-	end     position       // after the last row
-	bad     []*RowError    // rows skipped or made null
-	skipped int64
-}
-
-func newJob(cfg *Config) (*job, error) {
-	j := &job{cfg: cfg, free: make(chan *batch, inFlight)}
+func newJob(cfg *Config, cp *checkpoint) (_ *job, err error) {
+	j := &job{cfg: cfg}
 	columns, err := modelColumns(cfg.Schema)
 	if err != nil {
 		return nil, err
 	}
-	cp, err := readCheckpoint(cfg)
-	if err != nil {
+	if j.table, err = openTable(cfg, columns); err != nil {
 		return nil, err
 	}
-	src := newSource(cfg.Input.Reader, cfg.InFormat == CSV)
-	switch cfg.InFormat {
-	case CSV:
-		j.parser, err = newCSVParser(src, columns, cfg)
-	default:
-		j.parser = &jsonParser{src: src, columns: columns, keep: cfg.Keep}
-	}
-	if err != nil {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, j.table.close())
+		}
+	}()
+	if j.drift, err = newDrift(cfg, cp); err != nil {
 		return nil, err
 	}
 	if cp != nil {
-		if err := cp.seek(cfg, j.parser); err != nil {
+		if err := j.table.seek(cp.Input); err != nil {
 			return nil, err
 		}
-		j.end = cp.Input
-		j.summary = cp.Summary
+		j.end, j.summary = cp.Input, cp.Summary
 		j.summary.Resumed = cp.Summary.Rows
 	}
-	if j.out, err = openOutput(cfg, cp); err != nil {
-		return nil, err
+	// One chunk is cut, one written, every worker has one and finds another.
+	j.free = make(chan *chunk, 2*cfg.Threads+2)
+	for range cap(j.free) {
+		c, err := newChunk(cfg)
+		if err != nil {
+			return nil, err
+		}
+		c.counts = j.drift.counts()
+		j.free <- c
 	}
 	j.summary.Output = cfg.Output
-	for range inFlight {
-		b, err := newBatch(cfg)
-		if err != nil {
-			return nil, errors.Join(err, j.out.abandon())
-		}
-		j.free <- b
-	}
-	return j, nil
+	j.out, err = openOutput(cfg, j.table, cp)
+	return j, err
 }
 
-func newBatch(cfg *Config) (*batch, error) {
-	b := &batch{out: make([]infer.Tensor, len(cfg.Schema.Outputs)), numbers: make([]int64, cfg.Batch), null: make([]bool, cfg.Batch)}
-	for i, o := range cfg.Schema.Outputs {
-		b.out[i] = infer.Tensor{Name: o.Name, Datatype: o.Datatype}
+// openTable opens the input in its format.
+func openTable(cfg *Config, columns []column) (table, error) {
+	switch cfg.InFormat {
+	case Parquet:
+		return openParquet(cfg, columns)
+	case JSONLines:
+		return openJSONLines(cfg, columns)
+	default:
+		return openCSV(cfg, columns)
 	}
-	for _, t := range cfg.Schema.Inputs {
-		shape := append([]int64{int64(cfg.Batch)}, t.Shape[1:]...)
-		n, err := infer.Elements(shape)
-		if err != nil {
-			return nil, fmt.Errorf("%w: a batch of %d rows of input %q: %w; try a smaller --batch", ErrInput, cfg.Batch, t.Name, err)
-		}
-		data, err := infer.MakeData(t.Datatype, n)
-		if err != nil {
-			return nil, fmt.Errorf("%w: input %q: %w", ErrInput, t.Name, err)
-		}
-		b.in = append(b.in, infer.Tensor{Name: t.Name, Datatype: t.Datatype, Shape: shape, Data: data})
-	}
-	return b, nil
 }
 
-// run is the pipeline: parse → compute → write.
+// run is the pipeline: cut → parse, compute and format → write.
 func (j *job) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	parsed, computed := make(chan *batch), make(chan *batch)
+	// Both have room for every chunk: handing one on never waits.
+	work, order := make(chan *chunk, cap(j.free)), make(chan *chunk, cap(j.free))
 	var wg sync.WaitGroup
-	stage := func(out chan *batch, f func() error) {
-		wg.Go(func() {
-			if out != nil {
-				defer close(out)
-			}
-			if err := f(); err != nil {
-				cancel(err)
-			}
-		})
+	wg.Go(func() {
+		defer close(order)
+		defer close(work)
+		if err := j.cut(ctx, work, order); err != nil {
+			cancel(err)
+		}
+	})
+	for range j.cfg.Threads {
+		wg.Go(func() { j.work(ctx, work) })
 	}
-	stage(parsed, func() error { return j.parse(ctx, parsed) })
-	stage(computed, func() error { return j.compute(ctx, parsed, computed) })
-	stage(nil, func() error { return j.write(ctx, computed) })
+	wg.Go(func() {
+		if err := j.write(ctx, order); err != nil {
+			cancel(err)
+		}
+	})
 	wg.Wait()
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	return nil
+	return context.Cause(ctx)
 }
 
-// send hands a batch on unless the run ends.
-func send(ctx context.Context, to chan<- *batch, b *batch) error {
-	select {
-	case to <- b:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func (j *job) parse(ctx context.Context, to chan<- *batch) error {
+// cut reads chunks and hands each to the workers and, in order, to the writer.
+func (j *job) cut(ctx context.Context, work, order chan<- *chunk) error {
 	for {
-		var b *batch
+		var c *chunk
 		select {
-		case b = <-j.free:
+		case c = <-j.free:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		end, err := j.fill(b)
-		if err != nil {
-			return err
-		}
-		if b.rows > 0 || b.skipped > 0 {
-			if err := send(ctx, to, b); err != nil {
-				return err
-			}
-		}
-		if end {
+		err := j.table.next(c)
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
-	}
-}
-
-// fill parses rows until the batch is full or the input ends. A batch of bad
-// rows alone is handed on too, so that progress and checkpoints go on.
-func (j *job) fill(b *batch) (end bool, err error) {
-	b.rows, b.skipped, b.bad, b.kept = 0, 0, b.bad[:0], b.kept[:0]
-	for b.rows < len(b.numbers) && b.skipped < int64(len(b.numbers)) {
-		kept := len(b.kept)
-		err := j.parser.row(b)
-		if errors.Is(err, io.EOF) {
-			end = true
-			break
-		}
-		var bad *RowError
-		switch {
-		case err == nil:
-		case !errors.As(err, &bad):
-			return false, err
-		default:
-			if err := j.badRow(b, bad); err != nil {
-				return false, err
-			}
-			if j.cfg.OnError == OnErrorSkip {
-				b.kept = b.kept[:kept]
-				continue
-			}
-			b.kept = append(b.kept[:kept], make([]string, len(j.cfg.Keep))...)
-		}
-		b.numbers[b.rows], b.null[b.rows] = j.parser.position().Row, err != nil
-		b.rows++
-	}
-	b.end = j.parser.position()
-	return end, nil
-}
-
-// badRow counts a bad row or ends the run.
-func (j *job) badRow(b *batch, bad *RowError) error {
-	if j.cfg.OnError == OnErrorFail {
-		return fmt.Errorf("%w; --on-error skip or null goes on without it", bad)
-	}
-	b.bad = append(b.bad, bad)
-	if j.cfg.OnError == OnErrorSkip {
-		b.skipped++
-	}
-	return nil
-}
-
-func (j *job) compute(ctx context.Context, from <-chan *batch, to chan<- *batch) error {
-	for b := range from {
-		if b.rows > 0 {
-			if err := j.predict(ctx, b); err != nil {
-				return err
-			}
-		}
-		if err := send(ctx, to, b); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// predict runs the model over a batch. When that fails the rows are tried one
-// by one, so that one bad row is not taken for all.
-func (j *job) predict(ctx context.Context, b *batch) error {
-	rows := b.rows
-	if fixedBatch(j.cfg.Schema) > 0 {
-		rows = len(b.numbers) // what follows the last row is of an earlier batch, its outputs are not written
-	}
-	in, err := firstRows(b.in, rows, len(b.numbers))
-	if err != nil {
-		return err
-	}
-	err = j.cfg.Model.Run(ctx, rows, in, b.out)
-	if err == nil || ctx.Err() != nil {
-		return err
-	}
-	if fixedBatch(j.cfg.Schema) > 1 {
-		return fmt.Errorf("rows %d to %d: %w", b.numbers[0], b.numbers[b.rows-1], err)
-	}
-	return j.predictEach(ctx, b)
-}
-
-// predictEach runs every row alone and puts the outputs together.
-func (j *job) predictEach(ctx context.Context, b *batch) error {
-	whole := make([][]infer.Tensor, 0, b.rows)
-	for r := range b.rows {
-		in := make([]infer.Tensor, len(b.in))
-		for i := range b.in {
-			var err error
-			if in[i], err = b.in[i].Slice(r, r+1, len(b.numbers)); err != nil {
-				return err
-			}
-		}
-		out := make([]infer.Tensor, len(b.out))
-		for i := range out {
-			out[i].Name, out[i].Datatype = b.out[i].Name, b.out[i].Datatype
-		}
-		if err := j.cfg.Model.Run(ctx, 1, in, out); err != nil {
-			bad := &RowError{Row: b.numbers[r], Reason: err.Error()}
-			if j.cfg.OnError == OnErrorFail {
-				return bad
-			}
-			b.null[r] = true
-			b.bad = append(b.bad, bad)
-			out = nil
-		}
-		whole = append(whole, out)
-	}
-	return gather(b, whole)
-}
-
-func firstRows(ts []infer.Tensor, rows, of int) ([]infer.Tensor, error) {
-	if rows == of {
-		return ts, nil
-	}
-	cut := make([]infer.Tensor, len(ts))
-	for i := range ts {
-		var err error
-		if cut[i], err = ts[i].Slice(0, rows, of); err != nil {
-			return nil, err
-		}
-	}
-	return cut, nil
-}
-
-// gather copies the outputs of single rows into the batch's. Rows without
-// outputs, and rows that were bad before, stay whatever they are: null.
-func gather(b *batch, rows [][]infer.Tensor) error {
-	for i := range b.out {
-		var parts []infer.Tensor
-		size := 0
-		for _, r := range rows {
-			if r != nil {
-				parts = append(parts, r[i])
-				size = max(size, elementsOf(r[i]))
-			}
-		}
-		data, err := infer.MakeData(b.out[i].Datatype, size*len(rows))
+		// What was read before an error is written before the run ends with it.
+		c.err = err
+		work <- c
+		order <- c
 		if err != nil {
-			return err
-		}
-		b.out[i].Data = data
-		b.out[i].FitShape(len(rows), int64(size))
-		k := 0
-		for r := range rows {
-			if rows[r] == nil {
-				continue
-			}
-			if err := copyRow(&b.out[i], r*size, &parts[k]); err != nil {
-				return err
-			}
-			k++
+			return nil //nolint:nilerr // the writer meets it in its turn
 		}
 	}
-	return nil
 }
 
-func (j *job) write(ctx context.Context, from <-chan *batch) error {
-	for b := range from {
-		if err := j.out.batch(b); err != nil {
+// work makes chunks ready to be written.
+func (j *job) work(ctx context.Context, from <-chan *chunk) {
+	p := j.table.parser()
+	for c := range from {
+		if c.err == nil {
+			c.err = j.finish(ctx, p, c)
+		}
+		c.done <- struct{}{}
+	}
+}
+
+// finish does everything with a chunk that needs no order.
+func (j *job) finish(ctx context.Context, p parser, c *chunk) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := p.parse(c); err != nil {
+		return err
+	}
+	if len(c.bad) > 0 && j.cfg.OnError == OnErrorFail {
+		return failed(c.bad[0])
+	}
+	if c.rows > 0 {
+		if err := j.predict(ctx, c); err != nil {
 			return err
 		}
-		j.count(b)
-		j.end = b.end
-		if err := j.out.checkpoint(j.end, &j.summary, false); err != nil {
+	}
+	c.counts.count(j.cfg.Schema, c)
+	return j.out.encoder.encode(c)
+}
+
+// failed is the error for a bad row that ends the run.
+func failed(bad *RowError) error {
+	return fmt.Errorf("%w; --on-error skip or null goes on without it", bad)
+}
+
+func (j *job) write(ctx context.Context, order <-chan *chunk) error {
+	for c := range order {
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if c.err != nil {
+			return c.err
+		}
+		if err := j.out.write(c); err != nil {
+			return err
+		}
+		j.count(c)
+		if err := j.out.checkpoint(j, false); err != nil {
 			return err
 		}
 		if j.cfg.Progress != nil {
-			j.cfg.Progress(Progress{Rows: j.summary.Rows, Bytes: b.end.Offset})
+			j.cfg.Progress(Progress{Rows: j.summary.Rows, Bytes: j.table.read()})
 		}
-		if err := send(ctx, j.free, b); err != nil {
-			return err
-		}
+		j.free <- c
 	}
 	return ctx.Err()
 }
 
-// count adds a written batch to the summary.
-func (j *job) count(b *batch) {
+// count adds a written chunk to the summary.
+func (j *job) count(c *chunk) {
 	s := &j.summary
-	s.Rows = b.end.Row
-	s.Skipped += b.skipped
-	for r := range b.rows {
-		if b.null[r] && j.cfg.OnError == OnErrorSkip {
-			s.Skipped++
-		} else if b.null[r] {
-			s.Nulls++
-		} else {
-			s.Scored++
-		}
+	s.Rows = c.end.Row
+	s.Scored += int64(c.rows)
+	if j.cfg.OnError == OnErrorSkip {
+		s.Skipped += int64(c.n - c.rows)
+	} else {
+		s.Nulls += int64(c.n - c.rows)
 	}
-	for _, e := range b.bad {
-		if len(s.Errors) < maxReported {
-			s.Errors = append(s.Errors, e)
-		}
-	}
+	s.Errors = append(s.Errors, c.bad[:min(len(c.bad), maxReported-len(s.Errors))]...)
+	j.drift.merge(c.counts)
+	j.end = c.end
 }
+
+// save makes what was written safe for a later run.
+func (j *job) save() error { return j.out.checkpoint(j, true) }

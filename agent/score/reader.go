@@ -1,8 +1,7 @@
 package score
 
 import (
-	"errors"
-	"io"
+	"cmp"
 
 	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -19,20 +18,18 @@ type Rows struct {
 
 // Reader reads a table batch by batch, without a model.
 type Reader struct {
-	job   *job
-	batch *batch
-	done  bool
+	table  table
+	parser parser
+	chunk  *chunk
 }
 
 // NewReader reads the header. The first bad row ends the reading with an error
 // that names it. Of cfg it needs Schema and Input; Header, Keep, InFormat (CSV if
 // empty) and Batch are optional.
 func NewReader(cfg Config) (*Reader, error) {
-	if cfg.InFormat == "" {
-		cfg.InFormat = CSV
-	}
+	cfg.InFormat = cmp.Or(cfg.InFormat, CSV)
 	cfg.OutFormat, cfg.OnError, cfg.Resume = CSV, OnErrorFail, false
-	// Of the schema only inputs are read; a batch needs no room for outputs.
+	// Of the schema only inputs are read; a chunk needs no room for outputs.
 	cfg.Schema = &release.Schema{Inputs: cfg.Schema.Inputs}
 	if err := cfg.withDefaults(); err != nil {
 		return nil, err
@@ -41,40 +38,36 @@ func NewReader(cfg Config) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Reader{job: &job{cfg: &cfg}}
-	src := newSource(cfg.Input.Reader, cfg.InFormat == CSV)
-	if cfg.InFormat == CSV {
-		r.job.parser, err = newCSVParser(src, columns, &cfg)
-	} else {
-		r.job.parser = &jsonParser{src: src, columns: columns, keep: cfg.Keep}
-	}
+	t, err := openTable(&cfg, columns)
 	if err != nil {
 		return nil, err
 	}
-	r.batch, err = newBatch(&cfg)
-	return r, err
+	c, err := newChunk(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Reader{table: t, parser: t.parser(), chunk: c}, nil
 }
 
 // Next reads the next rows; io.EOF after the last.
 func (r *Reader) Next() (*Rows, error) {
-	if r.done {
-		return nil, io.EOF
-	}
-	end, err := r.job.fill(r.batch)
-	if err != nil {
-		if bad, ok := errors.AsType[*RowError](err); ok {
-			return nil, bad
-		}
+	c := r.chunk
+	if err := r.table.next(c); err != nil {
 		return nil, err
 	}
-	r.done = end
-	b := r.batch
-	if b.rows == 0 {
-		return nil, io.EOF
+	if err := r.parser.parse(c); err != nil {
+		return nil, err
 	}
-	in, err := firstRows(b.in, b.rows, len(b.numbers))
+	if len(c.bad) > 0 {
+		return nil, c.bad[0]
+	}
+	in, err := firstRows(c.in, c.rows, c.capacity())
 	if err != nil {
 		return nil, err
 	}
-	return &Rows{N: b.rows, First: b.numbers[0], Tensors: in, Kept: b.kept}, nil
+	rows := &Rows{N: c.rows, First: c.first, Tensors: in}
+	for _, f := range c.kept {
+		rows.Kept = append(rows.Kept, f.text)
+	}
+	return rows, nil
 }

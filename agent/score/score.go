@@ -1,19 +1,28 @@
-// Package score computes predictions for a whole file: CSV or JSON Lines in and
-// out, in a fixed amount of memory, with bad rows named by row and column. An
-// interrupted run goes on where its last checkpoint was, so that no row is
-// scored twice and none is missing.
+// Package score computes predictions for a whole file: CSV, JSON Lines or
+// Parquet in and out, in a fixed amount of memory, with bad rows named by row
+// and column. An interrupted run goes on where its last checkpoint was, so that
+// no row is scored twice and none is missing.
+//
+// One goroutine cuts the input into chunks of a fixed number of rows; workers
+// parse, compute and format whole chunks, as many at once as there are threads;
+// one goroutine writes them in their order. Chunks begin at the same rows
+// whatever the number of threads and however often a run was interrupted, so the
+// result is the same too.
 package score
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"time"
 
 	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/protocol/release"
+	"github.com/vedette-edge/vedette/protocol/sketch"
 )
 
 // What becomes of a row that cannot be scored.
@@ -27,6 +36,7 @@ const (
 const (
 	CSV       = "csv"
 	JSONLines = "jsonl"
+	Parquet   = "parquet"
 )
 
 // Header says whether a CSV file begins with column names.
@@ -42,8 +52,12 @@ const (
 	// DefaultBatch is the rows of one run: small models have reached their best
 	// rate per row by then.
 	DefaultBatch = 1024
-	// CheckpointEvery is how much work a kill may cost at most.
-	CheckpointEvery = time.Second
+	// DefaultCheckpoint is how much work a kill may cost: less would wait for
+	// the disk more often than a person notices.
+	DefaultCheckpoint = time.Second
+	// DefaultRowGroup is the rows of a Parquet row group. They are in memory
+	// until it is complete, and lost by a kill.
+	DefaultRowGroup = 1 << 18
 	// MaxLine bounds one record in bytes.
 	MaxLine = 16 << 20
 	// maxReported bounds the bad rows that a summary describes.
@@ -59,21 +73,25 @@ var (
 
 // RowError says which row, and which column of it, cannot be scored.
 type RowError struct {
-	Row    int64  `json:"row"`  // counted from 1, without the header
-	Line   int64  `json:"line"` // of the file, counted from 1
+	Row    int64  `json:"row"`            // counted from 1, without the header
+	Line   int64  `json:"line,omitempty"` // of the file, counted from 1; 0 where it has none
 	Column string `json:"column,omitempty"`
 	Reason string `json:"reason"`
 }
 
 // Error names row and column before the reason.
 func (e *RowError) Error() string {
-	if e.Column == "" {
-		return fmt.Sprintf("row %d (line %d): %s", e.Row, e.Line, e.Reason)
+	text := fmt.Sprintf("row %d", e.Row)
+	if e.Line > 0 {
+		text += fmt.Sprintf(" (line %d)", e.Line)
 	}
-	return fmt.Sprintf("row %d (line %d), column %q: %s", e.Row, e.Line, e.Column, e.Reason)
+	if e.Column != "" {
+		text += fmt.Sprintf(", column %q", e.Column)
+	}
+	return text + ": " + e.Reason
 }
 
-// Model computes rows. infer.Session is one.
+// Model computes rows, on several goroutines at once. infer.Session is one.
 type Model interface {
 	Run(ctx context.Context, rows int, in, out []infer.Tensor) error
 }
@@ -89,29 +107,40 @@ type Config struct {
 	Input     Input
 	Output    string // path, "-" for Stdout
 	Stdout    io.Writer
-	InFormat  string // CSV or JSONLines
-	OutFormat string // CSV or JSONLines
+	InFormat  string // CSV, JSONLines or Parquet
+	OutFormat string // CSV, JSONLines or Parquet
 	Header    string // HeaderAuto if empty; CSV only
 	Keep      []string
 	OnError   string // OnErrorFail if empty
-	Batch     int    // rows of one run, 0 for DefaultBatch
-	Resume    bool   // go on where an interrupted run was, if there is one
+	// Rejects is the path of a JSON Lines file that gets a RowError for every
+	// row that was skipped or written without outputs; empty for none.
+	Rejects string
+	// Baseline, when set, is what the inputs and outputs are compared with.
+	Baseline *sketch.Baseline
+	Batch    int  // rows of one run, 0 for DefaultBatch
+	Threads  int  // chunks worked on at once, 0 for the processors
+	Resume   bool // go on where an interrupted run was, if there is one
+	// Checkpoint is how often progress is made safe, 0 for DefaultCheckpoint.
+	Checkpoint time.Duration
+	// RowGroup is the rows of a Parquet row group, 0 for DefaultRowGroup.
+	RowGroup int
 	// Progress is told after every batch; nil for nobody.
 	Progress func(p Progress)
 }
 
-// Input is the file to score. Seek is needed to resume; Size is its length in
-// bytes, 0 when not known.
+// Input is the file to score. To resume, or to read Parquet, it must be an
+// *os.File or another io.Seeker (io.ReaderAt for Parquet).
 type Input struct {
 	io.Reader
-	Name string
-	Size int64
+	Name     string
+	Size     int64     // bytes, 0 when not known
+	Modified time.Time // zero when not known
 }
 
 // Progress is how far a run is.
 type Progress struct {
 	Rows  int64 // read
-	Bytes int64 // of the input
+	Bytes int64 // read of the input's Size
 }
 
 // Summary is what a run did.
@@ -125,28 +154,24 @@ type Summary struct {
 	Rate    float64       `json:"rows_per_second"` // of this run
 	Output  string        `json:"output"`
 	Errors  []*RowError   `json:"errors,omitempty"` // the first few bad rows
+	Report  *Report       `json:"report,omitempty"` // when there is a baseline
 	took    time.Duration // behind Seconds
 }
 
 func (c *Config) withDefaults() error {
-	if c.Header == "" {
-		c.Header = HeaderAuto
-	}
-	if c.OnError == "" {
-		c.OnError = OnErrorFail
-	}
-	if c.Batch <= 0 {
-		c.Batch = DefaultBatch
-	}
-	if n := fixedBatch(c.Schema); n > 0 {
-		c.Batch = n
-	}
+	c.Header = cmp.Or(c.Header, HeaderAuto)
+	c.OnError = cmp.Or(c.OnError, OnErrorFail)
+	c.Checkpoint = cmp.Or(c.Checkpoint, DefaultCheckpoint)
+	c.RowGroup = cmp.Or(max(c.RowGroup, 0), DefaultRowGroup)
+	c.Batch = cmp.Or(fixedBatch(c.Schema), max(c.Batch, 0), DefaultBatch)
+	c.Threads = cmp.Or(max(c.Threads, 0), runtime.GOMAXPROCS(0))
+	formats := []string{CSV, JSONLines, Parquet}
 	for _, check := range []struct {
 		what, got string
 		allowed   []string
 	}{
-		{"input format", c.InFormat, []string{CSV, JSONLines}},
-		{"output format", c.OutFormat, []string{CSV, JSONLines}},
+		{"input format", c.InFormat, formats},
+		{"output format", c.OutFormat, formats},
 		{"header", c.Header, []string{HeaderAuto, HeaderYes, HeaderNo, HeaderSkip}},
 		{"on-error", c.OnError, []string{OnErrorFail, OnErrorSkip, OnErrorNull}},
 	} {
@@ -167,28 +192,34 @@ func fixedBatch(s *release.Schema) int {
 	return 0
 }
 
-// Run scores the input. Reading and parsing, computing, and formatting and
-// writing go on at once, each on its own goroutine, with a few batches in
-// between that are used again and again.
+// Run scores the input.
 func Run(ctx context.Context, cfg Config) (Summary, error) {
 	if err := cfg.withDefaults(); err != nil {
 		return Summary{}, err
 	}
 	start := time.Now()
-	j, err := newJob(&cfg)
+	cp, err := readCheckpoint(&cfg)
 	if err != nil {
 		return Summary{}, err
 	}
-	err = j.run(ctx)
-	if err == nil {
-		err = j.out.finish()
-	} else {
-		// What is written stays for a later --resume, also after Ctrl-C.
-		err = errors.Join(err, j.out.checkpoint(j.end, &j.summary, true), j.out.abandon())
+	if cp != nil && cp.Complete {
+		return cp.Summary, cp.publish(&cfg)
 	}
-	s := j.summary
+	j, err := newJob(&cfg, cp)
+	if err != nil {
+		return Summary{}, err
+	}
+	err = errors.Join(j.run(ctx), j.table.close())
+	s := &j.summary
 	s.took = time.Since(start)
 	s.Seconds = s.took.Seconds()
 	s.Rate = float64(s.Rows-s.Resumed) / max(s.Seconds, 1e-9)
-	return s, err
+	if err != nil {
+		// What is written stays for a later --resume, also after Ctrl-C.
+		return *s, errors.Join(err, j.save(), j.out.abandon())
+	}
+	if s.Report, err = j.report(); err != nil {
+		return *s, errors.Join(err, j.out.abandon())
+	}
+	return *s, j.out.finish(j.end, s)
 }

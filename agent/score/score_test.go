@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 
@@ -21,10 +22,10 @@ import (
 
 // sums is a model: the label is 1 for rows whose sum is above 10, the score of
 // class 1 the sum. A row that begins with 666 makes a run fail.
-type sums struct{ runs int }
+type sums struct{ runs atomic.Int32 }
 
 func (m *sums) Run(ctx context.Context, rows int, in, out []infer.Tensor) error {
-	m.runs++
+	m.runs.Add(1)
 	x := in[0].Data.([]float32)
 	if len(x) != rows*3 || in[0].Shape[0] != int64(rows) {
 		return fmt.Errorf("%d values for %d rows", len(x), rows)
@@ -298,8 +299,8 @@ func TestFixedBatch(t *testing.T) {
 	if _, err := Run(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Count(out.String(), "\n"); got != 7 || m.runs != 2 {
-		t.Errorf("%d lines in %d runs:\n%s", got, m.runs, out)
+	if got := strings.Count(out.String(), "\n"); got != 7 || m.runs.Load() != 2 {
+		t.Errorf("%d lines in %d runs:\n%s", got, m.runs.Load(), out)
 	}
 }
 
@@ -498,30 +499,34 @@ func TestSummaryIsJSON(t *testing.T) {
 func BenchmarkParse(b *testing.B) {
 	schema := testSchema()
 	schema.Inputs[0].Shape[1], schema.Inputs[0].Features = 30, nil
-	row := strings.TrimSuffix(strings.Repeat("10.48,0.0597,337.7,", 10), ",") + "\n"
-	text := strings.Repeat(row, 10_000)
-	cfg := &Config{Schema: schema, InFormat: CSV, Header: HeaderNo, Batch: 1024}
-	columns, err := modelColumns(schema)
-	if err != nil {
-		b.Fatal(err)
-	}
-	bt, err := newBatch(cfg)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.SetBytes(int64(len(text)))
-	b.ReportAllocs()
-	for b.Loop() {
-		p, err := newCSVParser(newSource(strings.NewReader(text), true), columns, cfg)
-		if err != nil {
-			b.Fatal(err)
-		}
-		for {
-			bt.rows = 0
-			if err := p.row(bt); err != nil {
-				break
+	csv := strings.TrimSuffix(strings.Repeat("10.48,0.0597,337.7,", 10), ",") + "\n"
+	for format, row := range map[string]string{CSV: csv, JSONLines: jsonRow(strings.Split(strings.TrimSpace(csv), ","))} {
+		b.Run(format, func(b *testing.B) {
+			text := strings.Repeat(row, 10_000)
+			b.SetBytes(int64(len(text)))
+			b.ReportAllocs()
+			for b.Loop() {
+				r, err := NewReader(Config{Schema: schema, InFormat: format, Header: HeaderNo, Input: Input{Reader: strings.NewReader(text)}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				for err == nil {
+					_, err = r.Next()
+				}
+				if !errors.Is(err, io.EOF) {
+					b.Fatal(err)
+				}
 			}
-		}
+			b.ReportMetric(10_000*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+		})
 	}
-	b.ReportMetric(10_000*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+}
+
+// jsonRow is a row as an object of the schema's element names.
+func jsonRow(values []string) string {
+	var b strings.Builder
+	for i, v := range values {
+		fmt.Fprintf(&b, `,"X[%d]":%s`, i, v)
+	}
+	return "{" + b.String()[1:] + "}\n"
 }

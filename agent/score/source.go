@@ -7,7 +7,7 @@ import (
 	"io"
 )
 
-// source cuts the input into records: lines, or for CSV lines whose quotes are
+// source cuts text into records: lines, or for CSV lines whose quotes are
 // closed. A record is valid until the next one is read.
 type source struct {
 	r          io.Reader

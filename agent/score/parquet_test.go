@@ -1,0 +1,254 @@
+package score
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/parquet-go/parquet-go"
+)
+
+// readings is a table as another program would write it.
+type readings struct {
+	A  *float32 `parquet:"a,optional"`
+	B  float64  `parquet:"b"`
+	C  int32    `parquet:"c"`
+	ID string   `parquet:"id,dict"`
+	N  int64    `parquet:"n"`
+	On bool     `parquet:"on"`
+}
+
+func someReadings(n int) []readings {
+	list := make([]readings, n)
+	for i := range list {
+		a := float32(i)
+		list[i] = readings{B: float64(i) / 4, C: int32(i % 7), ID: fmt.Sprint("id-", i%50), N: int64(i) << 40, On: i%3 == 0}
+		if i%11 != 5 {
+			list[i].A = &a
+		}
+	}
+	return list
+}
+
+// writeParquet makes a file of several row groups and small pages.
+func writeParquet[T any](t *testing.T, rows []T, options ...parquet.WriterOption) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := parquet.NewGenericWriter[T](&b, append([]parquet.WriterOption{parquet.PageBufferSize(300)}, options...)...)
+	for len(rows) > 0 {
+		n := min(len(rows), 37)
+		if _, err := w.Write(rows[:n]); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		rows = rows[n:]
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// scoreBytes scores a table in memory and returns the result.
+func scoreBytes(t *testing.T, in []byte, edit func(*Config)) (string, error) {
+	t.Helper()
+	cfg, out := testConfig("")
+	cfg.Input = Input{Reader: bytes.NewReader(in), Name: "in", Size: int64(len(in))}
+	cfg.Batch = 16
+	edit(&cfg)
+	_, err := Run(t.Context(), cfg)
+	return out.String(), err
+}
+
+// asCSV is the same table as text.
+func asCSV(rows []readings) []byte {
+	var b bytes.Buffer
+	b.WriteString("a,b,c,id,n,on\n")
+	for _, r := range rows {
+		a := ""
+		if r.A != nil {
+			a = fmt.Sprint(*r.A)
+		}
+		fmt.Fprintf(&b, "%s,%v,%d,%s,%d,%v\n", a, r.B, r.C, r.ID, r.N, r.On)
+	}
+	return b.Bytes()
+}
+
+// TestParquetIn scores the same rows as Parquet, in encodings that other
+// programs use, and as CSV.
+func TestParquetIn(t *testing.T) {
+	rows := someReadings(500)
+	for name, options := range map[string][]parquet.WriterOption{
+		"plain":   nil,
+		"snappy":  {parquet.Compression(&parquet.Snappy)},
+		"zstd v1": {parquet.Compression(&parquet.Zstd), parquet.DataPageVersion(1)},
+		"gzip v2": {parquet.Compression(&parquet.Gzip), parquet.DataPageVersion(2)},
+		"pages":   {parquet.PageBufferSize(1 << 20)},
+	} {
+		for _, format := range []string{CSV, JSONLines} {
+			t.Run(name+" "+format, func(t *testing.T) {
+				edit := func(in string) func(*Config) {
+					return func(c *Config) {
+						c.InFormat, c.OutFormat, c.Keep = in, format, []string{"id", "n", "on"}
+						if format == JSONLines {
+							c.Keep = []string{"id"} // CSV knows no other type
+						}
+					}
+				}
+				want, err := scoreBytes(t, asCSV(rows), edit(CSV))
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := scoreBytes(t, writeParquet(t, rows, options...), edit(Parquet))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got != want {
+					t.Errorf("got\n%.400s\nwant\n%.400s", got, want)
+				}
+			})
+		}
+	}
+}
+
+// prediction is a row of the result.
+type prediction struct {
+	Row   int64    `parquet:"row"`
+	ID    string   `parquet:"id,optional"`
+	N     int64    `parquet:"n,optional"`
+	Class *string  `parquet:"class,optional"`
+	Label *int64   `parquet:"label,optional"`
+	Low   *float32 `parquet:"scores_low,optional"`
+	High  *float32 `parquet:"scores_high,optional"`
+}
+
+func readPredictions(t *testing.T, raw []byte) []prediction {
+	t.Helper()
+	list, err := parquet.Read[prediction](bytes.NewReader(raw), int64(len(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func TestParquetOut(t *testing.T) {
+	rows := someReadings(500)
+	rows[41].C, rows[42].B = 3, -1000 // below the range
+	for _, mode := range []string{OnErrorNull, OnErrorSkip} {
+		edit := func(format string) func(*Config) {
+			return func(c *Config) {
+				c.InFormat, c.OutFormat, c.OnError, c.RowGroup = Parquet, format, mode, 64
+				c.Keep = []string{"id", "n"}
+			}
+		}
+		in := writeParquet(t, rows)
+		raw, err := scoreBytes(t, in, edit(Parquet))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := scoreBytes(t, in, edit(CSV))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got strings.Builder
+		got.WriteString("row,id,n,class,label,scores_low,scores_high\n")
+		for _, p := range readPredictions(t, []byte(raw)) {
+			fmt.Fprintf(&got, "%d,%s,%d", p.Row, p.ID, p.N)
+			if p.Label == nil || p.Class == nil || p.Low == nil {
+				got.WriteString(",,,,\n")
+				continue
+			}
+			fmt.Fprintf(&got, ",%s,%d,", *p.Class, *p.Label)
+			b := appendNumber(nil, float64(*p.Low), 32, false)
+			b = appendNumber(append(b, ','), float64(*p.High), 32, false)
+			got.Write(append(b, '\n'))
+		}
+		if got.String() != want {
+			t.Errorf("%s: got\n%.400s\nwant\n%.400s", mode, got.String(), want)
+		}
+		f, err := parquet.OpenFile(strings.NewReader(raw), int64(len(raw)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(f.RowGroups()); got != 8 {
+			t.Errorf("%d row groups of 64 rows and more for 500 rows", got)
+		}
+		if names := fmt.Sprint(f.Schema().Columns()); names != "[[row] [id] [n] [class] [label] [scores_low] [scores_high]]" {
+			t.Errorf("columns %s", names)
+		}
+	}
+}
+
+func TestParquetWithoutRows(t *testing.T) {
+	raw, err := scoreBytes(t, writeParquet(t, []readings(nil)), func(c *Config) { c.InFormat, c.OutFormat = Parquet, Parquet })
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := parquet.OpenFile(strings.NewReader(raw), int64(len(raw)))
+	if err != nil || f.NumRows() != 0 || len(f.Schema().Columns()) != 5 {
+		t.Errorf("%v: %v", err, f.Schema())
+	}
+}
+
+// TestParquetBadRows names rows and columns as for text.
+func TestParquetBadRows(t *testing.T) {
+	rows := someReadings(40)
+	rows[16].B = -101
+	var rejects = filepath.Join(t.TempDir(), "rejects")
+	out, err := scoreBytes(t, writeParquet(t, rows), func(c *Config) {
+		c.InFormat, c.OnError, c.Rejects = Parquet, OnErrorSkip, rejects
+	})
+	if err != nil || strings.Contains(out, "\n17,") || !strings.Contains(out, "\n18,") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	got, err := os.ReadFile(rejects)
+	if want := `{"row":17,"column":"b","reason":"is -101, below the valid minimum -100"}` + "\n"; err != nil || string(got) != want {
+		t.Errorf("%v: rejected %s, want %s", err, got, want)
+	}
+}
+
+func TestParquetRefused(t *testing.T) {
+	type nested struct {
+		A []float32 `parquet:"a,list"`
+		B float64   `parquet:"b"`
+		C int32     `parquet:"c"`
+	}
+	type text struct {
+		A string  `parquet:"a"`
+		B float64 `parquet:"b"`
+		C int32   `parquet:"c"`
+	}
+	type date struct {
+		A int32   `parquet:"a,date"`
+		B float64 `parquet:"b"`
+		C int32   `parquet:"c"`
+	}
+	type short struct {
+		B float64 `parquet:"b"`
+	}
+	for want, in := range map[string][]byte{
+		`column "a" is nested`:                              writeParquet(t, []nested{{}}),
+		`column "a" is STRING, the model takes FP32`:        writeParquet(t, []text{{}}),
+		`column "a" is of type DATE`:                        writeParquet(t, []date{{}}),
+		`2 of 3 columns are missing: ["a" "c"]; it has "b"`: writeParquet(t, []short{{}}),
+		"invalid magic":                                     bytes.Repeat([]byte("x"), 100),
+		"name a file":                                       nil,
+	} {
+		_, err := scoreBytes(t, in, func(c *Config) { c.InFormat = Parquet })
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	_, err := scoreBytes(t, writeParquet(t, someReadings(1)), func(c *Config) {
+		c.InFormat, c.Input.Reader = Parquet, io.MultiReader(c.Input.Reader)
+	})
+	if err == nil || !strings.Contains(err.Error(), "name a file") {
+		t.Errorf("a stream: %v", err)
+	}
+}
