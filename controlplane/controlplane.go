@@ -39,6 +39,7 @@ type Server struct {
 	broker   *broker.Broker
 	buckets  map[string]kvstore.Bucket
 	blobs    *artifact.Store
+	deltas   *artifact.Deltas
 	ledger   *ledger.Ledger
 	access   *access.Authority
 	registry *registry.Registry
@@ -178,7 +179,7 @@ func (s *Server) openStorage(ctx context.Context) (err error) {
 		return err
 	}
 	s.onStop(func(context.Context) error { s.broker.Close(); return nil })
-	for _, name := range []string{"access", "registry", "fleet", fleetFold, driftFold, "cursors", "retrain"} {
+	for _, name := range []string{"access", "registry", "fleet", fleetFold, driftFold, "cursors", "retrain", "deltas"} {
 		if s.buckets[name], err = kvstore.Open(ctx, s.broker.Conn(), name); err != nil {
 			return err
 		}
@@ -187,6 +188,9 @@ func (s *Server) openStorage(ctx context.Context) (err error) {
 		return err
 	}
 	s.onStop(func(context.Context) error { s.blobs.Close(); return nil })
+	if s.deltas, err = artifact.OpenDeltas(ctx, s.blobs, s.buckets["deltas"], artifact.DeltasConfig{Logger: s.cfg.Logger}); err != nil {
+		return err
+	}
 	if s.ledger, err = ledger.Open(ctx, s.broker.Conn(), ledger.Options{Blobs: s.blobs, Logger: s.cfg.Logger}); err != nil {
 		return err
 	}
@@ -238,6 +242,7 @@ func (s *Server) openRegistry(ctx context.Context) (err error) {
 		return err
 	}
 	s.run("registry", s.registry.Run)
+	s.run("deltas", s.deltas.Run)
 	return nil
 }
 

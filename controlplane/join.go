@@ -63,14 +63,28 @@ func (s *Server) onModels(models ...string) {
 // each time is logged.
 const watchRetry = 10 * time.Minute
 
-// followReleases gives the monitor the baselines of what is published.
+// prepareDeltas has deltas made to the newest version of each model.
+func (s *Server) prepareDeltas() {
+	for _, m := range s.registry.Models() {
+		versions := make([]*release.Manifest, len(m.Versions))
+		for i, v := range m.Versions {
+			versions[i] = v.Manifest
+		}
+		s.deltas.Prepare(versions)
+	}
+}
+
+// followReleases gives the monitor the baselines of what is published, and has
+// deltas to it made.
 func (s *Server) followReleases(ctx context.Context) error {
 	retry := time.NewTicker(watchRetry)
 	defer retry.Stop()
+	s.prepareDeltas()
 	all := s.watchReleases(ctx) // what Start could not, or was published meanwhile
 	for {
 		select {
 		case <-s.published:
+			s.prepareDeltas()
 			all = s.watchReleases(ctx)
 		case <-retry.C:
 			if !all {

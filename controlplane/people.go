@@ -103,7 +103,7 @@ func (s *Server) servePeople(context.Context) error {
 // serveDevices serves what devices alone may ask for.
 func (s *Server) serveDevices(context.Context) error {
 	d := deviceapi.New(deviceapi.Config{
-		CA: s.ca, Access: s.access, Fleet: s.fleet, Trust: s.registry, Blobs: s.blobs,
+		CA: s.ca, Access: s.access, Fleet: s.fleet, Trust: s.registry, Blobs: s.blobs, Deltas: s.deltas,
 		Failed: s.failed.tell, Logger: s.cfg.Logger,
 	})
 	d.Serve(s.devices)

@@ -7,7 +7,21 @@ const (
 	RenewPath = "/device/v1/renew"  // POST RenewRequest → EnrolResponse; the certificate may have expired
 	TrustPath = "/device/v1/trust/" // GET TrustPath + name + ".json"
 	BlobPath  = "/device/v1/blobs/" // GET BlobPath + SHA-256 in hex; Range
+	// DeltaSuffix after a blob's path asks for a delta to it [P-7]: GET
+	// …/delta?from=SHA-256,SHA-256,… → DeltaOffer, or 204 for none.
+	DeltaSuffix = "/delta"
 )
+
+// MaxDeltaFrom is how many files a device may name as ones it has [P-7.1].
+const MaxDeltaFrom = 8
+
+// DeltaOffer names the delta that makes the file asked for of one that the
+// device has. It is a blob like any other.
+type DeltaOffer struct {
+	From  string `json:"from"`  // SHA-256 in hex of the file to start from
+	Delta string `json:"delta"` // SHA-256 in hex
+	Size  int64  `json:"size"`  // of the delta, in bytes
+}
 
 // EnrolRequest asks for a device's first certificate.
 type EnrolRequest struct {

@@ -7,6 +7,8 @@
 // that serves byte ranges to devices. A file missing from the directory, or of
 // the wrong size, is fetched again from the object store; so the directory may
 // be lost.
+//
+// Between versions of a file a Deltas makes deltas, which are blobs too.
 package artifact
 
 import (
@@ -224,6 +226,14 @@ func (s *Store) Total() int64 {
 // Open returns a blob's content and its size in bytes. It is read from disk; a
 // blob that is not cached is fetched first. The caller closes it.
 func (s *Store) Open(ctx context.Context, d release.Digest) (io.ReadSeekCloser, int64, error) {
+	f, size, err := s.open(ctx, d)
+	if err != nil {
+		return nil, 0, err // not f: a nil file is no nil interface
+	}
+	return f, size, nil
+}
+
+func (s *Store) open(ctx context.Context, d release.Digest) (*os.File, int64, error) {
 	size, err := s.Size(d)
 	if err != nil {
 		return nil, 0, err
@@ -239,6 +249,24 @@ func (s *Store) Open(ctx context.Context, d release.Digest) (io.ReadSeekCloser, 
 		return nil, 0, fmt.Errorf("open blob %s: %w", d.Short(), err)
 	}
 	return f, size, nil
+}
+
+// Remove deletes a blob that nobody needs any more. Open readers stay usable;
+// that it was not there is no error.
+func (s *Store) Remove(ctx context.Context, d release.Digest) error {
+	ctx, cancel := deadline(ctx, 0)
+	defer cancel()
+	s.mu.Lock()
+	s.total -= s.sizes[d]
+	delete(s.sizes, d)
+	s.mu.Unlock()
+	if err := s.objects.Delete(ctx, d.String()); err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
+		return fmt.Errorf("remove blob %s: %w", d.Short(), err)
+	}
+	if err := os.Remove(s.blobPath(d)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove blob %s from the cache: %w", d.Short(), err)
+	}
+	return nil
 }
 
 // openCached refuses a file of the wrong size: it is not what was written.

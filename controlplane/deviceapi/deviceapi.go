@@ -72,13 +72,24 @@ type Blobs interface {
 	Open(ctx context.Context, d release.Digest) (io.ReadSeekCloser, int64, error)
 }
 
-// Config of a server. All but the last four are required.
+// Deltas knows what makes one blob of another. It is an *artifact.Deltas.
+type Deltas interface {
+	// Offer returns the smallest delta to a blob from one of those that the
+	// device has, without waiting for one to be made.
+	Offer(to release.Digest, from []release.Digest) (protocol.DeltaOffer, bool)
+	// Delivered is told of every blob that was read to its end.
+	Delivered(d release.Digest)
+}
+
+// Config of a server. All but the last five are required.
 type Config struct {
 	CA     *access.CA
 	Access Access
 	Fleet  Fleet
 	Trust  Trust
 	Blobs  Blobs
+
+	Deltas Deltas // nil: devices fetch whole files
 
 	// EnrolRate bounds the enrolments a second of one address, and EnrolBurst
 	// those at once; 0: DefaultEnrolRate and DefaultEnrolBurst.
@@ -120,6 +131,9 @@ func New(cfg Config) *Server {
 	s.echo.POST(protocol.RenewPath, s.renew)
 	s.echo.GET(protocol.TrustPath+":file", s.trust, s.admitted)
 	s.echo.GET(protocol.BlobPath+":digest", s.blob, s.admitted)
+	if cfg.Deltas != nil {
+		s.echo.GET(protocol.BlobPath+":digest"+protocol.DeltaSuffix, s.delta, s.admitted)
+	}
 	s.http = &http.Server{
 		Handler:           s.echo,
 		TLSConfig:         s.tls(),

@@ -128,7 +128,7 @@ func (s *Server) blob(c echo.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: a blob's name is 64 hex digits", errNotFound)
 	}
-	f, _, err := s.cfg.Blobs.Open(c.Request().Context(), d)
+	f, size, err := s.cfg.Blobs.Open(c.Request().Context(), d)
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,35 @@ func (s *Server) blob(c echo.Context) error {
 	h.Set(echo.HeaderCacheControl, "private, immutable, max-age=31536000")
 	w := &patient{ResponseWriter: c.Response(), control: http.NewResponseController(c.Response())}
 	http.ServeContent(w, c.Request(), "", time.Time{}, f)
+	if at, err := f.Seek(0, io.SeekCurrent); err == nil && at == size && w.ok && s.cfg.Deltas != nil {
+		s.cfg.Deltas.Delivered(d)
+	}
 	return w.control.SetWriteDeadline(time.Time{}) // the connection goes on
+}
+
+// delta tells how to make a blob of one that the device has [P-7.1]. There
+// being none is an ordinary answer: what makes deltas may not have come to it.
+func (s *Server) delta(c echo.Context) error {
+	to, err := release.ParseDigest(c.Param("digest"))
+	if err != nil {
+		return fmt.Errorf("%w: a blob's name is 64 hex digits", errNotFound)
+	}
+	names := strings.SplitN(c.QueryParam("from"), ",", protocol.MaxDeltaFrom+1)
+	if len(names) > protocol.MaxDeltaFrom {
+		return fmt.Errorf("%w: from names more than %d files", errInvalid, protocol.MaxDeltaFrom)
+	}
+	from := make([]release.Digest, len(names))
+	for i, name := range names {
+		if from[i], err = release.ParseDigest(name); err != nil {
+			return fmt.Errorf("%w: from: %w", errInvalid, err)
+		}
+	}
+	c.Response().Header().Set(echo.HeaderCacheControl, "no-store")
+	offer, ok := s.cfg.Deltas.Offer(to, from)
+	if !ok {
+		return c.NoContent(http.StatusNoContent)
+	}
+	return c.JSON(http.StatusOK, offer)
 }
 
 // patient gives every write its own time: a slow reader is served for as long
@@ -147,14 +175,18 @@ func (s *Server) blob(c echo.Context) error {
 type patient struct {
 	http.ResponseWriter
 	control *http.ResponseController
+	ok      bool // the last write went through
 }
 
 // Write implements http.ResponseWriter.
 func (p *patient) Write(b []byte) (int, error) {
+	p.ok = false
 	if err := p.control.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
 		return 0, fmt.Errorf("bound write: %w", err)
 	}
-	return p.ResponseWriter.Write(b)
+	n, err := p.ResponseWriter.Write(b)
+	p.ok = err == nil
+	return n, err
 }
 
 // decode reads a small JSON body, strictly.
