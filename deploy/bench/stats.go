@@ -14,7 +14,7 @@ func quantile(xs []float64, q float64) float64 {
 		return 0
 	}
 	s := slices.Sorted(slices.Values(xs))
-	return s[min(len(s)-1, int(math.Ceil(q*float64(len(s))))-min(1, len(s)-1))]
+	return s[max(0, int(math.Ceil(q*float64(len(s))))-1)]
 }
 
 // ratios divides pair by pair.
