@@ -14,6 +14,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -161,7 +162,7 @@ func (o *Outbox) hold(path string) error {
 // load reads the file, repairs it where needed and opens it. A disk that takes
 // no writes is no reason not to start: the records are kept in memory until it does.
 func (o *Outbox) load() (*Salvage, error) {
-	found, err := o.scan(func(*Frame) {})
+	sound, err := o.sound()
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		o.book = NewBook(randomEpoch())
@@ -169,20 +170,24 @@ func (o *Outbox) load() (*Salvage, error) {
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("read outbox file: %w", err)
-	case found.sound() && o.adopt():
+	case sound && o.adopt():
 		return nil, nil
 	}
 	return o.salvage()
 }
 
-// scan reads the file through.
-func (o *Outbox) scan(visit func(*Frame)) (scan, error) {
-	t, file, err := openTape(o.store.path, 2*fileLimit(int64(o.opt.TotalBytes)))
+// tape is the file for reading, as much of it as can be ours.
+func (o *Outbox) tape() (*tape, io.Closer, error) {
+	return openTape(o.store.path, 2*fileLimit(int64(o.opt.TotalBytes)))
+}
+
+// sound reads the file through and says whether there is nothing to repair.
+func (o *Outbox) sound() (bool, error) {
+	t, file, err := o.tape()
 	if err != nil {
-		return scan{}, err
+		return false, err
 	}
-	found := scanFile(t, visit)
-	return found, file.Close()
+	return scanFile(t, func(*Frame) {}).sound(), file.Close()
 }
 
 // adopt opens a sound file and takes its records over where they are. False
@@ -206,21 +211,13 @@ func (o *Outbox) adopt() bool {
 // salvage takes every good record of the file over and writes it anew, keeping
 // a damaged one beside.
 func (o *Outbox) salvage() (*Salvage, error) {
-	newest := map[string]*Frame{} // by key: what is older cannot matter
-	found, err := o.scan(func(f *Frame) {
-		if key := f.key(); newest[key] == nil || f.Head.LSN >= newest[key].Head.LSN {
-			newest[key] = f.clone()
-		}
-	})
+	t, file, err := o.tape()
 	if err != nil {
 		return nil, fmt.Errorf("read outbox file: %w", err)
 	}
-	book, s := Recover(slices.Collect(maps.Values(newest)), found.tail)
-	if book == nil {
-		book, s = NewBook(randomEpoch()).Doubt(), &Salvage{LostUnknown: true, Lost: &protocol.Tally{}}
-	}
+	defer file.Close()
+	book, s := salvageTape(t)
 	o.book = book
-	s.DamagedBytes = found.damaged
 	if s.clean() {
 		o.replaceAll("")
 		return nil, nil

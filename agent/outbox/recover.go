@@ -2,7 +2,10 @@ package outbox
 
 import (
 	"cmp"
+	"maps"
 	"slices"
+
+	"github.com/vedette-edge/vedette/protocol"
 )
 
 // Tail is how the file ends after its last good frame.
@@ -37,6 +40,23 @@ func Recover(frames []*Frame, tail Tail) (*Book, *Salvage) {
 	}
 	b.head.Unknown = b.head.Unknown || s.LostUnknown
 	return b, s
+}
+
+// salvageTape rebuilds the book from a file in whatever state. A file without a
+// single good frame begins a new epoch.
+func salvageTape(t *tape) (*Book, *Salvage) {
+	newest := map[string]*Frame{} // by key: what is older cannot matter
+	found := scanFile(t, func(f *Frame) {
+		if key := f.key(); newest[key] == nil || f.Head.LSN >= newest[key].Head.LSN {
+			newest[key] = f.clone()
+		}
+	})
+	book, s := Recover(slices.Collect(maps.Values(newest)), found.tail)
+	if book == nil {
+		book, s = NewBook(randomEpoch()).Doubt(), &Salvage{LostUnknown: true, Lost: &protocol.Tally{}}
+	}
+	s.DamagedBytes = found.damaged
+	return book, s
 }
 
 // newestOf keeps, by index, the newest frame of a kind that alive accepts.
@@ -130,9 +150,10 @@ func (b *Book) doubt() {
 	h.Closing, h.Suspect = true, h.Next
 }
 
-// Clean says that nothing of note was found.
+// clean says that nothing of note was found. Holes among the sent records are
+// not new in a file without damage: they stay until the server has their skips.
 func (s *Salvage) clean() bool {
-	return s == nil || !s.Unproven && !s.LostUnknown && s.SentHoles == 0 && s.LostRecords == 0 && sumOf(s.Lost) == Sum{} && s.DamagedBytes == 0
+	return !s.Unproven && !s.LostUnknown && s.LostRecords == 0 && sumOf(s.Lost) == Sum{} && s.DamagedBytes == 0
 }
 
 // Report is the event that tells the server what is gone, if anything is
