@@ -156,17 +156,31 @@ func (a *Agent) openObserver() error {
 }
 
 func (a *Agent) openEngine() error {
-	a.engine = infer.New(a.cfg.Runtime, infer.Config{Observer: a.observer, Hung: a.onHung, Log: a.log})
+	a.engine = infer.New(a.cfg.Runtime, infer.Config{Observer: a.observer, Hung: a.onHung, ChallengerHung: a.onChallengerHung, Log: a.log})
 	return nil
 }
 
-func (a *Agent) provider(model string) string {
-	for _, s := range a.engine.Status() {
-		if s.Model == model {
+func (a *Agent) provider(model, role string) string {
+	list := a.engine.Status()
+	if role != infer.RolePrimary {
+		list = a.engine.Challengers()
+	}
+	for _, s := range list {
+		if s.Model == model && s.Role == role {
 			return s.Provider
 		}
 	}
 	return ""
+}
+
+// onChallengerHung journals that a challenger is to blame for a call that does
+// not return. The primary release goes on, so nothing is replaced.
+func (a *Agent) onChallengerHung(model string, d release.Digest) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := a.updater.Hung(ctx, model, d); err != nil {
+		a.log.Error("hung challenger is not journaled", "model", model, "release", d.String(), "error", err)
+	}
 }
 
 // onHung journals who is to blame, then asks for the process to be replaced.
@@ -245,7 +259,7 @@ func (a *Agent) onActive(r infer.Release) error {
 	if err != nil {
 		return fmt.Errorf("read baseline: %w", err)
 	}
-	return a.observer.SetRelease(r.Manifest.Model, r.Digest, r.Manifest, b)
+	return a.observer.SetRelease(r.Manifest.Model, r.Digest, r.Role, r.Manifest, b)
 }
 
 func (a *Agent) openServer() error {

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 
 	"github.com/vedette-edge/vedette/agent/host"
+	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/agent/serve"
 	"github.com/vedette-edge/vedette/protocol"
 )
@@ -36,7 +37,7 @@ func (a *Agent) report() *protocol.Report {
 		r.DiskFreeBytes = disk.Free
 	}
 	for _, m := range r.GetModels() {
-		m.Provider = a.provider(m.GetModel())
+		m.Provider = a.provider(m.GetModel(), infer.RolePrimary)
 	}
 	return r
 }

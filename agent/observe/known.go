@@ -31,6 +31,9 @@ type knownRelease struct {
 	Model   string         `json:"model"`
 	Release release.Digest `json:"release"`
 	Classes []string       `json:"classes"`
+	// Challenger says that the release ran beside another one when it was
+	// announced last.
+	Challenger bool `json:"challenger,omitempty"`
 }
 
 // table holds the releases announced most recently, newest last.
@@ -63,7 +66,7 @@ func openTable(dir string) (*table, error) {
 func (t *table) add(k knownRelease) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if n := len(t.entries); n > 0 && t.entries[n-1].Release == k.Release {
+	if n := len(t.entries); n > 0 && t.entries[n-1].Release == k.Release && t.entries[n-1].Challenger == k.Challenger {
 		return nil
 	}
 	next := slices.DeleteFunc(slices.Clone(t.entries), func(e knownRelease) bool { return e.Release == k.Release })
@@ -94,12 +97,13 @@ func (t *table) find(tag uint64) (knownRelease, bool) {
 	return t.entries[i], true
 }
 
-// newest returns the release of a model that was announced last.
+// newest returns the release of a model that was announced last and is no
+// challenger: a label for a prediction nobody knows counts against that one.
 func (t *table) newest(model string) (knownRelease, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range slices.Backward(t.entries) {
-		if e.Model == model {
+		if e.Model == model && !e.Challenger {
 			return e, true
 		}
 	}

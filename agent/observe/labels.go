@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
@@ -34,6 +35,7 @@ type labelsKey struct {
 	model   string
 	release release.Digest
 	former  bool
+	shadow  bool // of predictions that nobody was given
 }
 
 // labels gathers what truths of one release said, until they are handed over.
@@ -49,6 +51,9 @@ type labels struct {
 
 func newLabels(key labelsKey, classes int) *labels {
 	name := "labels/" + key.model + "/" + hex.EncodeToString(key.release[:])
+	if key.shadow {
+		name += "/shadow"
+	}
 	if key.former {
 		name += "/former"
 	}
@@ -58,7 +63,11 @@ func newLabels(key labelsKey, classes int) *labels {
 }
 
 func (l *labels) fresh() *protocol.Labels {
-	return &protocol.Labels{Model: l.key.model, Release: append([]byte(nil), l.key.release[:]...)}
+	fresh := &protocol.Labels{Model: l.key.model, Release: append([]byte(nil), l.key.release[:]...)}
+	if l.key.shadow {
+		fresh.Role = infer.RoleShadow
+	}
+	return fresh
 }
 
 // Feedback joins a truth with its prediction. label is a class name of the
@@ -79,7 +88,7 @@ func (o *Observer) Feedback(_ context.Context, model, id, label string) (matched
 		if _, err := classOf(fallback.Classes, label); err != nil {
 			return false, err
 		}
-		o.labelsOf(labelsKey{model, fallback.Release, false}, len(fallback.Classes)).unmatched()
+		o.labelsOf(labelsKey{model: model, release: fallback.Release}, len(fallback.Classes)).unmatched()
 		return false, nil
 	}
 	truth, err := classOf(k.Classes, label)
@@ -90,15 +99,18 @@ func (o *Observer) Feedback(_ context.Context, model, id, label string) (matched
 	if err != nil {
 		return false, err
 	}
-	former := p.at.boot != bootTag(o.base.GetBoot())
-	l := o.labelsOf(labelsKey{model, k.Release, former}, len(k.Classes))
+	l := o.labelsOf(labelsKey{model: model, release: k.Release, former: o.former(p)}, len(k.Classes))
 	if !first {
 		l.unmatched()
 		return false, nil
 	}
 	l.matched(p, truth)
+	o.scoreShadow(model, id, k.Classes[truth])
 	return true, nil
 }
+
+// former tells whether a prediction was made before this start of the agent.
+func (o *Observer) former(p prediction) bool { return p.at.boot != bootTag(o.base.GetBoot()) }
 
 // fallback is the release that a label is counted for when its prediction is
 // not known.

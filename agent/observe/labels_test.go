@@ -101,7 +101,7 @@ func TestLateLabels(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := o.SetRelease("m", two, manifest(), nil); err != nil {
+		if err := o.SetRelease("m", two, infer.RolePrimary, manifest(), nil); err != nil {
 			t.Fatal(err)
 		}
 		if matched, err := o.Feedback(t.Context(), "m", "late", strconv.FormatInt(classes(c)[0], 10)); !matched || err != nil {

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vedette-edge/vedette/agent/infer"
@@ -57,8 +58,8 @@ type Boot interface {
 
 // Config of an Observer.
 type Config struct {
-	// Provider tells the execution provider in use for a model; nil leaves it out of windows.
-	Provider func(model string) string
+	// Provider tells the execution provider in use for a model in a role; nil leaves it out of windows.
+	Provider func(model, role string) string
 	// Predictions is how many predictions the ring remembers, DefaultPredictions if 0.
 	Predictions int
 	// Keep is how long a prediction waits for its label, DefaultKeep if 0.
@@ -76,6 +77,11 @@ type Observer struct {
 	since time.Time       // this moment
 	ring  *ring
 	known *table
+
+	// shadows holds what shadows predicted, under the ids of the primary's
+	// predictions, so that one truth scores both. It is opened for the first one.
+	shadows atomic.Pointer[ring]
+	dir     string
 
 	settings chan pace // holds the newest, taken by Run
 
@@ -98,6 +104,7 @@ type windowKey struct {
 	model   string
 	release release.Digest
 	role    string
+	primary release.Digest // that a shadow is compared with, else zero
 }
 
 // pace is how often windows are closed and written down.
@@ -119,7 +126,7 @@ func New(dir string, sink Sink, boot Boot, cfg Config) (*Observer, error) {
 		return nil, err
 	}
 	return &Observer{
-		cfg: cfg, sink: sink, boot: boot, base: boot.Stamp(), since: time.Now(), ring: ring, known: known,
+		cfg: cfg, sink: sink, boot: boot, base: boot.Stamp(), since: time.Now(), ring: ring, known: known, dir: dir,
 		settings: make(chan pace, 1),
 		windows:  map[windowKey]*window{}, labels: map[labelsKey]*labels{}, infos: map[string][]*info{},
 	}, nil
@@ -127,17 +134,24 @@ func New(dir string, sink Sink, boot Boot, cfg Config) (*Observer, error) {
 
 // SetRelease says how calls of a release are counted. Call it before the
 // release serves. b may be nil: then only rows, calls and latency are counted.
-func (o *Observer) SetRelease(model string, d release.Digest, m *release.Manifest, b *sketch.Baseline) error {
+// A role other than infer.RolePrimary says that the release is a challenger.
+func (o *Observer) SetRelease(model string, d release.Digest, role string, m *release.Manifest, b *sketch.Baseline) error {
 	in := &info{model: model, digest: d, schema: &m.Schema, classes: classIndex(m.Schema.Classes)}
 	if b != nil {
 		c, err := sketch.NewCounter(b)
 		if err != nil {
 			return err
 		}
-		in.counter = c
+		in.counter, in.limits = c, limitsOf(b)
 	}
-	if err := o.known.add(knownRelease{Model: model, Release: d, Classes: m.Schema.Classes}); err != nil {
+	challenger := role == infer.RoleShadow || role == infer.RoleShare
+	if err := o.known.add(knownRelease{Model: model, Release: d, Classes: m.Schema.Classes, Challenger: challenger}); err != nil {
 		return err
+	}
+	if role == infer.RoleShadow && len(in.classes) > 0 {
+		if err := o.openShadows(); err != nil {
+			return err
+		}
 	}
 	for _, w := range o.announce(in) {
 		w.learn(in)
@@ -164,7 +178,10 @@ func (o *Observer) announce(in *info) []*window {
 
 // Served counts one call. It allocates nothing in steady state.
 func (o *Observer) Served(c *infer.Call) {
-	key := windowKey{c.Model, c.Release, c.Role}
+	key := windowKey{model: c.Model, release: c.Release, role: c.Role}
+	if c.Beside != nil {
+		key.primary = c.Beside.Primary
+	}
 	for {
 		if o.window(key).served(o, c) {
 			return
@@ -184,16 +201,20 @@ func (o *Observer) window(key windowKey) *window {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if w = o.windows[key]; w == nil {
-		in := &info{model: key.model, digest: key.release}
-		for _, known := range o.infos[key.model] {
-			if known.digest == key.release {
-				in = known
-			}
-		}
-		w = newWindow(key, in)
+		w = newWindow(key, o.info(key.model, key.release), o.info(key.model, key.primary))
 		o.windows[key] = w
 	}
 	return w
+}
+
+// info is what was announced of a release, or little. The caller holds mu.
+func (o *Observer) info(model string, d release.Digest) *info {
+	for _, known := range o.infos[model] {
+		if known.digest == d {
+			return known
+		}
+	}
+	return &info{model: model, digest: d}
 }
 
 // at places a moment on the clocks of this boot.
@@ -239,7 +260,7 @@ func (o *Observer) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return errors.Join(o.CloseWindows(), o.ring.sync())
+			return errors.Join(o.CloseWindows(), o.ring.sync(), o.shadows.Load().sync())
 		case next := <-o.settings:
 			if next != p {
 				p = next
@@ -346,4 +367,4 @@ func (o *Observer) retire(w *window) {
 }
 
 // Close closes the ring. Call it after Run has returned.
-func (o *Observer) Close() error { return o.ring.close() }
+func (o *Observer) Close() error { return errors.Join(o.ring.close(), o.shadows.Load().close()) }

@@ -164,7 +164,7 @@ func start(tb testing.TB, dir string, sink Sink, b Boot, cfg Config) *Observer {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if err := o.SetRelease("m", one, manifest(), baseline(tb)); err != nil {
+	if err := o.SetRelease("m", one, infer.RolePrimary, manifest(), baseline(tb)); err != nil {
 		tb.Fatal(err)
 	}
 	return o
@@ -183,7 +183,7 @@ func classes(c *infer.Call) []int64 { return c.Outputs[0].Data.([]int64) }
 func TestWindowsCloseOnTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink, rng := newOutbox(), rand.New(rand.NewPCG(1, 1))
-		o := start(t, t.TempDir(), sink, newBoot(1), Config{Provider: func(string) string { return "CPU" }})
+		o := start(t, t.TempDir(), sink, newBoot(1), Config{Provider: func(_, _ string) string { return "CPU" }})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- o.Run(ctx) }()
@@ -349,7 +349,7 @@ func TestConcurrentServing(t *testing.T) {
 			default:
 				o.CloseWindows()
 				if i == 3 {
-					o.SetRelease("m", two, manifest(), baseline(t))
+					o.SetRelease("m", two, infer.RolePrimary, manifest(), baseline(t))
 				}
 			}
 		}

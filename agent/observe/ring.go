@@ -282,6 +282,9 @@ func (r *ring) label(p prediction) (bool, error) {
 }
 
 func (r *ring) sync() error {
+	if r == nil { // that of shadows, where there was none
+		return nil
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.flush()
@@ -292,6 +295,9 @@ func (r *ring) sync() error {
 }
 
 func (r *ring) close() error {
+	if r == nil {
+		return nil
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.flush()

@@ -2,6 +2,7 @@ package observe
 
 import (
 	"encoding/hex"
+	"errors"
 	"sync"
 
 	"github.com/vedette-edge/vedette/agent/infer"
@@ -16,7 +17,8 @@ type info struct {
 	digest  release.Digest
 	schema  *release.Schema // nil when nobody announced it
 	classes map[string]int64
-	counter *sketch.Counter // to make twins of; nil without a baseline
+	counter *sketch.Counter      // to make twins of; nil without a baseline
+	limits  map[string][]float64 // of outputs that are no scores; see limitsOf
 }
 
 func classIndex(classes []string) map[string]int64 {
@@ -41,6 +43,9 @@ type window struct {
 	dead    bool // retired: take another one
 	batch   *batch
 	hasher  sketch.Hasher
+	// Of a shadow: the release beside it, nil when nobody announced it.
+	primary      *info
+	primaryBatch *batch
 }
 
 // counts are what a window reports.
@@ -52,23 +57,33 @@ type counts struct {
 	failedRows, failed uint64
 	startMonotonic     uint64
 	startWall          int64
+	beside             *compared // of a shadow, else nil
 }
 
-func newWindow(key windowKey, in *info) *window {
+func newWindow(key windowKey, in, primary *info) *window {
 	w := &window{key: key, name: "window/" + key.model + "/" + hex.EncodeToString(key.release[:]) + "/" + key.role}
+	if key.role == infer.RoleShadow {
+		w.name += "/" + hex.EncodeToString(key.primary[:])
+	}
+	if primary != nil && primary.schema != nil {
+		w.primary, w.primaryBatch = primary, newBatch(primary)
+	}
 	w.take(in)
 	return w
 }
 
 func (w *window) take(in *info) {
 	w.info, w.batch = in, newBatch(in)
-	w.now, w.spare = newCounts(in), newCounts(in)
+	w.now, w.spare = w.newCounts(), w.newCounts()
 }
 
-func newCounts(in *info) *counts {
+func (w *window) newCounts() *counts {
 	c := &counts{latency: sketch.NewLatency(), distinct: sketch.NewDistinct()}
-	if in.counter != nil {
-		c.counter = in.counter.Twin()
+	if w.info.counter != nil {
+		c.counter = w.info.counter.Twin()
+	}
+	if w.key.role == infer.RoleShadow {
+		c.beside = newCompared()
 	}
 	return c
 }
@@ -100,6 +115,12 @@ func (w *window) served(o *Observer, c *infer.Call) bool {
 	}
 	w.changed = true
 	rows := uint64(max(c.Rows, 0))
+	if n.beside != nil && c.Beside != nil {
+		n.beside.skipped += uint64(max(c.Beside.Skipped, 0)) //nolint:gosec // not negative
+	}
+	if errors.Is(c.Err, infer.ErrSkipped) {
+		return true
+	}
 	if c.Err != nil {
 		n.failed++
 		n.failedRows += rows
@@ -112,19 +133,31 @@ func (w *window) served(o *Observer, c *infer.Call) bool {
 		return true
 	}
 	b := w.batch.of(c)
+	if n.beside != nil && c.Beside != nil {
+		n.beside.judge(c, b, w.info, w.besides(c), w.primary)
+	}
 	if n.counter != nil {
 		n.counter.Count(b)
 	}
 	for r := range b.Rows {
 		n.distinct.Add(w.hasher.Row(b.Inputs, r))
 	}
-	if c.Role != infer.RoleShadow && len(w.info.classes) > 0 {
-		o.ring.append(c, b, moment{boot: bootTag(o.base.GetBoot()), monotonic: monotonic, wall: wall}, tagOf(w.info.digest))
+	if ring := o.ringOf(c.Role); ring != nil && len(w.info.classes) > 0 {
+		ring.append(c, b, moment{boot: bootTag(o.base.GetBoot()), monotonic: monotonic, wall: wall}, tagOf(w.info.digest))
 	}
 	return true
 }
 
-func (n *counts) empty() bool { return n.calls+n.failed == 0 }
+// besides is what the primary release made of a shadow's call, nil when it was
+// not announced.
+func (w *window) besides(c *infer.Call) *sketch.Batch {
+	if w.primaryBatch == nil {
+		return nil
+	}
+	return w.primaryBatch.of(&infer.Call{Rows: c.Rows, Outputs: c.Beside.Outputs})
+}
+
+func (n *counts) empty() bool { return n.calls+n.failed == 0 && n.beside.asleep() }
 
 func (n *counts) reset() {
 	if n.counter != nil {
@@ -133,6 +166,9 @@ func (n *counts) reset() {
 	n.latency.Reset()
 	n.distinct.Reset()
 	n.rows, n.calls, n.failedRows, n.failed = 0, 0, 0, 0
+	if n.beside != nil {
+		n.beside.reset()
+	}
 }
 
 // absorb adds the counts of another set over the same baseline.
@@ -153,6 +189,9 @@ func (n *counts) absorb(o *counts) {
 	}
 	_ = n.latency.Merge(o.latency)
 	_ = n.distinct.Merge(o.distinct)
+	if n.beside != nil && o.beside != nil {
+		n.beside.absorb(o.beside)
+	}
 }
 
 // peek returns the window as it stands, nil when it has not changed since.
@@ -222,8 +261,11 @@ func (w *window) body(o *Observer, n *counts) *protocol.Body {
 	if n.counter != nil {
 		out.Streams = n.counter.Histograms()
 	}
+	if n.beside != nil {
+		out.Comparison = n.beside.wire(w.key.primary)
+	}
 	if o.cfg.Provider != nil {
-		out.Provider = o.cfg.Provider(w.key.model)
+		out.Provider = o.cfg.Provider(w.key.model, w.key.role)
 	}
 	return &protocol.Body{At: at, Kind: &protocol.Body_Window{Window: out}}
 }

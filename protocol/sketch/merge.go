@@ -27,11 +27,16 @@ func AddHistograms(dst, src []*protocol.Histogram) error {
 	return nil
 }
 
-// MergeWindow adds src to dst: two windows of one model, release, role and boot
-// [P-4]. dst is unchanged after an error.
+// MergeWindow adds src to dst: two windows of one model, release, role and boot,
+// and if they compare, with one primary release [P-4.8]. dst is unchanged after
+// an error.
 func MergeWindow(dst, src *protocol.Window) error {
 	if dst.GetModel() != src.GetModel() || string(dst.GetRelease()) != string(src.GetRelease()) || dst.GetRole() != src.GetRole() {
 		return fmt.Errorf("windows of other models, releases or roles: %w", ErrMismatch)
+	}
+	compared, err := mergeComparison(dst.GetComparison(), src.GetComparison())
+	if err != nil {
+		return err
 	}
 	latency, err := mergeLatency(dst.GetLatency(), src.GetLatency())
 	if err != nil {
@@ -44,7 +49,7 @@ func MergeWindow(dst, src *protocol.Window) error {
 	if err := mergeStreams(dst, src); err != nil {
 		return err
 	}
-	dst.Latency, dst.Distinct = latency, distinct
+	dst.Latency, dst.Distinct, dst.Comparison = latency, distinct, compared
 	dst.StartMonotonicMs = min(dst.GetStartMonotonicMs(), src.GetStartMonotonicMs())
 	dst.EndMonotonicMs = max(dst.GetEndMonotonicMs(), src.GetEndMonotonicMs())
 	dst.StartWallMs = min(dst.GetStartWallMs(), src.GetStartWallMs())
@@ -58,6 +63,24 @@ func MergeWindow(dst, src *protocol.Window) error {
 		dst.Provider = ""
 	}
 	return nil
+}
+
+// mergeComparison returns the sum of two comparisons and changes neither.
+func mergeComparison(a, b *protocol.Comparison) (*protocol.Comparison, error) {
+	switch {
+	case a == nil && b == nil:
+		return nil, nil //nolint:nilnil // neither compares
+	case a == nil || b == nil || string(a.GetPrimary()) != string(b.GetPrimary()):
+		return nil, fmt.Errorf("comparisons with other primary releases: %w", ErrMismatch)
+	}
+	latency, err := mergeLatency(a.GetLatency(), b.GetLatency())
+	if err != nil {
+		return nil, err
+	}
+	return &protocol.Comparison{
+		Primary: a.GetPrimary(), Rows: a.GetRows() + b.GetRows(), Agreed: a.GetAgreed() + b.GetAgreed(),
+		SkippedRows: a.GetSkippedRows() + b.GetSkippedRows(), Worst: max(a.GetWorst(), b.GetWorst()), Latency: latency,
+	}, nil
 }
 
 // mergeStreams treats a window without streams as one that counted nothing
@@ -109,11 +132,11 @@ func mergeDistinct(a, b []byte) ([]byte, error) {
 	return encodeRegisters(regs), nil
 }
 
-// MergeLabels adds src to dst: labels of one model and release. dst is
+// MergeLabels adds src to dst: labels of one model, release and role. dst is
 // unchanged after an error.
 func MergeLabels(dst, src *protocol.Labels) error {
-	if dst.GetModel() != src.GetModel() || string(dst.GetRelease()) != string(src.GetRelease()) {
-		return fmt.Errorf("labels of other models or releases: %w", ErrMismatch)
+	if dst.GetModel() != src.GetModel() || string(dst.GetRelease()) != string(src.GetRelease()) || dst.GetRole() != src.GetRole() {
+		return fmt.Errorf("labels of other models, releases or roles: %w", ErrMismatch)
 	}
 	if a, b := len(dst.GetConfusion()), len(src.GetConfusion()); a != b && a != 0 && b != 0 {
 		return fmt.Errorf("confusion of %d cells and %d: %w", a, b, ErrMismatch)

@@ -224,3 +224,37 @@ func TestMergeLabels(t *testing.T) {
 		t.Errorf("other classes: got %v, want ErrMismatch", err)
 	}
 }
+
+// Comparisons add up like everything else, and only with one primary release.
+func TestMergeComparisons(t *testing.T) {
+	slow := NewLatency()
+	slow.Add(time.Second)
+	latency, err := slow.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	window := func(primary string, rows uint64, worst float64) *protocol.Window {
+		return &protocol.Window{Role: "shadow", Rows: rows, Comparison: &protocol.Comparison{
+			Primary: []byte(primary), Rows: rows, Agreed: rows - 1, SkippedRows: 2, Worst: worst, Latency: latency,
+		}}
+	}
+	dst := window("v1", 5, 0.5)
+	if err := MergeWindow(dst, window("v1", 3, 0.75)); err != nil {
+		t.Fatal(err)
+	}
+	c := dst.GetComparison()
+	if c.GetRows() != 8 || c.GetAgreed() != 6 || c.GetSkippedRows() != 4 || c.GetWorst() != 0.75 || dst.GetRows() != 8 {
+		t.Errorf("merged into %v", c)
+	}
+	if got, err := DecodeLatency(c.GetLatency()); err != nil || got.Count() != 2 {
+		t.Errorf("latency of the primary: %v", err)
+	}
+	before := proto.CloneOf(dst)
+	for name, src := range map[string]*protocol.Window{
+		"another primary": window("v2", 1, 0), "none": {Role: "shadow", Rows: 1}, "another role": {Role: "share", Rows: 1},
+	} {
+		if err := MergeWindow(dst, src); !errors.Is(err, ErrMismatch) || !proto.Equal(dst, before) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
