@@ -34,6 +34,8 @@ type Script struct {
 	Bytes int `json:"bytes,omitempty"`
 	// WrongShape gives every output a column too many.
 	WrongShape bool `json:"wrong_shape,omitempty"`
+	// On is what it does instead on an execution provider, by the provider's name.
+	On map[string]Script `json:"on,omitempty"`
 }
 
 // Fault is a way not to work.
@@ -66,18 +68,38 @@ func (f Fault) happen(what string) error {
 }
 
 // Runtime runs graphs that are scripts. Its outputs are those of Row.
-type Runtime struct{}
+type Runtime struct {
+	// Offers are the execution providers beside the CPU.
+	Offers []string
+	// Broken are those of Offers that are not there when asked for.
+	Broken []string
+}
 
 var _ infer.Runtime = Runtime{}
 
 // Info names the runtime "scripted".
-func (Runtime) Info() infer.RuntimeInfo {
-	return infer.RuntimeInfo{Name: "scripted", Version: "1.0.0", Providers: []string{"CPU"}}
+func (r Runtime) Info() infer.RuntimeInfo {
+	return infer.RuntimeInfo{Name: "scripted", Version: "1.0.0", Providers: append([]string{"CPU"}, r.Offers...)}
+}
+
+// provider is the one to run on, if it is there.
+func (r Runtime) provider(name string) (string, error) {
+	if release.SameProvider(name, "CPU") {
+		return "CPU", nil
+	}
+	if !slices.Contains(r.Offers, name) || slices.Contains(r.Broken, name) {
+		return "", fmt.Errorf("%w: scripted to lack %s", infer.ErrProvider, name)
+	}
+	return name, nil
 }
 
 // Load reads the script.
-func (Runtime) Load(_ context.Context, r infer.Release) (infer.Session, error) {
+func (rt Runtime) Load(_ context.Context, r infer.Release) (infer.Session, error) {
 	v, err := r.Graph()
+	if err != nil {
+		return nil, err
+	}
+	provider, err := rt.provider(r.Provider)
 	if err != nil {
 		return nil, err
 	}
@@ -85,9 +107,12 @@ func (Runtime) Load(_ context.Context, r infer.Release) (infer.Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read script: %w", err)
 	}
-	s := &session{schema: &r.Manifest.Schema}
+	s := &session{schema: &r.Manifest.Schema, provider: provider}
 	if err := json.Unmarshal(raw, &s.script); err != nil {
 		return nil, fmt.Errorf("read script: %w", err)
+	}
+	if on, ok := s.script.On[provider]; ok {
+		s.script = on
 	}
 	if err := s.script.OnLoad.happen("load"); err != nil {
 		return nil, err
@@ -114,13 +139,14 @@ func hold(n int) [][]byte {
 
 // session is one loaded script.
 type session struct {
-	script Script
-	schema *release.Schema
-	held   [][]byte
-	runs   atomic.Int64
+	script   Script
+	schema   *release.Schema
+	provider string
+	held     [][]byte
+	runs     atomic.Int64
 }
 
-func (s *session) Provider() string { return "CPU" }
+func (s *session) Provider() string { return s.provider }
 func (s *session) Close() error     { return nil }
 
 // Run computes Row for every row.

@@ -1,6 +1,14 @@
 package infer
 
-import "github.com/vedette-edge/vedette/protocol/release"
+import (
+	"errors"
+
+	"github.com/vedette-edge/vedette/protocol/release"
+)
+
+// ErrProvider says that an execution provider cannot be used here, or not for
+// the variant asked for. Runtimes wrap it.
+var ErrProvider = errors.New("no such execution provider here")
 
 // Candidates puts what a runtime offers into the order of trying: the CPU, which
 // is what all others have to beat, those that a device's accelerators are known

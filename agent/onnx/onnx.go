@@ -31,7 +31,7 @@ var (
 	ErrLibrary = errors.New("no usable ONNX Runtime library")
 	// ErrProvider says that an execution provider cannot be used here, or not for
 	// this variant.
-	ErrProvider = errors.New("no such execution provider here")
+	ErrProvider = infer.ErrProvider
 	// ErrClosed says that the session was closed.
 	ErrClosed = errors.New("the session is closed")
 )

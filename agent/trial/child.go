@@ -109,7 +109,10 @@ func (e *exam) run(ctx context.Context, r request) error {
 		return err
 	}
 	session, err := e.rt.Load(ctx, e.release)
-	if err != nil {
+	switch {
+	case errors.Is(err, infer.ErrProvider):
+		return verdict(CodeProvider, "%v", err)
+	case err != nil:
 		return verdict(CodeLoad, "the runtime could not load the graph: %v", err)
 	}
 	defer session.Close()
@@ -139,7 +142,7 @@ func (e *exam) prepare(r request) error {
 	if err != nil {
 		return err
 	}
-	e.release = infer.Release{Digest: r.Digest, Manifest: m, Variant: r.Variant, Dir: r.Dir}
+	e.release = infer.Release{Digest: r.Digest, Manifest: m, Variant: r.Variant, Provider: r.Provider, Dir: r.Dir}
 	f, err := os.Open(e.release.Path(m.Golden))
 	if err != nil {
 		return fmt.Errorf("open golden vectors: %w", err)
@@ -175,17 +178,9 @@ func (e *exam) fits() error {
 	}
 	v, err := e.release.Graph()
 	if err != nil {
-		return verdict(codeUnfit, "%v", err)
-	}
-	if len(v.Providers) > 0 && !slices.ContainsFunc(v.Providers, func(p string) bool { return offers(info, p) }) {
-		return verdict(codeUnfit, "variant %s needs one of %s, this device has %s", v.Name, strings.Join(v.Providers, ", "), strings.Join(info.Providers, ", "))
+		return verdict(CodeLoad, "%v", err)
 	}
 	return checkGraph(e.release.Path(v.Graph), &m.Schema)
-}
-
-func offers(info infer.RuntimeInfo, provider string) bool {
-	short := func(s string) string { return strings.ToLower(strings.TrimSuffix(s, "ExecutionProvider")) }
-	return slices.ContainsFunc(info.Providers, func(p string) bool { return short(p) == short(provider) })
 }
 
 // checkGraph holds an ONNX file's header against the schema. What is not ONNX is

@@ -9,8 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -21,9 +19,13 @@ import (
 
 // Defaults of Config.
 const (
-	// DefaultTimeout is for one variant: a large graph on a slow card loads in
-	// minutes, and the golden vectors of a hung one never end.
+	// DefaultTimeout is for one variant on one provider: a large graph on a slow
+	// card loads in minutes, TensorRT takes as long to build its engine, and the
+	// golden vectors of a hung one never end.
 	DefaultTimeout = 5 * time.Minute
+	// DefaultTotal is for all of them, once one has passed. It and one more
+	// timeout stay below the 30 minutes of an update's trial.
+	DefaultTotal = 20 * time.Minute
 	// DefaultSample is how often the child's memory is looked at. The kernel's
 	// own high-water mark fills the gaps; this is for ending it in time.
 	DefaultSample = 10 * time.Millisecond
@@ -41,8 +43,12 @@ type Config struct {
 	Args []string // its arguments, nil for "trial"
 	Env  []string // added to the environment
 
-	Timeout time.Duration // for one variant, 0 for DefaultTimeout
-	Sample  time.Duration // between two looks at the child's memory, 0 for DefaultSample
+	// Providers are the execution providers to try, best guess first, nil for the
+	// CPU alone; see infer.Candidates.
+	Providers []string
+	Timeout   time.Duration // for one variant on one provider, 0 for DefaultTimeout
+	Total     time.Duration // after which nothing more is tried if something passed, 0 for DefaultTotal
+	Sample    time.Duration // between two looks at the child's memory, 0 for DefaultSample
 	// MemoryBytes a candidate may take above the bare process, 0 for three
 	// quarters of what the device has available.
 	MemoryBytes uint64
@@ -62,6 +68,12 @@ func New(cfg Config) *Trier {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = DefaultTimeout
 	}
+	if cfg.Total == 0 {
+		cfg.Total = DefaultTotal
+	}
+	if len(cfg.Providers) == 0 {
+		cfg.Providers = []string{release.CPUProvider}
+	}
 	if cfg.Sample == 0 {
 		cfg.Sample = DefaultSample
 	}
@@ -71,52 +83,48 @@ func New(cfg Config) *Trier {
 	return &Trier{cfg: cfg}
 }
 
-// Try runs every variant that may be for this device in a child of its own and
-// takes the fastest that passes. The verdict is that of the first variant when
-// none passes. An error says that no trial could be held; it says nothing about
-// the candidate.
+// Try runs every variant on every provider that may be for this device, each
+// pair in a child of its own, and takes the fastest that passes. The verdict is
+// that of the first pair when none passes. An error says that no trial could be
+// held; it says nothing about the candidate.
 func (t *Trier) Try(ctx context.Context, c Candidate) (Verdict, error) {
 	if need := c.Manifest.Limits.MinAgent; older(t.cfg.AgentVersion, need) {
 		return refusal(c, CodeLoad, fmt.Sprintf("the release needs agent %s, this is %s: update the agent", need, t.cfg.AgentVersion)), nil
 	}
-	var best, first *Verdict
-	for _, v := range c.Manifest.Variants {
-		if len(v.Arch) > 0 && !slices.Contains(v.Arch, runtime.GOARCH) {
+	if c.Providers == nil {
+		c.Providers = t.cfg.Providers
+	}
+	todo, unfit := pairs(c)
+	b := &board{end: time.Now().Add(t.cfg.Total)}
+	for _, p := range todo {
+		if why := b.skips(p, time.Now()); why != nil {
+			b.tried = append(b.tried, why)
 			continue
 		}
-		verdict, err := t.variant(ctx, c, v)
+		verdict, err := t.pair(ctx, c, p)
 		if err != nil {
-			return Verdict{}, fmt.Errorf("try variant %s: %w", v.Name, err)
+			return Verdict{}, fmt.Errorf("try variant %s on %s: %w", p.variant, p.provider, err)
 		}
-		t.cfg.Log.Info("variant tried", "model", c.Manifest.Model, "version", c.Manifest.Version, "variant", v.Name, "ok", verdict.OK, "code", verdict.Code, "p95", verdict.P95)
-		if verdict.OK && (best == nil || verdict.P95 < best.P95) {
-			best = &verdict
-		}
-		if first == nil || first.Code == codeUnfit {
-			first = &verdict
-		}
+		t.cfg.Log.Info("variant tried", "model", c.Manifest.Model, "version", c.Manifest.Version, "variant", p.variant,
+			"provider", p.provider, "ok", verdict.OK, "code", verdict.Code, "p95", verdict.P95)
+		b.add(p, verdict)
 	}
-	switch {
-	case best != nil:
-		return *best, nil
-	case first == nil:
-		return refusal(c, CodeLoad, "no variant of the release is for "+runtime.GOARCH), nil
-	case first.Code == codeUnfit:
-		first.Code = CodeLoad
+	if len(b.verdicts) == 0 {
+		return refusal(c, CodeLoad, unfit), nil
 	}
-	return *first, nil
+	return b.decide(), nil
 }
 
 func refusal(c Candidate, code, message string) Verdict {
 	return Verdict{Code: code, Message: message, Report: &protocol.Trial{Release: c.Digest.Bytes()}}
 }
 
-// variant tries one variant and judges what came of it.
-func (t *Trier) variant(ctx context.Context, c Candidate, v release.Variant) (Verdict, error) {
+// pair tries one variant on one provider and judges what came of it.
+func (t *Trier) pair(ctx context.Context, c Candidate, p pair) (Verdict, error) {
 	limit := t.memoryLimit(c.Manifest.Limits.MemoryBytes)
 	limited, cancel := context.WithTimeout(ctx, t.cfg.Timeout)
 	defer cancel()
-	child, err := t.start(limited, request{Digest: c.Digest, Dir: c.Dir, Variant: v.Name, MemoryBytes: limit})
+	child, err := t.start(limited, request{Digest: c.Digest, Dir: c.Dir, Variant: p.variant, Provider: p.provider, MemoryBytes: limit})
 	if err != nil {
 		return Verdict{}, err
 	}
@@ -128,7 +136,7 @@ func (t *Trier) variant(ctx context.Context, c Candidate, v release.Variant) (Ve
 	if failure != nil {
 		res = t.autopsy(child, exit, limited.Err() != nil)
 	}
-	return judge(c, v.Name, res, child.peak()), nil
+	return judge(c, p, res, child.peak()), nil
 }
 
 // autopsy says why a child gave no result.
@@ -170,9 +178,12 @@ func lastLine(said string) string {
 }
 
 // judge holds the measurements against the manifest's limits.
-func judge(c Candidate, variant string, r *result, peak uint64) Verdict {
+func judge(c Candidate, p pair, r *result, peak uint64) Verdict {
+	if r.Provider == "" {
+		r.Provider = p.provider
+	}
 	v := Verdict{
-		Code: r.Code, Message: r.Message, Variant: variant, P95: time.Duration(r.P95), PeakBytes: peak,
+		Code: r.Code, Message: r.Message, Variant: p.variant, Provider: r.Provider, P95: time.Duration(r.P95), PeakBytes: peak,
 		Report: &protocol.Trial{
 			Release: c.Digest.Bytes(), GoldenRows: uint32(min(max(r.Rows, 0), 1<<30)), GoldenWorst: r.Worst, GoldenWrong: uint32(min(max(r.Wrong, 0), 1<<30)),
 			P95Us: uint64(max(time.Duration(r.P95).Microseconds(), 0)), PeakBytes: peak, Provider: r.Provider, RuntimeVersion: r.Runtime,

@@ -3,6 +3,12 @@
 // limits of memory and time. Whatever the candidate does to its process, to
 // crash, to hang or to eat memory, the parent lives on and says what happened.
 //
+// Every variant is tried on every execution provider that the runtime offers and
+// the variant allows, each pair in a child of its own: a driver that crashes,
+// hangs or computes something else loses itself and no other. Golden vectors
+// decide which pairs are right, the clock which of those is taken; the CPU is
+// always among them and is preferred unless another is clearly faster.
+//
 // Parent and child talk in JSON, one value a line. The parent writes a request;
 // the child answers "ready" when all but the candidate is loaded, so that its
 // memory can be weighed bare; the parent writes "go"; the child names each stage
@@ -26,17 +32,20 @@ const (
 	CodeHang   = "hang"            // no result in time
 	CodeCrash  = "crash"           // the child died
 	CodeSchema = "schema_mismatch" // inputs or outputs are not those of the manifest
+	// CodeProvider is that of a pair alone, never of a verdict: the execution
+	// provider cannot be used on this device.
+	CodeProvider = "no_provider"
+	// CodeNoTime is that of a pair alone: others took all the time there was.
+	CodeNoTime = "not_tried"
 )
-
-// codeUnfit is the child's answer for a variant that is not for this device.
-// Another variant may be.
-const codeUnfit = "unfit"
 
 // Candidate is a verified release to be tried.
 type Candidate struct {
 	Digest   release.Digest
 	Manifest *release.Manifest
 	Dir      string // its files, each named by its digest in hex
+	// Providers to try instead of the configured ones, nil for those.
+	Providers []string
 }
 
 // Verdict is what a trial found. When OK is false, Code says why and Message
@@ -45,8 +54,9 @@ type Verdict struct {
 	OK      bool
 	Code    string
 	Message string
-	// Variant is the fastest one that passed.
-	Variant string
+	// Variant and Provider are the fastest pair that passed.
+	Variant  string
+	Provider string
 	// P95 is its warm latency at batch 1.
 	P95 time.Duration
 	// PeakBytes is the memory it took above the bare process.
@@ -60,6 +70,8 @@ type request struct {
 	Digest  release.Digest `json:"digest"`
 	Dir     string         `json:"dir"`
 	Variant string         `json:"variant"`
+	// Provider to run it on, empty for the CPU.
+	Provider string `json:"provider,omitempty"`
 	// MemoryBytes the candidate may take above the bare process.
 	MemoryBytes uint64 `json:"memory_bytes"`
 }

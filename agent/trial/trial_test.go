@@ -17,6 +17,9 @@ import (
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
+// scripted is the runtime of the children.
+var scripted = agenttest.Runtime{Offers: []string{"NPU", "GPU", "DSP"}, Broken: []string{"DSP"}}
+
 // childEnv makes this test program a trial's child.
 const childEnv = "VEDETTE_TEST_TRIAL_CHILD"
 
@@ -24,7 +27,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) == "" {
 		os.Exit(m.Run())
 	}
-	if err := trial.Child(context.Background(), agenttest.Runtime{}, os.Stdin, os.Stdout); err != nil {
+	if err := trial.Child(context.Background(), scripted, os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
