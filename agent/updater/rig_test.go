@@ -52,7 +52,10 @@ type rig struct {
 	puller *agenttest.Puller
 	trier  *trier
 	budget uint64
-	log    bytes.Buffer // of all its processes; to be read when nothing is at work
+	log    bytes.Buffer                               // of all its processes; to be read when nothing is at work
+	now    func() time.Time                           // its clock, nil for the bubble's
+	fsys   slots.FS                                   // the disk as its processes see it, nil for fs
+	refuse func(context.Context, infer.Release) error // of the engine; nil refuses v4
 
 	engine  *engine // of this process
 	updater *updater.Updater
@@ -82,20 +85,22 @@ func onDisk(t *testing.T, fsys *agenttest.MemFS) *rig {
 
 // boot starts a process on the disk.
 func (r *rig) boot(unclean bool) error {
-	held, err := slots.Open(r.fs, "")
+	disk := r.fsys
+	if disk == nil {
+		disk = r.fs
+	}
+	held, err := slots.Open(disk, "")
 	if err != nil {
 		return err
 	}
-	r.engine = &engine{t: r.t, fs: r.fs, serving: map[string]release.Digest{}, beside: map[string]infer.Release{}, fail: func(_ context.Context, rel infer.Release) error {
-		if rel.Digest == v4.Digest {
-			return errors.New("no memory for a second session")
-		}
-		return nil
-	}}
+	r.engine = &engine{t: r.t, fs: r.fs, serving: map[string]release.Digest{}, beside: map[string]infer.Release{}, fail: refuseV4}
+	if r.refuse != nil {
+		r.engine.fail = r.refuse
+	}
 	r.updater, err = updater.New(updater.Config{
-		FS: r.fs, Slots: held, Puller: r.puller, Trier: r.trier, Engine: r.engine,
+		FS: disk, Slots: held, Puller: r.puller, Trier: r.trier, Engine: r.engine,
 		Unclean: unclean, MemoryBudget: r.budget, Events: r.note, Random: func() float64 { return 0.5 },
-		Log: slog.New(slog.NewTextHandler(&r.log, nil)),
+		Now: r.now, Log: slog.New(slog.NewTextHandler(&r.log, nil)),
 	})
 	if err != nil {
 		return err
@@ -104,6 +109,13 @@ func (r *rig) boot(unclean bool) error {
 	r.cancel, r.done = cancel, make(chan error, 1)
 	go func() { r.done <- r.updater.Run(ctx) }()
 	<-r.updater.Loaded()
+	return nil
+}
+
+func refuseV4(_ context.Context, rel infer.Release) error {
+	if rel.Digest == v4.Digest {
+		return errors.New("no memory for a second session")
+	}
 	return nil
 }
 

@@ -94,9 +94,7 @@ func (u *Updater) start(ctx context.Context) {
 			Active: set.Active.Release, Previous: set.Previous.Release,
 			Unclean: u.cfg.Unclean, Suspect: suspect(m.machine),
 		}
-		if err := u.take(ctx, m, e); err != nil {
-			u.cfg.Log.Error("start not journaled", "model", l.String(), "error", err)
-		}
+		u.step(ctx, m, e)
 		first = append(first, u.comeBack(ctx, m))
 	}
 	u.workers.Go(func() {
@@ -247,8 +245,7 @@ func (u *Updater) take(ctx context.Context, m *model, e update.Event) error {
 	if next.Last != old.Last {
 		at = u.cfg.Stamp()
 	}
-	err := u.write(m, next, m.trial, at)
-	if _, start := e.(update.Started); err != nil && !start {
+	if err := u.write(m, next, m.trial, at); err != nil && !entersAgain(e, old, next) {
 		return err
 	}
 	u.set(func() { m.machine, m.at = next, at })
@@ -259,5 +256,12 @@ func (u *Updater) take(ctx context.Context, m *model, e update.Event) error {
 		u.forget(m)
 	}
 	u.reconsider(ctx, m, old, next)
-	return err
+	return nil
+}
+
+// entersAgain says whether a start only does again what the journal says. That
+// needs no journal: a full disk must not keep a release from serving.
+func entersAgain(e update.Event, old, next update.Machine) bool {
+	_, start := e.(update.Started)
+	return start && next.State == old.State && next.Target == old.Target
 }

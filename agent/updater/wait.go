@@ -35,6 +35,8 @@ func (w wait) after(e update.Event, old, next update.Machine) wait {
 		if e.Release == old.Target.Release && triesAgain(old, next) {
 			w.code, w.reason = e.Code, e.Message
 		}
+	case update.Activated, update.Reverted:
+		w.serve = ""
 	case update.Progress:
 		w.reason = "" // the code stays: a link that breaks again and again is told of once
 	}
