@@ -21,6 +21,7 @@ const (
 	stopping = 15 * time.Second      // for a program that was asked to end
 	device   = "bench-1"
 	model    = "digits"
+	served   = "role=bench" // label of the device that gets the model
 )
 
 // plant is a real control plane with the publisher's keys and one device, as
@@ -101,7 +102,7 @@ func (b *bench) standing(ctx context.Context) (*plant, error) {
 	b.plant = &plant{b: b}
 	for _, step := range []func(context.Context) error{
 		b.plant.startControl, b.plant.publish, b.plant.enrol, b.plant.startAgent,
-		func(ctx context.Context) error { return b.plant.assign(ctx, "1") },
+		func(ctx context.Context) error { _, err := b.plant.assign(ctx, "1"); return err },
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -167,7 +168,7 @@ func (p *plant) publish(ctx context.Context) error {
 }
 
 func (p *plant) enrol(ctx context.Context) error {
-	token, err := p.vedette(ctx, "device", "token", "create", "-q", "--device", device, "--reason", "benchmark")
+	token, err := p.vedette(ctx, "device", "token", "create", "-q", "--device", device, "--label", served, "--reason", "benchmark")
 	if err != nil {
 		return err
 	}
@@ -196,13 +197,26 @@ func (p *plant) startAgent(ctx context.Context) error {
 
 func (p *plant) url(path string) string { return "http://" + p.listen + "/v2/models/" + model + path }
 
-// assign rolls a version out and waits until it serves.
-func (p *plant) assign(ctx context.Context, version string) error {
-	if _, err := p.vedette(ctx, "rollout", "create", model, version, "--wave", "100%", "--soak", "1s", "--no-gate", "errors",
-		"--start", "--reason", "benchmark"); err != nil {
-		return err
+// assign rolls a version out and waits until it serves and the rollout has
+// ended. It returns when the version was first seen to serve.
+func (p *plant) assign(ctx context.Context, version string) (at time.Time, err error) {
+	out, err := p.vedette(ctx, "rollout", "create", model, version, "--selector", served, "--wave", "100%", "--soak", "1s",
+		"--no-gate", "errors", "--start", "--reason", "benchmark", "-o", "json")
+	if err != nil {
+		return at, err
 	}
-	return until(ctx, model+" "+version+" to serve", func() error { return p.serves(ctx, version) })
+	var rollout struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal(out, &rollout); err != nil {
+		return at, fmt.Errorf("read the rollout: %w", err)
+	}
+	if err := until(ctx, model+" "+version+" to serve", func() error { return p.serves(ctx, version) }); err != nil {
+		return at, err
+	}
+	at = time.Now()
+	_, err = p.vedette(ctx, "rollout", "status", rollout.ID, "--watch", "-q")
+	return at, err
 }
 
 func (p *plant) serves(ctx context.Context, version string) error {

@@ -41,8 +41,8 @@ type swapped struct {
 	before, during float64 // p99 in seconds
 }
 
-// swapOnce loads the agent for a while, rolls the version out, and goes on for
-// a second after it serves.
+// swapOnce loads the agent for a while, rolls the version out, and goes on
+// until the rollout has ended, a second or more after it serves.
 func (p *plant) swapOnce(ctx context.Context, version string) (swapped, error) {
 	stop, done := make(chan struct{}), make(chan error, 1)
 	var hits []hit
@@ -53,9 +53,7 @@ func (p *plant) swapOnce(ctx context.Context, version string) (swapped, error) {
 	}()
 	time.Sleep(3 * time.Second)
 	update := time.Now()
-	err := p.assign(ctx, version)
-	swap := time.Now()
-	time.Sleep(time.Second)
+	swap, err := p.assign(ctx, version)
 	close(stop)
 	if loadErr := <-done; err == nil {
 		err = loadErr
