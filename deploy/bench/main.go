@@ -174,7 +174,7 @@ func (b *bench) atLeast(f Figure, bar float64) {
 }
 
 func (b *bench) add(f Figure) {
-	b.say("  %s: %s %s (bar %s) %s", f.What, number(f.Value), f.Unit, f.Bar, f.Detail)
+	b.say("  %s: %s %s  %s  %s", f.What, number(f.Value), f.Unit, f.Bar, f.Detail)
 	b.figures = append(b.figures, f)
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,8 @@ func (b *bench) againstNode(ctx context.Context) (err error) {
 
 	body := inferRequest([][]float32{image()})
 	for _, connections := range []int{1, 8} {
-		if err := b.compareServers(ctx, p.listen, addr, body, connections); err != nil {
+		pair := [2]server{{p.listen, p.agent.cmd.Process.Pid}, {addr, node.Process.Pid}}
+		if err := b.compareServers(ctx, pair, body, connections); err != nil {
 			return err
 		}
 	}
@@ -65,21 +67,58 @@ func ignoreExit(err error) error {
 	return err
 }
 
-func (b *bench) compareServers(ctx context.Context, ours, theirs, body string, connections int) error {
-	path := "/v2/models/" + model + "/infer"
-	d := time.Second
-	var rates, tails [2][]float64
+// server is one of the two compared.
+type server struct {
+	addr string
+	pid  int
+}
+
+// load is what a second of requests showed: how many were answered, their p99
+// in seconds, and the processor's seconds that the server took for each.
+type load struct{ rate, p99, cpu float64 }
+
+func (s server) load(ctx context.Context, body string, connections int) (l load, err error) {
+	const d = time.Second
+	before, err := cpuTime(s.pid)
+	if err != nil {
+		return l, err
+	}
+	took, err := closedLoop(ctx, s.addr, "/v2/models/"+model+"/infer", body, connections, d)
+	if err != nil {
+		return l, fmt.Errorf("load on %s: %w", s.addr, err)
+	}
+	after, err := cpuTime(s.pid)
+	n := float64(len(took))
+	return load{rate: n / d.Seconds(), p99: quantile(took, 0.99), cpu: (after - before) / n}, err
+}
+
+// cpuTime is the processor's time that a process took so far, in seconds.
+func cpuTime(pid int) (float64, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, fmt.Errorf("read processor time: %w", err)
+	}
+	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
+	var user, system float64
+	if _, err := fmt.Sscan(fields[11]+" "+fields[12], &user, &system); err != nil {
+		return 0, fmt.Errorf("read processor time: %w", err)
+	}
+	const ticks = 100 // a second, fixed by the kernel's interface
+	return (user + system) / ticks, nil
+}
+
+func (b *bench) compareServers(ctx context.Context, pair [2]server, body string, connections int) error {
+	var rates, tails, costs [2][]float64
 	for round := range b.rounds(12) + 1 {
-		for i, addr := range []string{ours, theirs} {
-			took, err := closedLoop(ctx, addr, path, body, connections, d)
+		for i, s := range pair {
+			l, err := s.load(ctx, body, connections)
 			if err != nil {
-				return fmt.Errorf("load on %s: %w", addr, err)
+				return err
 			}
 			if round == 0 {
 				continue // warms up
 			}
-			rates[i] = append(rates[i], float64(len(took))/d.Seconds())
-			tails[i] = append(tails[i], quantile(took, 0.99))
+			rates[i], tails[i], costs[i] = append(rates[i], l.rate), append(tails[i], l.p99), append(costs[i], l.cpu)
 		}
 	}
 	what := fmt.Sprintf("%d connections", connections)
@@ -94,5 +133,9 @@ func (b *bench) compareServers(ctx context.Context, ours, theirs, body string, c
 		Part: "http", What: "p99, " + what + ": agent over Node.js", Value: median(ratios(tails[0], tails[1])), Unit: "×",
 		Detail: fmt.Sprintf("%.2f ms against %.2f ms", 1e3*median(tails[0]), 1e3*median(tails[1])),
 	}, 0.5)
+	b.add(Figure{
+		Part: "http", What: "processor time a request, " + what + ": agent over Node.js", Value: median(ratios(costs[0], costs[1])), Unit: "×",
+		Detail: fmt.Sprintf("%.0f µs against %.0f µs", 1e6*median(costs[0]), 1e6*median(costs[1])),
+	})
 	return nil
 }
