@@ -300,15 +300,18 @@ func (u *Updater) serve(ctx context.Context, m *model, slot slots.Slot) error {
 	if err != nil {
 		return err
 	}
+	if m.challenger && u.cfg.Slots.Get(m.name).Active.Release == slot.Release {
+		return nil // it became the primary release meanwhile, and is about to be told to go
+	}
 	p := u.partOf(m.lane)
 	r := infer.Release{
 		Role: p.role, Share: p.share, Digest: slot.Release, Manifest: manifest, Variant: slot.Variant,
-		Dir: m.slots.Dir(m.name, slot.Release), P95: slot.P95,
+		Dir: m.slots.Dir(m.name, slot.Release), P95: slot.P95, Provider: slot.Provider,
 	}
 	if err := u.cfg.OnActive(r); err != nil {
 		return &activationError{code: codeBaseline, err: err}
 	}
-	if err := u.cfg.Engine.Activate(ctx, r); err != nil {
+	if err := u.load(ctx, m, r); err != nil {
 		return fmt.Errorf("load %s %s: %w", m.name, manifest.Version, err)
 	}
 	u.set(func() {
