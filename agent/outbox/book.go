@@ -5,6 +5,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"github.com/vedette-edge/vedette/protocol"
 )
@@ -21,6 +22,7 @@ type Book struct {
 	pending []*Item // by index
 	sent    []sentRecord
 	use     map[string]int64 // bytes of open and pending records, by model
+	free    *atomic.Int64    // places not taken in the array that pending shares with other books
 }
 
 // Item is one record that has no number yet.
@@ -132,6 +134,18 @@ func with(items []*Item, it *Item) []*Item {
 	return append(slices.Clip(items), it)
 }
 
+// push adds a pending record. Books share what did not change: the first one to
+// go on from an array takes its next place, any other gets an array of its own.
+func (b *Book) push(it *Item) {
+	free := int64(cap(b.pending) - len(b.pending))
+	if free == 0 || b.free == nil || !b.free.CompareAndSwap(free, free-1) {
+		b.pending = slices.Grow(slices.Clip(b.pending), 1)
+		b.free = &atomic.Int64{}
+		b.free.Store(int64(cap(b.pending) - len(b.pending) - 1))
+	}
+	b.pending = append(b.pending, it)
+}
+
 // find returns the open record of that name, or nil.
 func (b *Book) find(name string) *Item {
 	for _, it := range b.open {
@@ -175,7 +189,7 @@ func (b *Book) Append(e Entry) Change { return b.add(b.copy(), e, nil) }
 func (b *Book) add(next *Book, e Entry, absorbed []uint64, drop ...string) Change {
 	it := &Item{Entry: e, Index: next.head.Next, absorbed: absorbed}
 	next.head.Next++
-	next.pending = with(next.pending, it)
+	next.push(it)
 	next.enter(e)
 	return b.write(next, it, drop...)
 }
