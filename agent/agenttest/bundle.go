@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vedette-edge/vedette/agent/slots"
@@ -149,7 +150,8 @@ var ErrUnknown = errors.New("no such release in this test")
 // Puller brings bundles into a file system without syncing anything: what it
 // leaves is as unsafe as can be.
 type Puller struct {
-	fsys slots.FS
+	fsys    slots.FS
+	fetched atomic.Int64 // files of releases written
 
 	mu      sync.Mutex // guards bundles and fault
 	bundles map[release.Digest]*Bundle
@@ -182,6 +184,10 @@ func (p *Puller) step(ctx context.Context, name string) error {
 	}
 	return ctx.Err()
 }
+
+// Fetched counts the files of releases that had to be written so far, without
+// manifests.
+func (p *Puller) Fetched() int { return int(p.fetched.Load()) }
 
 // Resolve returns the bundle's manifest.
 func (p *Puller) Resolve(ctx context.Context, _ string, d release.Digest) (*release.Manifest, error) {
@@ -229,6 +235,9 @@ func (p *Puller) Fetch(ctx context.Context, m *release.Manifest, dir string, pro
 func (p *Puller) write(name string, data []byte) error {
 	if have, err := fs.ReadFile(p.fsys, name); err == nil && release.DigestOf(have) == release.DigestOf(data) {
 		return nil
+	}
+	if path.Base(name) != release.ManifestName {
+		p.fetched.Add(1)
 	}
 	// A name of its own, for the old one may be linked to a release in use.
 	f, err := p.fsys.Create(name + ".new")

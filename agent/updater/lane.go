@@ -92,21 +92,24 @@ const (
 )
 
 // challengerWant is what the challenger's machine is to be told, and why it is
-// to be idle although one is assigned. A release that is to become the primary
-// one stays until its files have been linked.
+// to be idle although one is assigned. A challenger leaves before another one
+// comes, so that none runs that nobody asked for; but one that is to become the
+// primary release stays until its files have been linked.
 func (w wish) challengerWant(generation uint64, primary, own update.Machine) (want update.Want, waits string) {
 	c, none := w.challenger, update.Want{Generation: generation}
 	switch {
 	case c != nil && w.primary.Release.IsZero():
 		return none, waitsAlone
-	case c != nil && c.Release != w.primary.Release && c.Release != primary.Active:
-		return c.Want, ""
 	case !own.Active.IsZero() && own.Active == w.primary.Release && primary.Lacks(w.primary):
 		return update.Want{Release: own.Active, Decision: own.Want.Decision, Generation: generation}, ""
-	case c != nil:
+	case c == nil:
+		return none, ""
+	case c.Release == w.primary.Release || c.Release == primary.Active:
 		return none, waitsSame
+	case !own.Active.IsZero() && own.Active != c.Release:
+		return none, ""
 	}
-	return none, ""
+	return c.Want, ""
 }
 
 // challenge tells a challenger what to be, with regard to where its primary is.
@@ -122,28 +125,42 @@ func (u *Updater) challenge(ctx context.Context, m *model) {
 		u.nudge()
 	}
 	u.step(ctx, m, update.Desired{Want: want})
-	if c := w.challenger; c != nil && m.serving == c.Release && m.part != c.part {
-		u.deal(ctx, m)
+	if c := w.challenger; c != nil && waits == "" && m.machine.Active == c.Release && u.settledDown(m) {
+		u.deal(ctx, m, c.part)
 	}
 }
 
-// deal gives a challenger that serves another part of the calls.
-func (u *Updater) deal(ctx context.Context, m *model) {
-	slot := m.slots.Get(m.name).Active
-	if slot.Release != m.serving {
-		return // a switch is under way, and will take the new part
+// settledDown says that nothing is being served or switched in the lane.
+func (u *Updater) settledDown(m *model) bool {
+	if m.machine.State != update.Idle && m.machine.State != update.Watching {
+		return false
 	}
-	if err := u.serve(ctx, m, slot); err != nil {
-		u.cfg.Log.Error("challenger keeps its old share", "model", m.name, "release", slot.Release.Short(), "error", err)
+	select {
+	case <-m.restored:
+		return true
+	default:
+		return false
 	}
 }
 
-// reconsider looks at the challenger again when its primary has moved on.
+// deal gives a challenger another part of the calls, or its first one when it
+// was the primary release itself until now.
+func (u *Updater) deal(ctx context.Context, m *model, p part) {
+	if m.serving != m.machine.Active || m.part != p {
+		m.restored = make(chan struct{})
+		u.restore(ctx, m)
+	}
+}
+
+// reconsider looks at the challenger again when its primary has moved on, or
+// when it has left itself.
 func (u *Updater) reconsider(ctx context.Context, m *model, old, next update.Machine) {
-	if m.challenger || (old.State == next.State && old.Active == next.Active) {
-		return
+	c := m
+	if !m.challenger {
+		c = u.models[m.lane.beside()]
 	}
-	if c := u.models[m.lane.beside()]; c != nil && u.entered {
+	moved := old.Active != next.Active || (!m.challenger && old.State != next.State)
+	if c != nil && moved && u.entered {
 		u.challenge(ctx, c)
 	}
 }
@@ -160,6 +177,19 @@ func (u *Updater) partOf(l lane) part {
 		return c.part
 	}
 	return part{role: infer.RoleShadow}
+}
+
+// assigned says whether a challenger is assigned to the lane, also one that has
+// nothing to challenge: then there is a reason to report.
+func (u *Updater) assigned(l lane) bool {
+	return l.challenger && u.wishes[l.name].challenger != nil
+}
+
+// challenges says whether what is active in a challenger's slots is to run: it
+// is assigned, and not the primary release by now.
+func (u *Updater) challenges(m *model) bool {
+	c, active := u.wishes[m.name].challenger, m.slots.Get(m.name).Active.Release
+	return c != nil && c.Release == active && u.cfg.Slots.Get(m.name).Active.Release != active
 }
 
 // blamed finds the machine whose release does not return. A challenger is never

@@ -14,7 +14,11 @@ import (
 
 // Patience is how long a start waits for a release that is still being loaded
 // before the others are served without it.
-const Patience = 30 * time.Second
+const Patience = 5 * time.Second
+
+// hungRest is how long a model whose only release hangs when it is loaded is left
+// off before a new process tries again: the fault may have been in a driver.
+const hungRest = time.Hour
 
 // comeBack begins to serve what is active after a start and returns what is
 // closed when that has come to an end. Going back serves by itself, and a
@@ -24,7 +28,7 @@ func (u *Updater) comeBack(ctx context.Context, m *model) chan struct{} {
 	case m.machine.State == update.Reverting:
 		close(m.restored)
 		return m.done
-	case m.challenger && u.wishes[m.name].challenger == nil:
+	case m.challenger && !u.challenges(m):
 		close(m.restored)
 	default:
 		u.restore(ctx, m)
@@ -79,8 +83,8 @@ func (u *Updater) serveActive(ctx context.Context, m *model, active slots.Slot) 
 }
 
 // broken takes the news that what is active does not serve. If there is nothing
-// to go back to, it is tried again later; only a load that hangs is not, for
-// each would leave a thread behind.
+// to go back to, it is tried again later; after a load that hangs in another
+// process, for each would leave a thread behind.
 func (u *Updater) broken(ctx context.Context, m *model, r result) {
 	u.cfg.Log.Error("active release does not serve", "model", m.lane.String(), "release", m.machine.Active.Short(), "error", r.mend)
 	u.step(ctx, m, r.event)
@@ -88,7 +92,9 @@ func (u *Updater) broken(ctx context.Context, m *model, r result) {
 	switch {
 	case hangs && m.machine.State == update.Reverting:
 		u.replace(r.mend)
-	case !hangs:
+	case hangs:
+		m.hangs, m.mendAt = r.mend, u.cfg.Now().Add(hungRest)
+	default:
 		m.mends++
 		m.mendAt = u.cfg.Now().Add(u.cfg.Limits.Backoff(m.mends, u.cfg.Random()))
 	}
@@ -108,8 +114,12 @@ func (u *Updater) mend(ctx context.Context, m *model) {
 	m.mendAt = time.Time{}
 	switching := m.machine.State == update.Activating || m.machine.State == update.Reverting
 	if switching || u.serves(m, m.machine.Active) {
-		m.mends = 0
+		m.mends, m.hangs = 0, nil
 		u.notServing(m, "")
+		return
+	}
+	if m.hangs != nil {
+		u.replace(m.hangs)
 		return
 	}
 	m.restored = make(chan struct{})

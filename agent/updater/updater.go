@@ -129,6 +129,7 @@ type model struct {
 	restored chan struct{} // closed when the try to serve what is active has ended
 	mendAt   time.Time     // when to try again, zero for never
 	mends    int           // tries that failed in a row
+	hangs    error         // why only another process can try again, nil if this one can
 
 	written  []byte         // last journal entry, but for its clocks
 	backlog  []update.Event // not yet taken because the journal cannot be written
