@@ -211,9 +211,12 @@ func (a *Agent) openUpdater() error {
 	source := &pull.HTTP{Client: a.client(), Base: a.identity.DeviceAPI()}
 	a.updater, err = updater.New(updater.Config{
 		FS: files, Slots: held,
-		Puller: pull.New(pull.Config{Blobs: source, Metadata: source, Trust: store, Now: a.identity.Now, Log: a.log}),
-		Trier:  trial.New(trial.Config{Args: a.cfg.TrialArgs, AgentVersion: a.cfg.Version, Log: a.log}),
-		Engine: a.engine, Unclean: a.boot.Unclean, MemoryBudget: a.cfg.MemoryBudget,
+		Puller: pull.New(pull.Config{
+			Blobs: source, Metadata: source, Trust: store, Deltas: source, Held: held.Files,
+			Events: a.tell, Now: a.identity.Now, Log: a.log,
+		}),
+		Trier:  trial.New(trial.Config{Args: a.cfg.TrialArgs, Providers: a.share.providers, AgentVersion: a.cfg.Version, Log: a.log}),
+		Engine: a.engine, Unclean: a.boot.Unclean, MemoryBudget: a.share.memory,
 		OnActive: a.onActive, Events: a.tell, Stamp: a.boot.Stamp, Limits: a.cfg.Limits, Log: a.log,
 	})
 	if err != nil {

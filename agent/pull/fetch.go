@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/vedette-edge/vedette/protocol/atomicfile"
@@ -29,7 +30,7 @@ func (p *Puller) Fetch(ctx context.Context, m *release.Manifest, dir string, pro
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
-	f := &fetch{p: p, dir: dir, total: m.Size(), progress: progress}
+	f := &fetch{p: p, dir: dir, model: m.Model, release: release.DigestOf(raw), total: m.Size(), progress: progress}
 	if err := f.run(ctx, m.Files()); err != nil {
 		return classify(fmt.Errorf("fetch %s %s: %w", m.Model, m.Version, err))
 	}
@@ -44,7 +45,10 @@ func (p *Puller) Fetch(ctx context.Context, m *release.Manifest, dir string, pro
 type fetch struct {
 	p           *Puller
 	dir         string
-	done, total int64 // bytes; done counts finished files
+	model       string
+	release     release.Digest
+	held        []heldFile // what is here of other releases
+	done, total int64      // bytes; done counts finished files
 	progress    func(done, total int64)
 }
 
@@ -61,6 +65,7 @@ func (f *fetch) run(ctx context.Context, files []release.File) error {
 		return err
 	}
 	f.progress(f.done, f.total)
+	f.look(missing)
 	for _, file := range missing {
 		if err := f.file(ctx, file); err != nil {
 			return fmt.Errorf("file %s: %w", file.Name, err)
@@ -68,6 +73,20 @@ func (f *fetch) run(ctx context.Context, files []release.File) error {
 		f.done += file.Size
 	}
 	return diskError("sync release folder", atomicfile.SyncDir(f.dir))
+}
+
+// look finds out what files are here, unless nothing is missing.
+func (f *fetch) look(missing []release.File) {
+	if len(missing) == 0 {
+		return
+	}
+	seen := map[release.Digest]bool{}
+	for path, file := range f.p.cfg.Held(f.model) {
+		if !seen[file.Digest] {
+			seen[file.Digest] = true
+			f.held = append(f.held, heldFile{File: file, path: path})
+		}
+	}
 }
 
 // room refuses a release that would fill the disk: the outbox needs some too.
@@ -84,6 +103,9 @@ func (f *fetch) room(missing []release.File) error {
 		}
 	}
 	free, err := f.p.cfg.Free(f.dir)
+	if err == nil && free < need && f.removeDeltas() == nil { // they are not worth failing for
+		free, err = f.p.cfg.Free(f.dir)
+	}
 	if err != nil {
 		return diskError("look for room", err)
 	}
@@ -115,22 +137,44 @@ func (f *fetch) file(ctx context.Context, file release.File) (err error) {
 		return err
 	}
 	f.progress(f.done+part.done, f.total)
-	err = f.p.retry(ctx, file.Name, func() (bool, error) {
-		before := part.done
-		err := f.transfer(ctx, file.Digest, part)
-		return part.done > before, err
-	})
-	if err != nil {
+	if err := f.spare(ctx, file, part); err != nil {
+		return err
+	}
+	if err := f.download(ctx, file.Name, file.Digest, part, f.done); err != nil {
 		return err
 	}
 	if err := part.finish(file.Digest); err != nil {
 		return err
 	}
-	return diskError("name download", os.Rename(path, filepath.Join(f.dir, file.Digest.String())))
+	if err := diskError("name download", os.Rename(path, filepath.Join(f.dir, file.Digest.String()))); err != nil {
+		return err
+	}
+	return f.removeDeltas()
+}
+
+// removeDeltas removes deltas that were applied, or that failed.
+func (f *fetch) removeDeltas() error {
+	entries, err := os.ReadDir(f.dir)
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), deltaSuffix) {
+			err = errors.Join(err, os.Remove(filepath.Join(f.dir, e.Name())))
+		}
+	}
+	return diskError("remove deltas", err)
+}
+
+// download brings a blob into its part, over as many connections as it takes.
+// base is how many bytes of the release are there beside it.
+func (f *fetch) download(ctx context.Context, name string, d release.Digest, part *part, base int64) error {
+	return f.p.retry(ctx, name, func() (bool, error) {
+		before := part.done
+		err := f.transfer(ctx, d, part, base)
+		return part.done > before, err
+	})
 }
 
 // transfer reads from one connection until the part is whole or it breaks.
-func (f *fetch) transfer(ctx context.Context, d release.Digest, part *part) error {
+func (f *fetch) transfer(ctx context.Context, d release.Digest, part *part, base int64) error {
 	if part.done == part.size {
 		return nil
 	}
@@ -149,7 +193,7 @@ func (f *fetch) transfer(ctx context.Context, d release.Digest, part *part) erro
 			return werr
 		}
 		if n > 0 {
-			f.progress(f.done+part.done, f.total)
+			f.progress(base+part.done, f.total)
 		}
 		switch {
 		case errors.Is(err, io.EOF) && part.done == part.size:

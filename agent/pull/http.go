@@ -2,6 +2,7 @@ package pull
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,17 +13,20 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/release"
 	"github.com/vedette-edge/vedette/protocol/trust"
 )
 
 // Paths of the control plane's device API.
 const (
-	blobPath  = "/device/v1/blobs/"
-	trustPath = "/device/v1/trust/"
+	blobPath  = protocol.BlobPath
+	trustPath = protocol.TrustPath
 )
 
 const (
+	// maxOffer bounds the answer to a question for a delta, in bytes.
+	maxOffer = 4 << 10
 	// maxWait bounds the patience that a server can ask for.
 	maxWait = 10 * time.Minute
 	// metadataTimeout bounds one metadata file, of which the largest has 1 MiB.
@@ -38,6 +42,7 @@ type HTTP struct {
 
 var (
 	_ BlobSource    = (*HTTP)(nil)
+	_ DeltaSource   = (*HTTP)(nil)
 	_ trust.Fetcher = (*HTTP)(nil)
 )
 
@@ -76,14 +81,46 @@ func bodyStart(res *http.Response, offset int64) (skip int64, err error) {
 	if res.StatusCode == http.StatusOK {
 		return offset, nil
 	}
-	if offset == 0 {
-		return 0, classify(fmt.Errorf("%w: a part came where all was asked for", ErrServer))
+	if offset == 0 || res.StatusCode == http.StatusNoContent {
+		return 0, classify(fmt.Errorf("%w: nothing or a part came where all was asked for", ErrServer))
 	}
 	at, _, ok := strings.Cut(strings.TrimPrefix(res.Header.Get("Content-Range"), "bytes "), "-")
 	if got, err := strconv.ParseInt(at, 10, 64); !ok || err != nil || got != offset {
 		return 0, classify(fmt.Errorf("%w: asked for bytes from %d on, got %q", ErrServer, offset, res.Header.Get("Content-Range")))
 	}
 	return 0, nil
+}
+
+// Delta implements DeltaSource. A server that knows no deltas has none.
+func (h *HTTP) Delta(ctx context.Context, to release.Digest, from []release.Digest) (o Offer, err error) {
+	names := make([]string, len(from))
+	for i, d := range from {
+		names[i] = d.String()
+	}
+	res, err := h.get(ctx, blobPath+to.String()+protocol.DeltaSuffix+"?from="+strings.Join(names, ","), 0)
+	if err != nil {
+		return o, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode == http.StatusNoContent {
+		return o, classify(fmt.Errorf("%w: no delta was made", ErrNotFound))
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxOffer))
+	if err != nil {
+		return o, linkError(ctx, "read offer of a delta", err)
+	}
+	var answer protocol.DeltaOffer
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return o, fmt.Errorf("%w: %w", errOffer, err)
+	}
+	o.Size = answer.Size
+	if o.From, err = release.ParseDigest(answer.From); err == nil {
+		o.Delta, err = release.ParseDigest(answer.Delta)
+	}
+	if err != nil {
+		return o, fmt.Errorf("%w: %w", errOffer, err)
+	}
+	return o, nil
 }
 
 // Metadata implements trust.Fetcher.
@@ -138,7 +175,7 @@ func refusal(res *http.Response) error {
 	switch code := res.StatusCode; {
 	case page && code < http.StatusInternalServerError && code != http.StatusNotFound:
 		return classify(fmt.Errorf("%w (status %d)", ErrPortal, code))
-	case code == http.StatusOK, code == http.StatusPartialContent:
+	case code == http.StatusOK, code == http.StatusPartialContent, code == http.StatusNoContent:
 		return nil
 	case code == http.StatusNotFound, code == http.StatusGone:
 		return classify(fmt.Errorf("%w (status %d)", ErrNotFound, code))

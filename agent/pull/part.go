@@ -134,9 +134,54 @@ func (p *part) add(b []byte) error {
 	return diskError("sync download", p.file.Sync())
 }
 
+// whole says whether all is there and what was wanted.
+func (p *part) whole(want release.Digest) bool {
+	return p.done == p.size && bytes.Equal(p.all.Sum(nil), want[:])
+}
+
+// rebuild fills the part in another way than from the link: with what fill
+// writes, from the beginning on. It leaves no sums, so that after a power cut
+// nothing of it passes for downloaded. The part is empty after an error.
+func (p *part) rebuild(want release.Digest, fill func(w io.Writer) error) error {
+	if err := p.reset(); err != nil {
+		return err
+	}
+	err := fill(rebuilt{p})
+	if err == nil && !p.whole(want) {
+		err = ErrDigest
+	}
+	if err != nil {
+		return errors.Join(err, p.reset())
+	}
+	return nil
+}
+
+func (p *part) reset() error {
+	p.done = 0
+	p.all.Reset()
+	p.sum.Reset()
+	return diskError("empty download", p.file.Truncate(0))
+}
+
+// rebuilt writes a part without sums.
+type rebuilt struct{ p *part }
+
+// Write implements io.Writer.
+func (r rebuilt) Write(b []byte) (int, error) {
+	if int64(len(b)) > r.p.size-r.p.done {
+		return 0, fmt.Errorf("%w: it is longer than %d bytes", ErrDigest, r.p.size)
+	}
+	if _, err := r.p.file.WriteAt(b, r.p.done); err != nil {
+		return 0, diskError("write file", err)
+	}
+	r.p.all.Write(b)
+	r.p.done += int64(len(b))
+	return len(b), nil
+}
+
 // finish verifies the whole and cuts the sums off.
 func (p *part) finish(want release.Digest) error {
-	if !bytes.Equal(p.all.Sum(nil), want[:]) {
+	if !p.whole(want) {
 		return classify(fmt.Errorf("verify download: %w", ErrDigest))
 	}
 	if err := p.file.Truncate(p.size); err != nil {

@@ -6,6 +6,10 @@
 // Downloads go on where they stopped. Every mebibyte is synced together with
 // its own checksum, so after a power cut at most one mebibyte comes again; a
 // connection that breaks while the program runs costs nothing.
+//
+// A file that resembles one of another release here is made of that by a delta,
+// which is fetched in the same way. A delta proves nothing: the result is held
+// against the signed digest, and whatever fails leads to the whole file.
 package pull
 
 import (
@@ -13,11 +17,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"sync"
 	"time"
 
+	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/release"
 	"github.com/vedette-edge/vedette/protocol/trust"
 )
@@ -50,6 +57,13 @@ type Config struct {
 	Metadata trust.Fetcher
 	Trust    *trust.Store
 
+	// Deltas offers deltas, and Held knows what they may start from: all
+	// verified files here, those of the model itself first. nil for neither.
+	Deltas DeltaSource
+	Held   func(model string) iter.Seq2[string, release.File]
+	// Events takes what is worth telling. It must not block for long.
+	Events func(e *protocol.Event)
+
 	Now      func() time.Time // trusted time; time.Now when nil
 	Attempts int              // DefaultAttempts when 0
 	Stall    time.Duration    // DefaultStall when 0
@@ -68,6 +82,10 @@ type Config struct {
 // long as no two Fetches share a folder.
 type Puller struct {
 	cfg Config
+
+	mu    sync.Mutex
+	stats Stats                       // guarded by mu
+	wrong map[release.Digest]struct{} // guarded by mu: deltas that made something else than signed
 }
 
 // New fills in the defaults of cfg.
@@ -90,6 +108,12 @@ func New(cfg Config) *Puller {
 	if cfg.Wait == nil {
 		cfg.Wait = wait
 	}
+	if cfg.Held == nil {
+		cfg.Held = func(string) iter.Seq2[string, release.File] { return func(func(string, release.File) bool) {} }
+	}
+	if cfg.Events == nil {
+		cfg.Events = func(*protocol.Event) {}
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -98,7 +122,7 @@ func New(cfg Config) *Puller {
 			return os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 		}
 	}
-	return &Puller{cfg: cfg}
+	return &Puller{cfg: cfg, wrong: map[release.Digest]struct{}{}}
 }
 
 func wait(ctx context.Context, d time.Duration) error {
