@@ -215,8 +215,8 @@ func (a *Agent) openUpdater() error {
 			Blobs: source, Metadata: source, Trust: store, Deltas: source, Held: held.Files,
 			Events: a.tell, Now: a.identity.Now, Log: a.log,
 		}),
-		Trier:  trial.New(trial.Config{Args: a.cfg.TrialArgs, Providers: a.share.providers, AgentVersion: a.cfg.Version, Log: a.log}),
-		Engine: a.engine, Unclean: a.boot.Unclean, MemoryBudget: a.share.memory,
+		Trier:  trial.New(trial.Config{Args: a.cfg.TrialArgs, AgentVersion: a.cfg.Version, Log: a.log}),
+		Engine: a.engine, Unclean: a.boot.Unclean, MemoryBudget: a.cfg.MemoryBudget,
 		OnActive: a.onActive, Events: a.tell, Stamp: a.boot.Stamp, Limits: a.cfg.Limits, Log: a.log,
 	})
 	if err != nil {
