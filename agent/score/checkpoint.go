@@ -97,9 +97,12 @@ func readCheckpoint(cfg *Config) (*checkpoint, error) {
 
 // publish gives the files of a run their names that a kill kept it from giving.
 func (cp *checkpoint) publish(cfg *Config) error {
-	parts := []part{{cfg.Output, cp.Output}}
+	var parts []part
 	if cfg.Rejects != "" {
 		parts = append(parts, part{cfg.Rejects, cp.Rejects})
+	}
+	if cfg.Output != "-" {
+		parts = append(parts, part{cfg.Output, cp.Output})
 	}
 	for _, p := range parts {
 		if err := p.publish(); err != nil {
@@ -112,6 +115,9 @@ func (cp *checkpoint) publish(cfg *Config) error {
 // removeCheckpoint forgets an interrupted run, durably: what is left of it must
 // not be taken for the beginning of another.
 func removeCheckpoint(cfg *Config) error {
+	if cfg.Output == "-" {
+		return nil
+	}
 	err := os.Remove(checkpointPath(cfg))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -147,14 +153,14 @@ func (o *output) checkpoint(j *job, force bool) error {
 
 // record syncs the files and writes a checkpoint of them.
 func (o *output) record(in position, s *Summary, d *drift, complete bool) error {
-	cp := checkpoint{Format: checkpointFormat, Job: o.job, Input: in, Output: o.file.offset, Summary: *s, Complete: complete}
-	if err := o.file.Sync(); err != nil {
-		return fmt.Errorf("write output: %w", err)
+	if err := o.sync(); err != nil {
+		return err
 	}
+	cp := checkpoint{Format: checkpointFormat, Job: o.job, Input: in, Output: o.file.offset, Summary: *s, Complete: complete}
 	if o.rejects != nil {
 		cp.Rejects = o.rejects.offset
-		if err := o.rejects.Sync(); err != nil {
-			return fmt.Errorf("write rejected rows: %w", err)
+		if err := atomicfile.SyncDir(filepath.Dir(o.cfg.Rejects)); err != nil {
+			return fmt.Errorf("%w: %w", errWrite, err)
 		}
 	}
 	var err error
@@ -171,7 +177,7 @@ func (o *output) record(in position, s *Summary, d *drift, complete bool) error 
 	if err := atomicfile.Write(checkpointPath(o.cfg), raw); err != nil {
 		return fmt.Errorf("write checkpoint: %w", err)
 	}
-	o.at = time.Now()
+	o.at, o.saved = time.Now(), true
 	return nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/parquet-go/parquet-go"
+
 	"github.com/vedette-edge/vedette/agent/infer"
 )
 
@@ -32,9 +34,11 @@ type chunk struct {
 	bad     []*RowError    // in the order of the rows
 	kept    []field        // columns to keep, by row as read
 
-	text   []byte  // the output of a text format
-	counts *counts // nil when nothing is compared
-	err    error   // ends the run
+	text   []byte            // the output of a text format
+	values [][]parquet.Value // or the columns of the output
+	weight int               // bytes of values, about
+	counts *counts           // nil when nothing is compared
+	err    error             // ends the run
 
 	done chan struct{} // receives when the worker is done with the chunk
 }

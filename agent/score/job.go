@@ -36,10 +36,13 @@ type job struct {
 	summary Summary
 	end     position // up to which everything is written
 	free    chan *chunk
+	// finish makes a chunk ready to be written, on one of the workers.
+	finish func(ctx context.Context, p parser, c *chunk) error
 }
 
 func newJob(cfg *Config, cp *checkpoint) (_ *job, err error) {
 	j := &job{cfg: cfg}
+	j.finish = j.score
 	columns, err := modelColumns(cfg.Schema)
 	if err != nil {
 		return nil, err
@@ -149,8 +152,8 @@ func (j *job) work(ctx context.Context, from <-chan *chunk) {
 	}
 }
 
-// finish does everything with a chunk that needs no order.
-func (j *job) finish(ctx context.Context, p parser, c *chunk) error {
+// score does everything with a chunk that needs no order.
+func (j *job) score(ctx context.Context, p parser, c *chunk) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}

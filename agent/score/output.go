@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/vedette-edge/vedette/protocol/atomicfile"
@@ -41,7 +40,8 @@ type output struct {
 	rejects *partFile // nil for none
 	job     string    // digest
 	begun   bool
-	at      time.Time // of the last checkpoint
+	saved   bool      // there is a checkpoint
+	at      time.Time // of it, or of the beginning
 }
 
 // openOutput creates the unfinished result or goes on with it.
@@ -71,7 +71,7 @@ func openOutput(cfg *Config, t table, cp *checkpoint) (_ *output, err error) {
 		if o.file, err = openPart(cfg.Output, at.Output); err != nil {
 			return nil, err
 		}
-		o.w, o.begun = o.file, at.Output > 0
+		o.w, o.begun, o.saved = o.file, at.Output > 0, cp != nil
 	}
 	if cfg.Rejects != "" {
 		o.rejects, err = openPart(cfg.Rejects, at.Rejects)
@@ -123,32 +123,43 @@ func writeRejects(w io.Writer, bad []*RowError) error {
 	return nil
 }
 
-// finish gives the result its name.
+// finish gives the result its name. Where there is a checkpoint it says first
+// that nothing else is left to do: a kill between two renames would leave one
+// that knows of files that are gone.
 func (o *output) finish(in position, s *Summary) error {
 	err := o.begin()
 	if err == nil {
 		err = o.encoder.end(o.w)
 	}
-	if err != nil {
-		return errors.Join(err, o.abandon())
+	if err == nil && o.saved {
+		err = o.record(in, s, nil, true)
+	} else if err == nil {
+		err = o.sync()
 	}
-	if o.file == nil {
-		if o.rejects == nil {
-			return nil
-		}
-		if err := errors.Join(o.rejects.Sync(), o.rejects.Close()); err != nil {
-			return fmt.Errorf("write rejected rows: %w", err)
-		}
-		return part{o.cfg.Rejects, o.rejects.offset}.publish()
-	}
-	if err := errors.Join(o.record(in, s, nil, true), o.abandon()); err != nil {
+	if err = errors.Join(err, o.abandon()); err != nil {
 		return err
 	}
-	cp := &checkpoint{Output: o.file.offset}
+	cp := &checkpoint{}
+	if o.file != nil {
+		cp.Output = o.file.offset
+	}
 	if o.rejects != nil {
 		cp.Rejects = o.rejects.offset
 	}
 	return cp.publish(o.cfg)
+}
+
+// sync makes what was written durable.
+func (o *output) sync() error {
+	for _, f := range []*partFile{o.file, o.rejects} {
+		if f == nil {
+			continue
+		}
+		if err := f.Sync(); err != nil {
+			return fmt.Errorf("%w: %w", errWrite, err)
+		}
+	}
+	return nil
 }
 
 // abandon leaves the unfinished result to a later --resume.
@@ -200,7 +211,7 @@ func openPart(path string, offset int64) (*partFile, error) {
 		return nil, fmt.Errorf("create output: %w", err)
 	}
 	p := &partFile{f, offset}
-	if err := errors.Join(p.cut(), atomicfile.SyncDir(filepath.Dir(path))); err != nil {
+	if err := p.cut(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return p, nil

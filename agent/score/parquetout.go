@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"unsafe"
 
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/encoding/thrift"
@@ -32,7 +33,6 @@ type parquetEncoder struct {
 	rows   *parquet.GenericWriter[any]
 	held   int // rows that wait
 	weight int // bytes of them, about
-	values []parquet.Value
 	footer format.FileMetaData
 	offset int64 // bytes written
 }
@@ -43,9 +43,8 @@ var _ encoder = (*parquetEncoder)(nil)
 type parquetField struct {
 	name string
 	node parquet.Node
-	// value is that of row r as read, which is row p of the tensors; p is −1
-	// for a bad row.
-	value func(c *chunk, r, p int) (parquet.Value, error)
+	// fill appends the values of a chunk's rows that are written.
+	fill func(c *chunk, to []parquet.Value) ([]parquet.Value, error)
 }
 
 func newParquetEncoder(cfg *Config, t table, state []byte) (*parquetEncoder, error) {
@@ -64,7 +63,7 @@ func newParquetEncoder(cfg *Config, t table, state []byte) (*parquetEncoder, err
 	if err != nil {
 		return nil, err
 	}
-	e.rows = parquet.NewGenericWriter[any](&e.buf, schema, parquet.Compression(&parquet.Zstd), parquet.CreatedBy("vedette-agent", "", ""))
+	e.rows = parquet.NewGenericWriter[any](&e.buf, schema, parquet.Compression(&parquet.Snappy), parquet.CreatedBy("vedette-agent", "", ""))
 	if err := e.start(); err != nil {
 		return nil, fmt.Errorf("encode Parquet: %w", err)
 	}
@@ -117,14 +116,29 @@ func endOf(f *format.FileMetaData) int64 {
 	return last.FileOffset + last.TotalCompressedSize
 }
 
-func (e *parquetEncoder) add(name string, n parquet.Node, value func(c *chunk, r, p int) (parquet.Value, error)) {
-	e.fields = append(e.fields, parquetField{name, n, value})
+func (e *parquetEncoder) add(name string, n parquet.Node, fill func(c *chunk, to []parquet.Value) ([]parquet.Value, error)) {
+	e.fields = append(e.fields, parquetField{name, n, fill})
+}
+
+// placer makes v the value of the column that is added next.
+func (e *parquetEncoder) placer(optional bool) (value func(v parquet.Value) parquet.Value, null parquet.Value) {
+	column, there := len(e.fields), 0
+	if optional {
+		there = 1
+	}
+	return func(v parquet.Value) parquet.Value { return v.Level(0, there, column) }, parquet.Value{}.Level(0, 0, column)
 }
 
 func (e *parquetEncoder) addRow() {
+	value, _ := e.placer(false)
 	n := parquet.Encoded(parquet.Int(64), &parquet.DeltaBinaryPacked)
-	e.add("row", n, func(c *chunk, r, _ int) (parquet.Value, error) {
-		return parquet.Int64Value(c.number(r)), nil
+	e.add("row", n, func(c *chunk, to []parquet.Value) ([]parquet.Value, error) {
+		for r := range c.n {
+			if c.place[r] >= 0 || e.nulls {
+				to = append(to, value(parquet.Int64Value(c.number(r))))
+			}
+		}
+		return to, nil
 	})
 }
 
@@ -137,12 +151,24 @@ func (e *parquetEncoder) addKept(t table) {
 			leaf := in.nodes[in.kept[k]]
 			node, parse = parquet.Leaf(leaf.Type()), parserOf(leaf.Type().Kind())
 		}
-		e.add(name, parquet.Optional(node), func(c *chunk, r, _ int) (parquet.Value, error) {
-			f := c.keptOf(r, len(e.keep))[k]
-			if f.kind == nullField {
-				return parquet.Value{}, nil
+		value, null := e.placer(true)
+		e.add(name, parquet.Optional(node), func(c *chunk, to []parquet.Value) ([]parquet.Value, error) {
+			for r := range c.n {
+				f := c.keptOf(r, len(e.keep))[k]
+				switch {
+				case c.place[r] < 0 && !e.nulls:
+				case f.kind == nullField:
+					to = append(to, null)
+				default:
+					v, err := parse(f.text)
+					if err != nil {
+						return nil, err
+					}
+					c.weight += len(f.text)
+					to = append(to, value(v))
+				}
 			}
-			return parse(f.text)
+			return to, nil
 		})
 	}
 }
@@ -191,13 +217,35 @@ func parserOf(k parquet.Kind) func(s string) (parquet.Value, error) {
 func textNode() parquet.Node { return parquet.Encoded(parquet.String(), &parquet.RLEDictionary) }
 
 func (e *parquetEncoder) addClass() {
-	e.add("class", e.nullable(textNode()), func(c *chunk, r, p int) (parquet.Value, error) {
-		if p < 0 {
-			return parquet.Value{}, nil
+	value, null := e.placer(e.nulls)
+	e.add("class", e.nullable(textNode()), func(c *chunk, to []parquet.Value) ([]parquet.Value, error) {
+		for r := range c.n {
+			p := c.place[r]
+			if p < 0 {
+				to = e.appendNull(to, null)
+				continue
+			}
+			class, err := e.class(c, r, p)
+			if err != nil {
+				return nil, err
+			}
+			to = append(to, value(textValue(class)))
 		}
-		class, err := e.class(c, r, p)
-		return parquet.ByteArrayValue([]byte(class)), err
+		return to, nil
 	})
+}
+
+// textValue lends a text to the library, which copies it.
+func textValue(s string) parquet.Value {
+	return parquet.ByteArrayValue(unsafe.Slice(unsafe.StringData(s), len(s)))
+}
+
+// appendNull writes a bad row, unless such rows are left out.
+func (e *parquetEncoder) appendNull(to []parquet.Value, null parquet.Value) []parquet.Value {
+	if e.nulls {
+		return append(to, null)
+	}
+	return to
 }
 
 func (e *parquetEncoder) addOutput(i int, datatype string) error {
@@ -205,16 +253,70 @@ func (e *parquetEncoder) addOutput(i int, datatype string) error {
 	if err != nil {
 		return fmt.Errorf("output %q: %w", e.schema.Outputs[i].Name, err)
 	}
-	size := len(e.columns[i])
 	for k, name := range e.columns[i] {
-		e.add(name, e.nullable(n), func(c *chunk, _, p int) (parquet.Value, error) {
-			if p < 0 {
-				return parquet.Value{}, nil
-			}
-			return elementValue(c.out[i].Data, p*size+k), nil
-		})
+		value, null := e.placer(e.nulls)
+		o := outputField{e, i, k, value, null}
+		e.add(name, e.nullable(n), o.fill)
 	}
 	return nil
+}
+
+// outputField is value k of a row of output i.
+type outputField struct {
+	e     *parquetEncoder
+	i, k  int
+	value func(v parquet.Value) parquet.Value
+	null  parquet.Value
+}
+
+func (o outputField) fill(c *chunk, to []parquet.Value) ([]parquet.Value, error) {
+	switch d := c.out[o.i].Data.(type) {
+	case []float32:
+		return fillOutput(o, c, to, d, parquet.FloatValue), nil
+	case []float64:
+		return fillOutput(o, c, to, d, parquet.DoubleValue), nil
+	case []int64:
+		return fillOutput(o, c, to, d, parquet.Int64Value), nil
+	case []uint64:
+		return fillOutput(o, c, to, d, integer64[uint64]), nil
+	case []int32:
+		return fillOutput(o, c, to, d, parquet.Int32Value), nil
+	case []uint32:
+		return fillOutput(o, c, to, d, integer32[uint32]), nil
+	case []int16:
+		return fillOutput(o, c, to, d, integer32[int16]), nil
+	case []uint16:
+		return fillOutput(o, c, to, d, integer32[uint16]), nil
+	case []int8:
+		return fillOutput(o, c, to, d, integer32[int8]), nil
+	case []uint8:
+		return fillOutput(o, c, to, d, integer32[uint8]), nil
+	case []bool:
+		return fillOutput(o, c, to, d, parquet.BooleanValue), nil
+	case []string:
+		return fillOutput(o, c, to, d, textValue), nil
+	}
+	return fillOutput(o, c, to, nil, parquet.BooleanValue), nil // a chunk without any good row
+}
+
+func fillOutput[T any](o outputField, c *chunk, to []parquet.Value, data []T, make func(T) parquet.Value) []parquet.Value {
+	size := len(o.e.columns[o.i])
+	for r := range c.n {
+		if p := c.place[r]; p >= 0 {
+			to = append(to, o.value(make(data[p*size+o.k])))
+		} else {
+			to = o.e.appendNull(to, o.null)
+		}
+	}
+	return to
+}
+
+func integer32[T int8 | int16 | uint8 | uint16 | uint32](v T) parquet.Value {
+	return parquet.Int32Value(int32(v)) //nolint:gosec // the same bits
+}
+
+func integer64[T uint64](v T) parquet.Value {
+	return parquet.Int64Value(int64(v)) //nolint:gosec // the same bits
 }
 
 // nullable makes a column of outputs optional where bad rows are written too.
@@ -242,37 +344,6 @@ func nodeOf(datatype string) (parquet.Node, error) {
 		return parquet.Uint(bits(datatype)), nil
 	}
 	return nil, fmt.Errorf("datatype %s cannot be written as Parquet", datatype)
-}
-
-// elementValue is element i of a tensor.
-func elementValue(data any, i int) parquet.Value {
-	switch d := data.(type) {
-	case []float32:
-		return parquet.FloatValue(d[i])
-	case []float64:
-		return parquet.DoubleValue(d[i])
-	case []int64:
-		return parquet.Int64Value(d[i])
-	case []int32:
-		return parquet.Int32Value(d[i])
-	case []int16:
-		return parquet.Int32Value(int32(d[i]))
-	case []int8:
-		return parquet.Int32Value(int32(d[i]))
-	case []uint64:
-		return parquet.Int64Value(int64(d[i])) //nolint:gosec // the same bits
-	case []uint32:
-		return parquet.Int32Value(int32(d[i])) //nolint:gosec // the same bits
-	case []uint16:
-		return parquet.Int32Value(int32(d[i]))
-	case []uint8:
-		return parquet.Int32Value(int32(d[i]))
-	case []bool:
-		return parquet.BooleanValue(d[i])
-	case []string:
-		return parquet.ByteArrayValue([]byte(d[i]))
-	}
-	return parquet.Value{}
 }
 
 // ordered is a group whose fields keep their order; the library sorts them.
@@ -307,6 +378,17 @@ func (e *parquetEncoder) encode(c *chunk) error {
 			}
 		}
 	}
+	if c.values == nil {
+		c.values = make([][]parquet.Value, len(e.fields))
+	}
+	c.weight = 0
+	for k := range e.fields {
+		var err error
+		if c.values[k], err = e.fields[k].fill(c, c.values[k][:0]); err != nil {
+			return fmt.Errorf("column %q: %w", e.fields[k].name, err)
+		}
+		c.weight += 8 * len(c.values[k])
+	}
 	return nil
 }
 
@@ -317,52 +399,17 @@ func (e *parquetEncoder) begin(w io.Writer) error {
 }
 
 func (e *parquetEncoder) write(w io.Writer, c *chunk) error {
-	writers := e.rows.ColumnWriters()
-	n := 0
-	for k := range e.fields {
-		var err error
-		if n, err = e.fill(k, c); err != nil {
-			return err
-		}
-		if _, err := writers[k].WriteRowValues(e.values); err != nil {
+	for k, column := range e.rows.ColumnWriters() {
+		if _, err := column.WriteRowValues(c.values[k]); err != nil {
 			return fmt.Errorf("encode Parquet: %w", err)
 		}
 	}
-	e.held += n
+	e.held += len(c.values[0])
+	e.weight += c.weight
 	if e.held >= e.rowGroup || e.weight >= maxHeld {
 		return e.settle(w)
 	}
 	return nil
-}
-
-// fill makes the values of one column and returns how many there are.
-func (e *parquetEncoder) fill(k int, c *chunk) (int, error) {
-	column := &e.fields[k]
-	there := 0
-	if column.node.Optional() {
-		there = 1
-	}
-	e.values = e.values[:0]
-	for r := range c.n {
-		p := c.place[r]
-		if p < 0 && !e.nulls {
-			continue
-		}
-		v, err := column.value(c, r, p)
-		if err != nil {
-			return 0, fmt.Errorf("column %q: %w", column.name, err)
-		}
-		level := there
-		if v.IsNull() {
-			level = 0
-		}
-		e.values = append(e.values, v.Level(0, level, k))
-		e.weight += 8
-		if v.Kind() == parquet.ByteArray {
-			e.weight += len(v.ByteArray())
-		}
-	}
-	return len(e.values), nil
 }
 
 func (e *parquetEncoder) settled() bool { return e.held == 0 }

@@ -65,8 +65,13 @@ func (s *source) take(n int, lines int64) []byte {
 	s.start += n
 	s.pos.Offset += int64(n)
 	s.pos.Line += lines
-	rec = bytes.TrimSuffix(rec, []byte{'\n'})
-	return bytes.TrimSuffix(rec, []byte{'\r'})
+	if n := len(rec); n > 0 && rec[n-1] == '\n' {
+		rec = rec[:n-1]
+	}
+	if n := len(rec); n > 0 && rec[n-1] == '\r' {
+		rec = rec[:n-1]
+	}
+	return rec
 }
 
 // last gives out what follows the last line end.

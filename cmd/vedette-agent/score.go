@@ -1,13 +1,12 @@
 package main
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/schollz/progressbar/v3"
@@ -17,24 +16,19 @@ import (
 	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/agent/onnx"
 	"github.com/vedette-edge/vedette/agent/score"
-	"github.com/vedette-edge/vedette/agent/slots"
-	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
-// maxSchema bounds a schema file in bytes; maxSlots one of slots.
-const (
-	maxSchema = 4 << 20
-	maxSlots  = 64 << 10
-)
-
 type scoreFlags struct {
-	state, model, graph, schema string
-	to, in, out, header         string
-	keep                        []string
-	onError                     string
-	batch                       int
-	resume, force, quiet        bool
+	state, model, release   string
+	graph, schema, baseline string
+	to, in, out, header     string
+	keep                    []string
+	onError, rejects        string
+	report                  string
+	batch, threads          int
+	resume, force, quiet    bool
+	measure                 int
 }
 
 func (a *app) scoreCommand() *cobra.Command {
@@ -42,43 +36,54 @@ func (a *app) scoreCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "score FILE",
 		Short: "Compute predictions for a whole file",
-		Long: `score runs a model over a CSV or JSON Lines file and writes one line for each row:
-the row's number, the columns to keep, the class and the model's outputs. Columns
-are found by the names of the model's features; a file without a header goes by
-position. Memory does not grow with the file.
+		Long: `score runs a model over a CSV, JSON Lines or Parquet file and writes one line for
+each row: the row's number, the columns to keep, the class and the model's outputs.
+Columns are found by the names of the model's features; a CSV file without a header
+goes by position. CSV and JSON Lines may be compressed with gzip or zstd. Memory
+does not grow with the file, and nothing needs a network.
 
-The model is the one that is active on this device (--model), or a graph with its
-schema as ` + "`vedette-agent profile`" + ` writes it (--graph and --schema).
+The model is the one that is active on this device (--model), the folder of a
+version as ` + "`vedette-agent profile`" + ` and ` + "`vedette model pack`" + ` write it (--release),
+or a graph with its schema (--graph and --schema).
 
 A row that cannot be scored ends the run with its number and column, unless
---on-error says to leave it out (skip) or to write it without outputs (null). An
-interrupted run goes on with --resume: no row is scored twice, none is missing.
-"-" is standard input or output.`,
+--on-error says to leave it out (skip) or to write it without outputs (null);
+--rejects lists such rows in a file. An interrupted run goes on with --resume: no
+row is scored twice, none is missing. --report compares the rows with the model's
+training data, as the fleet does. "-" is standard input or output.`,
 		Example: `  vedette-agent score readings.csv --model digits --to predictions.csv
-  vedette-agent score rows.jsonl --graph model.onnx --schema schema.json --keep id --on-error skip
-  zcat big.csv.gz | vedette-agent score - --model digits > predictions.csv`,
+  vedette-agent score rows.parquet --release digits/ --keep id --to predictions.parquet --report drift.json
+  vedette-agent score rows.jsonl --graph model.onnx --schema schema.json --on-error skip --rejects bad.jsonl
+  vedette-agent score big.csv.gz --model digits --to predictions.csv --resume`,
 		Args: arguments("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.score(cmd, f, args[0]) },
 	}
 	fl := cmd.Flags()
 	stateFlag(cmd, &f.state)
 	fl.StringVar(&f.model, "model", "", "model that is active on this device")
+	fl.StringVar(&f.release, "release", "", "folder of a version instead of a model of this device")
 	fl.StringVar(&f.graph, "graph", "", "graph (ONNX) instead of a model of this device")
 	fl.StringVar(&f.schema, "schema", "", "schema of --graph")
+	fl.StringVar(&f.baseline, "baseline", "", "baseline of --graph, for --report")
 	fl.StringVar(&f.to, "to", "-", "file to write")
-	fl.StringVar(&f.in, "from", "", "format of the input, csv or jsonl (default: by its name, else csv)")
-	fl.StringVar(&f.out, "as", "", "format of the output, csv or jsonl (default: by its name, else csv)")
+	fl.StringVar(&f.in, "from", "", "format of the input: csv, jsonl or parquet (default: by its name, else csv)")
+	fl.StringVar(&f.out, "as", "", "format of the output: csv, jsonl or parquet (default: by its name, else csv)")
 	fl.StringVar(&f.header, "header", score.HeaderAuto, "CSV header: auto, yes, no, or skip to ignore its names")
 	fl.StringSliceVar(&f.keep, "keep", nil, "columns to copy to the output")
 	fl.StringVar(&f.onError, "on-error", score.OnErrorFail, "rows that cannot be scored: fail, skip or null")
+	fl.StringVar(&f.rejects, "rejects", "", "file (JSON Lines) for rows that were skipped or have no outputs")
+	fl.StringVar(&f.report, "report", "", "file (JSON) for how inputs and outputs differ from training")
 	fl.IntVar(&f.batch, "batch", score.DefaultBatch, "rows of one run")
+	fl.IntVar(&f.threads, "threads", 0, "batches worked on at once (default: the processors)")
 	fl.BoolVar(&f.resume, "resume", false, "go on where an interrupted run was")
 	fl.BoolVar(&f.force, "force", false, "replace an output that is there already")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no progress and no summary")
+	fl.IntVar(&f.measure, "measure", 0, "rounds of measuring parsing, inference and all together; prints rates instead of a summary")
+	_ = fl.MarkHidden("measure") // the flag exists; it is for benchmarks
 	for flag, values := range map[string][]string{
 		"on-error": {score.OnErrorFail, score.OnErrorSkip, score.OnErrorNull},
 		"header":   {score.HeaderAuto, score.HeaderYes, score.HeaderNo, score.HeaderSkip},
-		"from":     {score.CSV, score.JSONLines}, "as": {score.CSV, score.JSONLines},
+		"from":     {score.CSV, score.JSONLines, score.Parquet}, "as": {score.CSV, score.JSONLines, score.Parquet},
 	} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 	}
@@ -92,18 +97,21 @@ func (a *app) score(cmd *cobra.Command, f *scoreFlags, file string) error {
 	if _, err := a.runtime(); err != nil {
 		return err
 	}
-	graph, schema, err := f.find()
+	m, err := f.find()
 	if err != nil {
 		return err
 	}
-	session, err := onnx.OpenGraph(graph, schema)
+	session, err := onnx.OpenGraph(m.graph, m.schema)
 	if err != nil {
 		return err
 	}
 	defer session.Close()
-	raw, err := fileDigest(graph)
+	cfg, err := f.config(session, m)
 	if err != nil {
 		return err
+	}
+	if f.measure > 0 {
+		return a.measureScore(cmd.Context(), f, cfg, file)
 	}
 	input, closeInput, err := a.openInput(file)
 	if err != nil {
@@ -111,11 +119,7 @@ func (a *app) score(cmd *cobra.Command, f *scoreFlags, file string) error {
 	}
 	defer closeInput()
 	bar := a.progress(f, input.Size)
-	cfg := score.Config{
-		Model: session, Schema: schema, Identity: raw.String(), Input: input, Output: f.to, Stdout: a.out,
-		InFormat: format(f.in, file), OutFormat: format(f.out, f.to), Header: f.header, Keep: f.keep,
-		OnError: f.onError, Batch: f.batch, Resume: f.resume, Progress: bar.update,
-	}
+	cfg.Input, cfg.InFormat, cfg.Stdout, cfg.Progress = input, format(f.in, file), a.out, bar.update
 	s, err := score.Run(cmd.Context(), cfg)
 	bar.end()
 	if err != nil {
@@ -127,10 +131,47 @@ func (a *app) score(cmd *cobra.Command, f *scoreFlags, file string) error {
 	return a.summary(f, s)
 }
 
+// config is what the flags say, without the input.
+func (f *scoreFlags) config(session infer.Session, m *scored) (score.Config, error) {
+	raw, err := fileDigest(m.graph)
+	if err != nil {
+		return score.Config{}, err
+	}
+	cfg := score.Config{
+		Model: session, Schema: m.schema, Identity: raw.String(), Output: f.to, OutFormat: format(f.out, f.to),
+		Header: f.header, Keep: f.keep, OnError: f.onError, Rejects: f.rejects,
+		Batch: f.batch, Threads: f.threads, Resume: f.resume,
+	}
+	if f.report != "" {
+		cfg.Baseline, err = m.readBaseline()
+	}
+	return cfg, err
+}
+
+// measureScore measures the parts of a run, see score.Measure.
+func (a *app) measureScore(ctx context.Context, f *scoreFlags, cfg score.Config, file string) error {
+	r, err := score.Measure(ctx, f.measure, func() (score.Config, func() error, error) {
+		input, done, err := a.openInput(file)
+		once := cfg
+		once.Input, once.InFormat = input, format(f.in, file)
+		return once, func() error { done(); return nil }, err
+	})
+	if err != nil {
+		return err
+	}
+	return a.print(r, func(w io.Writer) error {
+		parse, model, all := r.Medians()
+		_, err := fmt.Fprintf(w, "%d rows, %d threads, rows/s: parse %.0f, infer %.0f, score %.0f\n", r.Rows, r.Threads, parse, model, all)
+		return err
+	})
+}
+
 func (f *scoreFlags) check(output string) error {
 	switch {
-	case (f.model == "") == (f.graph == ""):
-		return usagef("name a model of this device (--model NAME) or a graph (--graph FILE --schema FILE)")
+	case !oneOf(f.model, f.release, f.graph):
+		return usagef("name a model of this device (--model NAME) or a graph (--graph FILE --schema FILE) or the folder of a version (--release DIR)")
+	case f.report != "" && f.graph != "" && f.baseline == "":
+		return usagef("--report needs the model's baseline (--baseline FILE); `vedette-agent profile` writes one")
 	case f.graph != "" && f.schema == "":
 		return usagef("--graph needs --schema FILE; `vedette-agent profile` writes one")
 	case output == "json" && f.to == "-":
@@ -143,80 +184,15 @@ func (f *scoreFlags) check(output string) error {
 	return nil
 }
 
-// find returns the graph and schema to score with.
-func (f *scoreFlags) find() (string, *release.Schema, error) {
-	if f.graph != "" {
-		s, err := readSchema(f.schema)
-		return f.graph, s, err
+// oneOf reports whether exactly one text is not empty.
+func oneOf(list ...string) bool {
+	n := 0
+	for _, s := range list {
+		if s != "" {
+			n++
+		}
 	}
-	r, err := activeRelease(f.state, f.model)
-	if err != nil {
-		return "", nil, err
-	}
-	v, err := r.Graph()
-	if err != nil {
-		return "", nil, err
-	}
-	return r.Path(v.Graph), &r.Manifest.Schema, nil
-}
-
-func readSchema(name string) (*release.Schema, error) {
-	raw, err := readBounded(name, maxSchema)
-	if err != nil {
-		return nil, fmt.Errorf("read schema: %w", err)
-	}
-	s, err := decodeSchema(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return s, nil
-}
-
-// activeRelease reads which release of a model is active, without disturbing an
-// agent that runs: nothing is opened for writing.
-func activeRelease(state, model string) (infer.Release, error) {
-	if err := protocol.CheckName(model); err != nil {
-		return infer.Release{}, usagef("--model: %w", err)
-	}
-	files := os.DirFS(state)
-	raw, err := slots.ReadRecord(files, path.Join(slots.Folder, model, "slots.json"), maxSlots)
-	if errors.Is(err, os.ErrNotExist) {
-		return infer.Release{}, fmt.Errorf("model %q is not on this device; it has %s", model, onDevice(state))
-	}
-	if err != nil {
-		return infer.Release{}, fmt.Errorf("read slots of %s: %w", model, err)
-	}
-	var set slots.Set
-	if err := json.Unmarshal(raw, &set); err != nil {
-		return infer.Release{}, fmt.Errorf("read slots of %s: %w", model, err)
-	}
-	if set.Active.Empty() {
-		return infer.Release{}, fmt.Errorf("no version of model %q is active on this device yet", model)
-	}
-	r := infer.Release{Digest: set.Active.Release, Variant: set.Active.Variant, P95: set.Active.P95}
-	r.Dir = filepath.Join(state, slots.Folder, model, r.Digest.String())
-	manifest, err := readBounded(filepath.Join(r.Dir, "manifest.json"), maxSchema)
-	if err != nil {
-		return infer.Release{}, fmt.Errorf("read manifest: %w", err)
-	}
-	if release.DigestOf(manifest) != r.Digest {
-		return infer.Release{}, fmt.Errorf("the manifest of %s on this device is damaged; let the agent fetch it again", model)
-	}
-	r.Manifest, err = release.Decode(manifest)
-	return r, err
-}
-
-// onDevice lists the models of a state directory for an error message.
-func onDevice(state string) string {
-	entries, err := os.ReadDir(filepath.Join(state, slots.Folder))
-	if err != nil || len(entries) == 0 {
-		return "none"
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return strings.Join(names, ", ")
+	return n == 1
 }
 
 func fileDigest(name string) (release.Digest, error) {
@@ -237,7 +213,7 @@ func (a *app) openInput(file string) (score.Input, func(), error) {
 	}
 	in := score.Input{Reader: f, Name: file}
 	if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
-		in.Size = st.Size()
+		in.Size, in.Modified = st.Size(), st.ModTime()
 	}
 	return in, func() { _ = f.Close() }, nil
 }
@@ -247,8 +223,16 @@ func format(flag, name string) string {
 	if flag != "" {
 		return flag
 	}
-	if slices.Contains([]string{".jsonl", ".ndjson", ".json"}, strings.ToLower(filepath.Ext(name))) {
+	name = strings.ToLower(name)
+	switch packed := filepath.Ext(name); packed {
+	case ".gz", ".zst":
+		name = strings.TrimSuffix(name, packed)
+	}
+	switch filepath.Ext(name) {
+	case ".jsonl", ".ndjson", ".json":
 		return score.JSONLines
+	case ".parquet", ".pq":
+		return score.Parquet
 	}
 	return score.CSV
 }

@@ -1,0 +1,119 @@
+package score
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vedette-edge/vedette/agent/infer"
+)
+
+// Rates says how fast the parts of a run are by themselves and together, in rows
+// a second, one figure for each round.
+type Rates struct {
+	Threads int       `json:"threads"`
+	Rows    int64     `json:"rows"`
+	Parse   []float64 `json:"parse"` // reading and parsing alone
+	Infer   []float64 `json:"infer"` // the model alone
+	Score   []float64 `json:"score"` // everything, written to a file
+}
+
+// Medians of the three figures.
+func (r *Rates) Medians() (parse, infer, score float64) {
+	return median(r.Parse), median(r.Infer), median(r.Score)
+}
+
+func median(list []float64) float64 {
+	if len(list) == 0 {
+		return 0
+	}
+	return slices.Sorted(slices.Values(list))[len(list)/2]
+}
+
+// Measure runs the parts in turns, so that what else the machine does falls on
+// all of them. open returns the job anew; its output is replaced every time.
+func Measure(ctx context.Context, rounds int, open func() (Config, func() error, error)) (*Rates, error) {
+	m := &Rates{}
+	for range rounds {
+		for _, part := range []struct {
+			run func(context.Context, *Config) (int64, error)
+			to  *[]float64
+		}{{parseAlone, &m.Parse}, {m.inferAlone, &m.Infer}, {m.all, &m.Score}} {
+			cfg, done, err := open()
+			if err != nil {
+				return nil, err
+			}
+			start := time.Now()
+			rows, err := part.run(ctx, &cfg)
+			took := time.Since(start)
+			if err := errors.Join(err, done()); err != nil {
+				return nil, err
+			}
+			*part.to = append(*part.to, float64(rows)/took.Seconds())
+			m.Rows, m.Threads = max(m.Rows, rows), cfg.Threads
+		}
+	}
+	return m, nil
+}
+
+func (m *Rates) all(ctx context.Context, cfg *Config) (int64, error) {
+	s, err := Run(ctx, *cfg)
+	return s.Rows, errors.Join(err, os.Remove(cfg.Output), cfg.withDefaults())
+}
+
+// discarding is an encoder of nothing.
+type discarding struct{ *textEncoder }
+
+func (discarding) begin(io.Writer) error         { return nil }
+func (discarding) write(io.Writer, *chunk) error { return nil }
+
+// parseAlone is the pipeline without a model and without output.
+func parseAlone(ctx context.Context, cfg *Config) (int64, error) {
+	cfg.Output, cfg.Stdout = "-", io.Discard
+	if err := cfg.withDefaults(); err != nil {
+		return 0, err
+	}
+	j, err := newJob(cfg, nil)
+	if err != nil {
+		return 0, err
+	}
+	j.finish = func(_ context.Context, p parser, c *chunk) error { return p.parse(c) }
+	j.out.encoder = discarding{}
+	err = j.run(ctx)
+	return j.summary.Rows, errors.Join(err, j.table.close())
+}
+
+// inferAlone computes the first batch of the input over and over, as many rows as
+// the input has.
+func (m *Rates) inferAlone(ctx context.Context, cfg *Config) (int64, error) {
+	r, err := NewReader(*cfg)
+	if err != nil {
+		return 0, err
+	}
+	rows, err := r.Next()
+	if err != nil {
+		return 0, err
+	}
+	if err := cfg.withDefaults(); err != nil {
+		return 0, err
+	}
+	left := atomic.Int64{}
+	left.Store(m.Rows / int64(rows.N))
+	errs := make([]error, cfg.Threads)
+	var wg sync.WaitGroup
+	for k := range cfg.Threads {
+		wg.Go(func() {
+			out := make([]infer.Tensor, len(cfg.Schema.Outputs))
+			for left.Add(-1) >= 0 && errs[k] == nil {
+				errs[k] = cfg.Model.Run(ctx, rows.N, rows.Tensors, out)
+			}
+		})
+	}
+	wg.Wait()
+	return m.Rows / int64(rows.N) * int64(rows.N), errors.Join(errs...)
+}
