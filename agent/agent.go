@@ -35,6 +35,7 @@ type Agent struct {
 	cfg   Config
 	log   *slog.Logger
 	facts *protocol.Facts
+	share share
 
 	identity *identity.Identity
 	boot     *host.Boot
@@ -58,7 +59,7 @@ func New(cfg Config) (*Agent, error) {
 		a.log = slog.New(slog.DiscardHandler)
 	}
 	for _, open := range []func() error{
-		a.openIdentity, a.openOutbox, a.openObserver, a.openEngine, a.openUpdater, a.openServer, a.openUplink,
+		a.describe, a.openIdentity, a.openOutbox, a.openObserver, a.openEngine, a.openUpdater, a.openServer, a.openUplink,
 	} {
 		if err := open(); err != nil {
 			return nil, errors.Join(err, a.endBoot(), a.Close())
@@ -86,7 +87,6 @@ func (a *Agent) Close() error {
 }
 
 func (a *Agent) openIdentity() (err error) {
-	a.facts = a.describe()
 	a.identity, err = identity.Open(filepath.Join(a.cfg.State, identityDir), identity.Config{Logger: a.log})
 	return err
 }
@@ -95,8 +95,8 @@ func (a *Agent) openIdentity() (err error) {
 // second agent out of the directory.
 func (a *Agent) openOutbox() error {
 	box, salvage, err := outbox.Open(filepath.Join(a.cfg.State, outboxFile), outbox.Options{
-		Stamp:  a.stamp,
-		Logger: a.log,
+		ModelBytes: modelBytes(a.share.outbox), TotalBytes: a.share.outbox,
+		Stamp: a.stamp, Logger: a.log,
 	})
 	if err != nil {
 		return fmt.Errorf("open outbox: %w", err)
@@ -156,7 +156,9 @@ func (a *Agent) openObserver() error {
 }
 
 func (a *Agent) openEngine() error {
-	a.engine = infer.New(a.cfg.Runtime, infer.Config{Observer: a.observer, Hung: a.onHung, ChallengerHung: a.onChallengerHung, Log: a.log})
+	a.engine = infer.New(a.cfg.Runtime, infer.Config{
+		Limits: infer.Limits{Concurrency: a.share.concurrency}, Observer: a.observer, Hung: a.onHung, ChallengerHung: a.onChallengerHung, Log: a.log,
+	})
 	return nil
 }
 
@@ -215,8 +217,8 @@ func (a *Agent) openUpdater() error {
 			Blobs: source, Metadata: source, Trust: store, Deltas: source, Held: held.Files,
 			Events: a.tell, Now: a.identity.Now, Log: a.log,
 		}),
-		Trier:  trial.New(trial.Config{Args: a.cfg.TrialArgs, AgentVersion: a.cfg.Version, Log: a.log}),
-		Engine: a.engine, Unclean: a.boot.Unclean, MemoryBudget: a.cfg.MemoryBudget,
+		Trier:  trial.New(trial.Config{Args: a.cfg.TrialArgs, Providers: a.share.providers, AgentVersion: a.cfg.Version, Log: a.log}),
+		Engine: a.engine, Unclean: a.boot.Unclean, MemoryBudget: a.share.memory,
 		OnActive: a.onActive, Events: a.tell, Stamp: a.boot.Stamp, Limits: a.cfg.Limits, Log: a.log,
 	})
 	if err != nil {

@@ -31,10 +31,16 @@ type Config struct {
 	// Listen and Socket are where predictions are served: host:port (empty for
 	// serve.DefaultListen, "-" for none) and the path of a Unix socket.
 	Listen, Socket string
-	// Profile names the firmware profile; empty matches one to the device.
+	// Profile names the firmware profile; empty matches one to the device. It says
+	// what the agent takes of the device where the next three are zero, and which
+	// execution providers are tried first.
 	Profile string
-	// MemoryBudget bounds the bytes all models may take together, 0 for no bound.
+	// MemoryBudget bounds the bytes all models may take together.
 	MemoryBudget uint64
+	// Concurrency is how many runs of one model go on at once.
+	Concurrency int
+	// OutboxBytes bounds what waits for the network.
+	OutboxBytes int
 	// Limits of updates, update.DefaultLimits when zero.
 	Limits update.Limits
 	// Serving is called once, when what was active before serves again and

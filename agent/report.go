@@ -2,10 +2,12 @@ package agent
 
 import (
 	"encoding/hex"
+	"runtime"
 
 	"github.com/vedette-edge/vedette/agent/host"
 	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/agent/serve"
+	profiles "github.com/vedette-edge/vedette/firmware-profiles"
 	"github.com/vedette-edge/vedette/protocol"
 )
 
@@ -65,14 +67,21 @@ func (a *Agent) status() *serve.Agent {
 	return s
 }
 
-// describe says what the device is and which firmware profile that matches.
-func (a *Agent) describe() *protocol.Facts {
+// describe says what the device is, which firmware profile that matches and
+// what the agent takes of it.
+func (a *Agent) describe() (err error) {
 	f := host.Facts(a.cfg.State)
 	info := a.cfg.Runtime.Info()
 	f.Runtime, f.RuntimeVersion, f.ExecutionProviders = info.Name, info.Version, info.Providers
-	f.Profile = a.cfg.Profile
-	if found, ok := host.Profile(); ok && f.GetProfile() == "" {
-		f.Profile = found.Name
+	var found *profiles.Profile
+	if p, ok := host.Profile(); ok {
+		found = &p
 	}
-	return f
+	if a.share, err = shareOf(&a.cfg, found, runtime.NumCPU(), f.GetMemoryBytes()); err != nil {
+		return err
+	}
+	f.Profile, a.facts = a.share.profile, f
+	a.log.Info("share of this device", "profile", a.share.profile, "concurrency", a.share.concurrency,
+		"model_memory_bytes", a.share.memory, "outbox_bytes", a.share.outbox, "providers", a.share.providers)
+	return nil
 }

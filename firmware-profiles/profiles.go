@@ -66,11 +66,38 @@ type Accelerator struct {
 	Providers []string `yaml:"providers"` // of ONNX Runtime, most capable first
 }
 
-// Limits are what the agent takes of a device unless told otherwise.
+// Limits are what the agent takes of the smallest device of the class, the one
+// with cpu.cores and memory.min_mib, unless told otherwise. A device with more
+// gives as much more.
 type Limits struct {
 	Concurrency    int `yaml:"concurrency"`      // runs at once per model
 	ModelMemoryMiB int `yaml:"model_memory_mib"` // of all models together
-	OutboxMiB      int `yaml:"outbox_mib"`       // of records waiting for the network
+	OutboxMiB      int `yaml:"outbox_mib"`       // of records waiting for the network, on every device
+}
+
+// Concurrency is how many runs at once a device with that many processors takes
+// per model.
+func (p *Profile) Concurrency(cpus int) int {
+	return max(1, p.Limits.Concurrency*cpus/p.CPU.Cores)
+}
+
+// ModelMemory is how many bytes all models together may take on a device with
+// that much memory, of the smallest one when it is not known.
+func (p *Profile) ModelMemory(memory uint64) uint64 {
+	share, least := uint64(p.Limits.ModelMemoryMiB), uint64(p.Memory.MinMiB) //nolint:gosec // Validate wants them above zero
+	if memory == 0 {
+		return share << 20
+	}
+	return memory / least * share
+}
+
+// Providers are the execution providers of the accelerators, most capable first.
+func (p *Profile) Providers() []string {
+	var list []string
+	for _, a := range p.Accelerators {
+		list = append(list, a.Providers...)
+	}
+	return list
 }
 
 // Device is what a profile is matched with.

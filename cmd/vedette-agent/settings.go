@@ -89,7 +89,7 @@ func (s *settings) declare(fl *pflag.FlagSet) {
 		fl.StringVar(f.to, f.flag, f.preset, f.describe)
 		bind(fl, f.flag, f.path)
 	}
-	fl.Uint64Var(&s.MemoryBudgetMiB, "memory-budget", d.MemoryBudgetMiB, "MiB that all models may take together, 0 for no bound")
+	fl.Uint64Var(&s.MemoryBudgetMiB, "memory-budget", d.MemoryBudgetMiB, "MiB that all models may take together, 0 for the firmware profile's share")
 	bind(fl, "memory-budget", "memory_budget_mib")
 }
 
