@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/tidwall/buntdb"
@@ -135,21 +136,8 @@ func (s *store) reserve(n int64) error {
 	if err := s.step("reserve"); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(s.next(), os.O_WRONLY|os.O_CREATE, 0o600)
-	if err != nil {
-		return fmt.Errorf("set disk space aside: %w", err)
-	}
-	defer f.Close()
 	n = (n + reserveStep - 1) / reserveStep * reserveStep
-	if s.reserved == 0 || s.reserved > n { // what a cut has left there, or too much
-		s.reserved = 0
-		if err := f.Truncate(0); err != nil {
-			return fmt.Errorf("set disk space aside: %w", err)
-		}
-	}
-	if err := allocate(f, n); err != nil {
-		// What there was of it is not for us alone to fill the disk with.
-		_ = errors.Join(f.Truncate(0), allocate(f, s.reserved))
+	if err := s.setAside(n); err != nil {
 		return fmt.Errorf("set disk space aside: %w", err)
 	}
 	s.reserved = n
@@ -158,6 +146,25 @@ func (s *store) reserve(n int64) error {
 
 // reserveStep keeps the space from being set aside anew for every record, in bytes.
 const reserveStep = 1 << 20
+
+func (s *store) setAside(n int64) error {
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(filepath.Dir(s.path), &disk); err != nil {
+		return err
+	}
+	if free := int64(disk.Bavail) * disk.Bsize; free < n-s.reserved { //nolint:gosec // no disk has 2^63 bytes
+		return syscall.ENOSPC // trying would take the last of it from others
+	}
+	f, err := os.OpenFile(s.next(), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if s.reserved == 0 || s.reserved > n { // what a cut has left there, or too much
+		s.reserved = 0
+		err = f.Truncate(0)
+	}
+	return errors.Join(err, allocate(f, n), f.Close())
+}
 
 // replace makes the file hold exactly these frames, of about size bytes: all of
 // them or, after a power cut, what it held before. keep, if not empty, is where

@@ -188,7 +188,8 @@ func fileLimit(live int64) int64 { return 2*live + slack }
 const commitRoom = 1 << 20
 
 // tidy writes the file anew when most of it is dead, and sets the space aside
-// for doing so. Failure costs nothing but space; the next change tries again.
+// for doing so, or as much as the disk has: what is sent makes it enough.
+// Failure costs nothing but space; the next change tries again.
 func (o *Outbox) tidy() {
 	live := o.book.size()
 	if o.store.size() > fileLimit(live)-commitRoom {
@@ -196,8 +197,10 @@ func (o *Outbox) tidy() {
 			o.log.Warn("outbox file could not be shrunk", "error", err)
 		}
 	}
-	if err := o.store.reserve(live + room(live)); err != nil {
-		o.log.Debug("no disk space could be set aside", "error", err)
+	for n := live + room(live); n >= reserveStep; n /= 2 {
+		if err := o.store.reserve(n); !isFull(err) {
+			return
+		}
 	}
 }
 
