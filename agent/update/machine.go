@@ -122,6 +122,12 @@ func (m Machine) Wake(l Limits) (time.Time, bool) {
 	return at, true
 }
 
+// Timed says whether anything depends on how long the machine goes on running:
+// a deadline, a crash window or a rest.
+func (m Machine) Timed(l Limits) bool {
+	return m.State != Idle || m.RecentStarts(l) > 0 || (m.Resting != nil && m.Ran < m.Resting.Until)
+}
+
 // RecentStarts counts the unclean starts within the crash window.
 func (m Machine) RecentStarts(l Limits) int { return len(m.recent(l)) }
 

@@ -216,8 +216,8 @@ func marshal(m update.Machine, trial *protocol.Trial, at *protocol.Stamp) ([]byt
 func (u *Updater) checkpoint(now time.Time) {
 	for _, m := range u.models {
 		next := m.machine.At(now)
-		if next.State == update.Idle && len(next.Starts) == 0 && next.Resting == nil {
-			continue
+		if !next.Timed(u.cfg.Limits) {
+			continue // a card that is written to every minute for nothing wears out
 		}
 		if err := u.writeEntry(m.lane, next, m.trial, m.at); err != nil {
 			u.cfg.Log.Warn("journal not written", "model", m.lane.String(), "error", err)

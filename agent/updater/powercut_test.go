@@ -6,13 +6,11 @@ import (
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/vedette-edge/vedette/agent/agenttest"
 	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/agent/update"
 	"github.com/vedette-edge/vedette/protocol"
-	"github.com/vedette-edge/vedette/protocol/release"
 )
 
 // opsOfUpdate counts the operations on disk of a whole update from v1 to v2.
@@ -150,93 +148,6 @@ func (r *rig) blockPuller(step string, block func(context.Context) error) {
 		}
 		return nil
 	})
-}
-
-// Random schedules: several cuts, any loss, wishes that change in between,
-// releases that fail their trial or do not load. In the end the wish is met, or
-// there is a reason.
-func TestRandomPowerCuts(t *testing.T) {
-	schedules := uint64(1200)
-	if raced {
-		schedules = 150
-	}
-	results := map[string]int{}
-	for seed := range schedules {
-		synctest.Test(t, func(t *testing.T) { randomCuts(t, seed, results) })
-		if t.Failed() {
-			t.Fatalf("seed %d", seed)
-		}
-	}
-	for _, want := range []string{"met", update.ResultRefused, update.ResultReverted, update.ResultFailed} {
-		if results[want] == 0 {
-			t.Errorf("no schedule ended as %s: %v", want, results)
-		}
-	}
-}
-
-func randomCuts(t *testing.T, seed uint64, results map[string]int) {
-	t.Helper()
-	rnd := rand.New(rand.NewPCG(seed, 2))
-	r := installed(t)
-	wishes := []*agenttest.Bundle{v1, v2, v3, v4}
-	wish, generation := v1, uint64(1)
-	for range 1 + rnd.IntN(4) {
-		if rnd.IntN(3) > 0 {
-			wish = wishes[rnd.IntN(len(wishes))]
-			generation++
-		}
-		r.fs.CutAt(1 + rnd.IntN(120))
-		r.updater.Desired(desire(generation, wish))
-		select {
-		case <-r.fs.Cut():
-		case <-time.After(time.Duration(rnd.Int64N(int64(30 * time.Minute)))):
-			r.fs.CutNow()
-		}
-		r.stop()
-		for { // a cut may also come while starting
-			r.fs.Reboot(agenttest.Loss(rnd.IntN(3)), rnd)
-			if rnd.IntN(3) == 0 {
-				r.fs.CutAt(1 + rnd.IntN(30))
-			}
-			if err := r.boot(true); err == nil && !r.fs.Off() {
-				break
-			}
-			r.fs.CutNow()
-			r.stop()
-		}
-		r.fs.CutAt(1 << 30)
-		r.onePrimary()
-	}
-	r.updater.Desired(desire(generation, wish))
-	r.settle()
-	time.Sleep(20 * time.Minute) // of the bubble: whatever rested has
-	r.updater.Desired(desire(generation, wish))
-	r.settle()
-	r.onePrimary()
-	r.stop()
-	results[verdictOn(t, r, wish)]++
-}
-
-// verdictOn checks that the wish is met or that a reason is reported.
-func verdictOn(t *testing.T, r *rig, wish *agenttest.Bundle) string {
-	t.Helper()
-	s := r.state()
-	active, err := release.DigestFromBytes(s.GetActive())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if active == v3.Digest || active == v4.Digest {
-		t.Errorf("%s is active", versionOf(active))
-	}
-	if active == wish.Digest {
-		return "met"
-	}
-	o := reason(s, wish)
-	if o == nil || o.GetCode() == "" || o.GetMessage() == "" {
-		t.Errorf("%s serves instead of %s, and no reason is given: %v", versionOf(active), wish.Manifest.Version, s)
-		return "unexplained"
-	}
-	return o.GetResult()
 }
 
 func reason(s *protocol.ModelState, wish *agenttest.Bundle) *protocol.Outcome {

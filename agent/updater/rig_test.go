@@ -62,7 +62,8 @@ type rig struct {
 	cancel  context.CancelFunc
 	done    chan error
 
-	mu     sync.Mutex // guards events
+	heard  func(*protocol.Event) // told of each event; nil for nobody
+	mu     sync.Mutex            // guards events
 	events []string
 }
 
@@ -99,7 +100,7 @@ func (r *rig) boot(unclean bool) error {
 	}
 	r.updater, err = updater.New(updater.Config{
 		FS: disk, Slots: held, Puller: r.puller, Trier: r.trier, Engine: r.engine,
-		Unclean: unclean, MemoryBudget: r.budget, Events: r.note, Random: func() float64 { return 0.5 },
+		Unclean: unclean, MemoryBudget: r.budget, Events: r.hearEvent, Random: func() float64 { return 0.5 },
 		Now: r.now, Log: slog.New(slog.NewTextHandler(&r.log, nil)),
 	})
 	if err != nil {
@@ -139,7 +140,10 @@ func (r *rig) stop() {
 	r.cancel = nil
 }
 
-func (r *rig) note(e *protocol.Event) {
+func (r *rig) hearEvent(e *protocol.Event) {
+	if r.heard != nil && r.updater != nil {
+		r.heard(e)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.events = append(r.events, e.GetKind()+" "+e.GetAttributes()["code"])
@@ -204,25 +208,28 @@ var diskWithV1 = sync.OnceValue(func() *agenttest.MemFS {
 	if err != nil {
 		panic(err)
 	}
-	dir, err := held.Stage("meter", v1.Manifest)
-	if err != nil {
+	if err := installOn(disk, held, v1); err != nil {
 		panic(err)
-	}
-	slot := slots.Slot{Release: v1.Digest, Variant: "variant-0", P95: time.Millisecond, PeakBytes: 10 << 20, Provider: "CPU"}
-	for _, do := range []func() error{
-		func() error {
-			return agenttest.NewPuller(disk, v1).Fetch(context.Background(), v1.Manifest, dir, func(int64, int64) {})
-		},
-		func() error { return held.Verify("meter", v1.Digest) },
-		func() error { return held.Prove("meter", slot) },
-		func() error { return held.Activate("meter", v1.Digest) },
-	} {
-		if err := do(); err != nil {
-			panic(err)
-		}
 	}
 	return disk
 })
+
+// installOn makes a release active as an update does.
+func installOn(disk slots.FS, held *slots.Slots, b *agenttest.Bundle) error {
+	model := b.Manifest.Model
+	dir, err := held.Stage(model, b.Manifest)
+	if err != nil {
+		return err
+	}
+	if err := agenttest.NewPuller(disk, b).Fetch(context.Background(), b.Manifest, dir, func(int64, int64) {}); err != nil {
+		return err
+	}
+	if err := held.Verify(model, b.Digest); err != nil {
+		return err
+	}
+	slot := slots.Slot{Release: b.Digest, Variant: "variant-0", P95: time.Millisecond, PeakBytes: 10 << 20, Provider: "CPU"}
+	return errors.Join(held.Prove(model, slot), held.Activate(model, b.Digest))
+}
 
 // installed is a device that serves v1.
 func installed(t *testing.T) *rig {
@@ -274,9 +281,16 @@ func (r *rig) onePrimary() {
 type trier struct {
 	judge func(trial.Candidate) trial.Verdict
 	block chan struct{} // when set, a trial waits until it is closed
+
+	trouble func(context.Context) error // why no trial can be held; nil for none
 }
 
 func (tr *trier) Try(ctx context.Context, c trial.Candidate) (trial.Verdict, error) {
+	if tr.trouble != nil {
+		if err := tr.trouble(ctx); err != nil {
+			return trial.Verdict{}, err
+		}
+	}
 	if tr.block != nil {
 		select {
 		case <-tr.block:
@@ -349,6 +363,13 @@ func (e *engine) Remove(_ context.Context, model string) error {
 	defer e.mu.Unlock()
 	delete(e.serving, model)
 	return nil
+}
+
+// loaded is how many releases it was asked to load.
+func (e *engine) loaded() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.loads)
 }
 
 func (e *engine) now(model string) release.Digest {

@@ -502,3 +502,22 @@ func (f *fullDisk) Create(name string) (slots.File, error) {
 	}
 	return f.FS.Create(name)
 }
+
+// A device that has nothing to do writes nothing: cards wear out.
+func TestIdleDeviceWritesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := installed(t)
+		r.stop()
+		r.mustBoot(true) // an unclean start is remembered for a while
+		defer r.stop()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		before := r.fs.Ops()
+		r.updater.Desired(desire(1, v1)) // as at every connect
+		time.Sleep(30 * 24 * time.Hour)
+		synctest.Wait()
+		if got := r.fs.Ops() - before; got != 0 {
+			t.Errorf("%d operations on disk in an idle month, want none", got)
+		}
+	})
+}
