@@ -1,8 +1,9 @@
 // Package desired derives what every device should be from the decisions in
 // the ledger, and tells the devices.
 //
-// It is a fold: rollout decisions assign releases, settings records change how
-// often devices report, label records what they are called. A device's
+// It is a fold: rollout decisions assign releases, challenges put another one
+// beside them, settings records change how often devices report, label records
+// what they are called. A device's
 // generation is the ledger sequence of the newest record that touched it, so
 // the same ledger gives the same desired state with the same numbers on any
 // server. Telling is level-triggered: a change is published at once to the
@@ -58,6 +59,7 @@ type Assignment struct {
 type State struct {
 	Generation  uint64            `json:"generation"` // 0 for nothing asked yet
 	Assignments []Assignment      `json:"assignments,omitempty"`
+	Challengers []Challenger      `json:"challengers,omitempty"`
 	Settings    Settings          `json:"settings"`
 	Labels      map[string]string `json:"labels,omitempty"`
 }
@@ -80,10 +82,11 @@ type Desired struct {
 
 	telling sync.Mutex // held while a state is read and sent, so that no older one is sent after it
 
-	mu      sync.Mutex
-	devices map[string]*device // guarded by mu
-	fleet   settings           // guarded by mu: of all devices
-	held    map[string]uint64  // guarded by mu: hellos that came before the ledger was read, with their generations; nil after
+	mu         sync.Mutex
+	devices    map[string]*device    // guarded by mu
+	challenges map[string]*challenge // guarded by mu: by model
+	fleet      settings              // guarded by mu: of all devices
+	held       map[string]uint64     // guarded by mu: hellos that came before the ledger was read, with their generations; nil after
 }
 
 // settings are values with the record they come from.
@@ -111,7 +114,7 @@ func New(pub Publisher, l Ledger, cfg Config) *Desired {
 	}
 	return &Desired{
 		pub: pub, ledger: l, cfg: cfg, ready: make(chan struct{}),
-		devices: map[string]*device{}, held: map[string]uint64{},
+		devices: map[string]*device{}, challenges: map[string]*challenge{}, held: map[string]uint64{},
 	}
 }
 
@@ -223,6 +226,7 @@ func (d *Desired) state(id string) State {
 		s.Assignments = append(s.Assignments, a)
 	}
 	slices.SortFunc(s.Assignments, func(a, b Assignment) int { return cmp.Compare(a.Model, b.Model) })
+	s.Challengers = d.challengers(id, dev, s.Assignments)
 	s.Settings = dev.settings.over(d.fleet.Settings)
 	s.Labels = maps.Clone(dev.labels)
 	return s
@@ -242,8 +246,11 @@ func (d *Desired) generation(id string) uint64 {
 	newest := d.fleet.seq
 	if dev, ok := d.devices[id]; ok {
 		newest = max(newest, dev.settings.seq, dev.labelSeq)
-		for _, a := range dev.assigned {
+		for model, a := range dev.assigned {
 			newest = max(newest, a.Seq)
+			if c := d.challenges[model]; c != nil {
+				newest = max(newest, c.newest)
+			}
 		}
 	}
 	return newest
@@ -270,9 +277,6 @@ func (d *Desired) tell(id string) {
 	}
 }
 
-// rolePrimary is the only role rollouts give.
-const rolePrimary = "primary"
-
 func (d *Desired) wire(s State) *protocol.Desired {
 	out := &protocol.Desired{
 		Generation: s.Generation,
@@ -287,8 +291,11 @@ func (d *Desired) wire(s State) *protocol.Desired {
 			continue // a model that is not named is taken off the device
 		}
 		out.Assignments = append(out.Assignments, &protocol.Assignment{
-			Model: a.Model, Release: a.Release.Bytes(), Role: rolePrimary, Decision: a.Seq,
+			Model: a.Model, Release: a.Release.Bytes(), Role: protocol.RolePrimary, Decision: a.Seq,
 		})
+	}
+	for i := range s.Challengers {
+		out.Assignments = append(out.Assignments, s.Challengers[i].wire())
 	}
 	return out
 }

@@ -77,6 +77,12 @@ func (d *Desired) fold(r ledger.Record) (touched []string, err error) {
 			return nil, err
 		}
 		return d.foldSettings(r.Seq, c), nil
+	case r.Chain == ChallengeChain && r.Kind == KindChallenge:
+		var c ChallengeChange
+		if err := r.Decode(&c); err != nil {
+			return nil, err
+		}
+		return d.foldChallenge(r, c), nil
 	case strings.HasPrefix(r.Chain, rolloutPrefix):
 		var c struct {
 			Decision struct {

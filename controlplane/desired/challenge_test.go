@@ -1,0 +1,111 @@
+package desired
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/vedette-edge/vedette/controlplane/fleet"
+	"github.com/vedette-edge/vedette/controlplane/ledger"
+	"github.com/vedette-edge/vedette/protocol"
+)
+
+// roles are what a device was told last, as role, share and whose decision.
+func roles(d *protocol.Desired) (out []string) {
+	for _, a := range d.GetAssignments() {
+		out = append(out, fmt.Sprintf("%s %d %x", a.GetRole(), a.GetShare(), a.GetRelease()[:2]))
+	}
+	return out
+}
+
+func label(t *testing.T, l *ledger.Ledger, device, site string) ledger.Record {
+	t.Helper()
+	rec, err := l.Append(t.Context(), fleet.Chain(device), ledger.Any, fleet.KindLabels, "ann",
+		fleet.Noted{Device: device, Labels: map[string]string{"site": site}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rec
+}
+
+// A challenger is told to the devices that have the model and match, also when
+// they come to match later, until it is ended or has become the primary release.
+func TestChallengeFollowsLabels(t *testing.T) {
+	l, r := open(t), &radio{}
+	d := New(r, l, Config{})
+	run(t, d)
+	apply(t, d, label(t, l, "cam-1", "a"), label(t, l, "cam-2", "b"), label(t, l, "cam-3", "b"), decide(t, l, v1, "cam-1", "cam-2"))
+	r.take()
+	c := ChallengeChange{Model: "digits", Version: "v2", Release: v2, Role: protocol.RoleShare, Share: 300, Match: "site=b", Reason: "is it better"}
+	got, err := d.SetChallenge(t.Context(), "ann", c)
+	if err != nil || got.Actor != "ann" || got.Seq == 0 || got.Since.IsZero() || got.Ended != nil {
+		t.Fatalf("got %+v: %v", got, err)
+	}
+	primary, share := fmt.Sprintf("primary 0 %x", v1[:2]), fmt.Sprintf("share 300 %x", v2[:2])
+	want := func(device string, roles ...string) {
+		t.Helper()
+		var told []string
+		s := d.State(device)
+		for _, a := range d.wire(s).GetAssignments() {
+			told = append(told, fmt.Sprintf("%s %d %x", a.GetRole(), a.GetShare(), a.GetRelease()[:2]))
+		}
+		if !slices.Equal(told, roles) {
+			t.Errorf("%s is to be %q, want %q", device, told, roles)
+		}
+		if s.Challengers != nil && s.Generation < got.Seq {
+			t.Errorf("%s: generation %d is older than the challenge", device, s.Generation)
+		}
+	}
+	if told := roles(r.newest(t)); !slices.Equal(told, []string{primary, share}) { // cam-2 is told after cam-1
+		t.Errorf("told %q", told)
+	}
+	want("cam-1", primary)
+	want("cam-2", primary, share)
+	want("cam-3")
+	apply(t, d, label(t, l, "cam-1", "b"), decide(t, l, v1, "cam-3"))
+	want("cam-1", primary, share)
+	want("cam-3", primary, share)
+	apply(t, d, decide(t, l, v2, "cam-3"))
+	want("cam-3", fmt.Sprintf("primary 0 %x", v2[:2]))
+
+	// The same ledger gives the same desired state on another server.
+	twin := New(&radio{}, l, Config{})
+	run(t, twin)
+	for _, device := range []string{"cam-1", "cam-2", "cam-3"} {
+		if a, b := d.State(device), twin.State(device); a.Generation != b.Generation || len(a.Challengers) != len(b.Challengers) {
+			t.Errorf("%s: %+v here, %+v there", device, a, b)
+		}
+	}
+	before := d.State("cam-1").Generation
+	ended, err := d.SetChallenge(t.Context(), "bob", ChallengeChange{Model: "digits", Reason: "it is not"})
+	if err != nil || ended.Ended == nil || ended.Ended.Actor != "bob" || ended.Version != "v2" {
+		t.Fatalf("ended %+v: %v", ended, err)
+	}
+	want("cam-1", primary)
+	if s := d.State("cam-1"); s.Generation <= before {
+		t.Errorf("generation %d after the end, %d before", s.Generation, before)
+	}
+}
+
+func TestChallengeRefused(t *testing.T) {
+	d := New(&radio{}, open(t), Config{})
+	good := ChallengeChange{Model: "digits", Release: v2, Role: protocol.RoleShadow}
+	for name, change := range map[string]func(*ChallengeChange){
+		"model":               func(c *ChallengeChange) { c.Model = "no such/name" },
+		"role":                func(c *ChallengeChange) { c.Role = "primary" },
+		"share of nothing":    func(c *ChallengeChange) { c.Role = protocol.RoleShare },
+		"more than all":       func(c *ChallengeChange) { c.Share = 1001 },
+		"selector":            func(c *ChallengeChange) { c.Match = "site in" },
+		"device and selector": func(c *ChallengeChange) { c.Device, c.Match = "cam-1", "site=b" },
+	} {
+		c := good
+		change(&c)
+		if _, err := d.SetChallenge(t.Context(), "ann", c); !errors.Is(err, ErrChallenge) {
+			t.Errorf("%s: got %v, want ErrChallenge", name, err)
+		}
+	}
+	if got := d.Challenges(); got != nil {
+		t.Errorf("recorded %v", got)
+	}
+}
