@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 )
@@ -50,9 +51,9 @@ func (s *Server) feedback(w http.ResponseWriter, r *http.Request) error {
 	if _, _, err := s.engine.Manifest(model); err != nil {
 		return err
 	}
-	raw, err := readBody(r, nil, maxFeedback)
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxFeedback))
 	if err != nil {
-		return err
+		return fmt.Errorf("read labels: %w", err)
 	}
 	fb, err := decodeFeedback(raw)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -31,13 +30,17 @@ func (s *Server) routes() http.Handler {
 	for _, model := range []string{"/v2/models/{model}", "/v2/models/{model}/versions/{version}"} {
 		handle("GET", model, s.modelMetadata)
 		handle("GET", model+"/ready", s.modelReady)
-		handle("POST", model+"/infer", s.infer)
+		handle("POST", model+"/infer", nowhere) // dispatch takes those that name a model
 	}
 	handle("POST", "/v2/models/{model}/feedback", s.feedback)
 	handle("GET", "/status", s.status)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{}))
 	mux.Handle("/", s.measured("other", noRoute(mux)))
 	return slashless(mux)
+}
+
+func nowhere(_ http.ResponseWriter, r *http.Request) error {
+	return &httpError{http.StatusNotFound, "no such path: " + r.URL.Path}
 }
 
 // noRoute refuses what no other pattern takes, in the protocol's form, and says
@@ -52,7 +55,7 @@ func noRoute(mux *http.ServeMux) handler {
 				return &httpError{http.StatusMethodNotAllowed, r.Method + " is not taken here, but " + method}
 			}
 		}
-		return &httpError{http.StatusNotFound, "no such path: " + r.URL.Path}
+		return nowhere(w, r)
 	}
 }
 
@@ -80,14 +83,13 @@ func (s *Server) measured(route string, h handler) http.Handler {
 }
 
 func (s *Server) writeError(w http.ResponseWriter, err error) int {
-	v := verdictOf(err)
-	if v.after > 0 {
-		w.Header().Set("Retry-After", strconv.FormatInt(int64((v.after+time.Second-1)/time.Second), 10))
+	v, text := s.refusal(err)
+	if retry := v.retryAfter(); retry != "" {
+		w.Header().Set("Retry-After", retry)
 	}
-	if v.status == http.StatusInternalServerError {
-		s.cfg.Log.Warn("a request failed", "error", err)
-	}
-	writeJSON(w, v.status, map[string]string{"error": err.Error()})
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(v.status)
+	_, _ = w.Write(text) // the caller is gone; nobody is left to tell
 	return v.status
 }
 

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/valyala/fasthttp"
+
 	"github.com/vedette-edge/vedette/agent/infer"
 )
 
@@ -22,9 +24,10 @@ const headerTimeLimit = "Inference-Timeout"
 
 // exchange is what one HTTP prediction needs, kept for the next one.
 type exchange struct {
-	body []byte // of the request, then of the answer
-	req  request
-	resp infer.Response
+	large []byte // a body that the connection's buffer does not hold
+	out   []byte // the answer
+	req   request
+	resp  infer.Response
 }
 
 // maxPooled keeps one giant body from staying in memory.
@@ -34,55 +37,91 @@ func (s *Server) exchange() *exchange {
 	if x, ok := s.exchanges.Get().(*exchange); ok {
 		return x
 	}
-	return &exchange{body: make([]byte, 0, 4096)}
+	return &exchange{}
 }
 
 // recycle keeps x for the next prediction. After a hang the run still reads the
 // request and writes the answer, so both are left to it.
 func (s *Server) recycle(x *exchange, err error) {
-	if cap(x.body) > maxPooled || errors.Is(err, infer.ErrHung) {
+	if cap(x.large) > maxPooled || cap(x.out) > maxPooled || errors.Is(err, infer.ErrHung) {
 		return
 	}
-	x.body = x.body[:0]
 	s.exchanges.Put(x)
 }
 
-func (s *Server) infer(w http.ResponseWriter, r *http.Request) error {
+// predict answers one prediction.
+func (s *Server) predict(c *fasthttp.RequestCtx, model, version []byte) error {
 	x := s.exchange()
-	err := s.predict(w, r, x)
+	err := s.exchangeWith(c, x, model, version)
 	s.recycle(x, err)
 	return err
 }
 
-func (s *Server) predict(w http.ResponseWriter, r *http.Request, x *exchange) (err error) {
-	if size := r.ContentLength; size > smallBody && size <= s.cfg.MaxBody {
-		if !s.bodies.TryAcquire(size) {
-			return errBodies
-		}
-		defer s.bodies.Release(size)
-	}
-	if x.body, err = readBody(r, x.body, s.cfg.MaxBody); err != nil {
-		return err
-	}
-	header, err := jsonLength(r, len(x.body))
+func (s *Server) exchangeWith(c *fasthttp.RequestCtx, x *exchange, model, version []byte) error {
+	body, err := s.body(c, x)
 	if err != nil {
 		return err
 	}
-	model := r.PathValue("model")
-	if err := x.req.decode(x.body, header); err != nil {
-		return s.nameFeature(model, err)
+	header, err := jsonLength(&c.Request.Header, len(body))
+	if err != nil {
+		return err
 	}
-	x.req.Model, x.req.Version = model, r.PathValue("version")
+	name := x.req.Model
+	if string(model) != name { // an exchange sees the same model again and again
+		name = string(model)
+	}
+	if err := x.req.decode(body, header); err != nil {
+		return s.nameFeature(name, err)
+	}
+	x.req.Model, x.req.Version = name, string(version)
 	if x.req.timeout == 0 {
-		if x.req.timeout, err = headerWait(r.Header); err != nil {
+		if x.req.timeout, err = headerWait(&c.Request.Header); err != nil {
 			return err
 		}
 	}
-	if err := s.answer(r.Context(), &x.req, &x.resp); err != nil {
+	// The client's connection is not watched while it waits: that would cost
+	// every request a second goroutine. Timeouts and the queue bound the wait.
+	if err := s.answer(context.Background(), &x.req, &x.resp); err != nil {
 		return err
 	}
-	x.respond(w)
+	x.respond(c)
 	return nil
+}
+
+// body is the request's, valid until the answer. Room for a large one is made
+// before it is read.
+func (s *Server) body(c *fasthttp.RequestCtx, x *exchange) ([]byte, error) {
+	if !c.Request.IsBodyStream() {
+		return c.Request.Body(), nil
+	}
+	size := int64(c.Request.Header.ContentLength())
+	switch {
+	case size < 0:
+		return x.unsized(c.RequestBodyStream())
+	case size > s.cfg.MaxBody:
+		return nil, errBodySize
+	case !s.bodies.TryAcquire(size):
+		return nil, errBodies
+	}
+	defer s.bodies.Release(size)
+	x.large = slices.Grow(x.large[:0], int(size))[:size]
+	if _, err := io.ReadFull(c.RequestBodyStream(), x.large); err != nil {
+		return nil, &httpError{http.StatusBadRequest, "read body: " + err.Error()}
+	}
+	return x.large, nil
+}
+
+// unsized reads a body that came in pieces, without its length.
+func (x *exchange) unsized(r io.Reader) ([]byte, error) {
+	x.large = slices.Grow(x.large[:0], smallBody+1)[:smallBody+1]
+	n, err := io.ReadFull(r, x.large)
+	switch {
+	case err == nil:
+		return nil, errUnsized
+	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, &httpError{http.StatusBadRequest, "read body: " + err.Error()}
+	}
+	return x.large[:n], nil
 }
 
 // answer computes one decoded request, whichever way it came.
@@ -112,86 +151,44 @@ func (s *Server) unready(model string, err error) error {
 }
 
 // headerWait is the wait that the header allows, 0 for none.
-func headerWait(h http.Header) (time.Duration, error) {
-	text := h.Get(headerTimeLimit)
-	if text == "" {
+func headerWait(h *fasthttp.RequestHeader) (time.Duration, error) {
+	text := h.Peek(headerTimeLimit)
+	if len(text) == 0 {
 		return 0, nil
 	}
-	d, err := time.ParseDuration(text)
+	d, err := time.ParseDuration(string(text))
 	if err != nil || d <= 0 {
 		return 0, &httpError{http.StatusBadRequest, fmt.Sprintf("%s is %.20q, not a time like 250ms", headerTimeLimit, text)}
 	}
 	return d, nil
 }
 
-// respond writes the answer over the request's body: everything in it was
-// copied out.
-func (x *exchange) respond(w http.ResponseWriter) {
-	var header int
-	x.body, header = encodeResponse(x.body[:0], &x.req, &x.resp)
-	h := w.Header()
-	h["Content-Type"] = typeJSON
+// respond gives the answer to the connection and takes over the buffer of the
+// answer before it.
+func (x *exchange) respond(c *fasthttp.RequestCtx) {
+	out, header := encodeResponse(x.out[:0], &x.req, &x.resp)
+	c.Response.Header.SetContentTypeBytes(typeJSON)
 	if header > 0 {
-		h["Content-Type"] = typeBinary
-		h.Set(headerLength, strconv.Itoa(header))
+		c.Response.Header.SetContentTypeBytes(typeBinary)
+		c.Response.Header.Set(headerLength, strconv.Itoa(header))
 	}
-	if len(x.body) > countedByHTTP {
-		h.Set("Content-Length", strconv.Itoa(len(x.body)))
-	}
-	if len(x.body) > smallBody { // more than the connection takes without a reader
-		c := http.NewResponseController(w)
-		_ = c.SetWriteDeadline(time.Now().Add(bodyTimeout)) // a recorder in a test has none
-		defer func() { _ = c.SetWriteDeadline(time.Time{}) }()
-	}
-	_, _ = w.Write(x.body) // the caller is gone; nobody is left to tell
+	x.out = c.Response.SwapBody(out)
 }
 
-// countedByHTTP is the length up to which net/http sets Content-Length itself.
-const countedByHTTP = 2048
-
-// Header values that are never changed, so that every answer can share them.
 var (
-	typeJSON   = []string{"application/json"}
-	typeBinary = []string{"application/octet-stream"}
+	typeJSON   = []byte("application/json")
+	typeBinary = []byte("application/octet-stream")
 )
 
-// readBody reads a body of at most limit bytes into buf. One that does not say
-// its length has to be small: room for large ones is made before they are read.
-func readBody(r *http.Request, buf []byte, limit int64) ([]byte, error) {
-	tooLarge := errBodySize
-	if r.ContentLength < 0 && limit > maxUnsized {
-		limit, tooLarge = maxUnsized, errUnsized
-	}
-	if r.ContentLength > limit {
-		return buf, tooLarge
-	}
-	buf = slices.Grow(buf, int(max(r.ContentLength, 0))+1) // one more, to see the end
-	for {
-		if len(buf) == cap(buf) {
-			buf = slices.Grow(buf, len(buf))
-		}
-		n, err := r.Body.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		switch {
-		case int64(len(buf)) > limit:
-			return buf, tooLarge
-		case errors.Is(err, io.EOF):
-			return buf, nil
-		case err != nil:
-			return buf, &httpError{http.StatusBadRequest, "read body: " + err.Error()}
-		}
-	}
-}
-
 // jsonLength is where the JSON of a body ends.
-func jsonLength(r *http.Request, body int) (int, error) {
-	h := r.Header.Get(headerLength)
-	if h == "" {
+func jsonLength(h *fasthttp.RequestHeader, body int) (int, error) {
+	text := h.Peek(headerLength)
+	if len(text) == 0 {
 		return body, nil
 	}
-	n, err := strconv.Atoi(h)
+	n, err := strconv.Atoi(string(text))
 	if err != nil || n < 0 || n > body {
-		return 0, &httpError{http.StatusBadRequest, fmt.Sprintf("%s is %.20q, the body has %d bytes", headerLength, h, body)}
+		return 0, &httpError{http.StatusBadRequest, fmt.Sprintf("%s is %.20q, the body has %d bytes", headerLength, text, body)}
 	}
 	return n, nil
 }

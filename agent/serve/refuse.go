@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -47,6 +48,24 @@ type verdict struct {
 	status int
 	code   codes.Code
 	after  time.Duration
+}
+
+// retryAfter is the header of that name: whole seconds, empty for never.
+func (v verdict) retryAfter() string {
+	if v.after <= 0 {
+		return ""
+	}
+	return strconv.FormatInt(int64((v.after+time.Second-1)/time.Second), 10)
+}
+
+// refusal is how an error is answered over HTTP, and its text.
+func (s *Server) refusal(err error) (verdict, []byte) {
+	v := verdictOf(err)
+	if v.status == http.StatusInternalServerError {
+		s.cfg.Log.Warn("a request failed", "error", err)
+	}
+	text := append(appendText([]byte(`{"error":`), err.Error()), "}\n"...)
+	return v, text
 }
 
 func verdictOf(err error) verdict {

@@ -12,13 +12,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/net/netutil"
+	"github.com/valyala/fasthttp"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/vedette-edge/vedette/agent/infer"
@@ -33,24 +32,19 @@ const (
 	DefaultMaxBody = 16 << 20
 	// maxFeedback bounds a body of labels in bytes.
 	maxFeedback = 1 << 20
-	// maxHeader bounds a request's headers in bytes.
-	maxHeader = 16 << 10
-	// DefaultConnections bounds the connections of each listener; more wait to be
-	// accepted. One costs about 20 KiB.
+	// maxHeader bounds a request's headers in bytes; every connection has so much.
+	maxHeader = 8 << 10
+	// DefaultConnections bounds the connections; more are turned away with 503.
+	// One costs about 20 KiB.
 	DefaultConnections = 256
-	// smallBody is what a body may have without its room being counted, in bytes.
+	// smallBody is what a body may have without its room being counted or its
+	// length being known, in bytes.
 	smallBody = 64 << 10
-	// maxUnsized bounds a body whose length is not known before, in bytes.
-	maxUnsized = 256 << 10
 	// bodiesAtOnce is how many bodies of the largest size may be in memory at
 	// once, all connections together.
 	bodiesAtOnce = 4
-	// headerTimeout and bodyTimeout end connections that say or take nothing.
-	headerTimeout = 5 * time.Second
-	bodyTimeout   = time.Minute
-	// answerTimeout is from a request's header to the end of its answer, whatever
-	// happens: longer than the slowest model's deadline should be.
-	answerTimeout = 15 * time.Minute
+	// bodyTimeout ends connections that say or take nothing.
+	bodyTimeout = time.Minute
 	// idleTimeout lets a camera that takes a picture a minute keep its connection.
 	idleTimeout = 5 * time.Minute
 	// socketMode lets the agent's group connect.
@@ -81,7 +75,8 @@ type Config struct {
 	MaxBody int64  // bytes of a request, 0 for DefaultMaxBody
 	Version string // of the agent
 	Runtime infer.RuntimeInfo
-	// Connections bounds those of each listener, 0 for DefaultConnections.
+	// Connections bounds those over HTTP, and those over gRPC, 0 for
+	// DefaultConnections.
 	Connections int
 	// Assigned reports whether the device is to serve the model: one that does
 	// not serve yet is answered with 503 then, not 404. Nil knows of none.
@@ -100,11 +95,12 @@ type Server struct {
 	engine    Engine
 	cfg       Config
 	metrics   *metrics
-	handler   http.Handler
-	exchanges sync.Pool           // *exchange
-	bodies    *semaphore.Weighted // bytes of large bodies in memory
+	others    fasthttp.RequestHandler // all but predictions
+	routed    *routeMetrics           // of the predictions
+	exchanges sync.Pool               // *exchange
+	bodies    *semaphore.Weighted     // bytes of large bodies in memory
 	listeners []net.Listener
-	http      *http.Server
+	http      *fasthttp.Server
 	wg        sync.WaitGroup
 }
 
@@ -129,17 +125,11 @@ func New(engine Engine, cfg Config) *Server {
 		engine: engine, cfg: cfg, metrics: newMetrics(cfg.Registry, engine),
 		bodies: semaphore.NewWeighted(bodiesAtOnce * cfg.MaxBody),
 	}
-	s.handler = s.routes()
-	s.http = &http.Server{
-		Handler: s.handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout,
-		WriteTimeout: answerTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
-	}
+	s.routed = s.metrics.route("POST /v2/models/{model}/infer")
+	s.others = adapt(s.routes())
+	s.http = s.newHTTP()
 	return s
 }
-
-// Handler answers requests without a listener, for tests and embedding.
-func (s *Server) Handler() http.Handler { return s.handler }
 
 // Start listens and serves until Stop.
 func (s *Server) Start(ctx context.Context) error {
@@ -156,7 +146,7 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	for _, l := range s.listeners {
 		s.wg.Go(func() {
-			if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			if err := s.http.Serve(l); err != nil && !errors.Is(err, net.ErrClosed) {
 				s.cfg.Log.Error("serving predictions ended", "address", l.Addr().String(), "error", err)
 			}
 		})
@@ -169,7 +159,7 @@ func (s *Server) listen(ctx context.Context, network, address string) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w; is another agent running? choose another with --listen or --socket", ErrListen, err)
 	}
-	s.listeners = append(s.listeners, netutil.LimitListener(l, s.cfg.Connections))
+	s.listeners = append(s.listeners, l)
 	return nil
 }
 
@@ -197,7 +187,7 @@ func (s *Server) listenSocket(ctx context.Context) error {
 
 func (s *Server) closeListeners() {
 	for _, l := range s.listeners {
-		_ = l.Close() // it never served
+		_ = l.Close() // it never served, or was closed before
 	}
 }
 
@@ -211,12 +201,12 @@ func (s *Server) Addr() net.Addr {
 	return nil
 }
 
-// Stop takes no more requests, waits for those in progress until ctx ends and
-// then closes their connections.
+// Stop takes no more requests and waits for those in progress until ctx ends.
 func (s *Server) Stop(ctx context.Context) error {
-	err := s.http.Shutdown(ctx)
+	err := s.http.ShutdownWithContext(ctx)
+	s.closeListeners() // those that do not serve yet it does not know of
 	if err != nil {
-		err = errors.Join(fmt.Errorf("wait for requests: %w", err), s.http.Close())
+		err = fmt.Errorf("wait for requests: %w", err)
 	}
 	s.wg.Wait()
 	return err

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net"
 	"net/http"
@@ -103,14 +105,30 @@ func testServer(t *testing.T, rt *adder, cfg Config) (*Server, *infer.Engine) {
 	return New(e, cfg), e
 }
 
-func do(t *testing.T, h http.Handler, method, path, body string, header ...string) *httptest.ResponseRecorder {
+// do sends one request over a connection of its own.
+func do(t *testing.T, s *Server, method, path, body string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
+	near, far := net.Pipe()
+	served := make(chan error, 1)
+	go func() { served <- s.http.ServeConn(far) }()
+	go r.Write(near) // a refused body is not read to its end
+	resp, err := http.ReadResponse(bufio.NewReader(near), r)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer resp.Body.Close()
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
+	w.Code = resp.StatusCode
+	maps.Copy(w.Header(), resp.Header)
+	if _, err := w.Body.ReadFrom(resp.Body); err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	near.Close()
+	<-served
 	return w
 }
 
@@ -135,7 +153,7 @@ func TestInferJSON(t *testing.T) {
 	}
 	for name, body := range same {
 		for _, path := range []string{"/v2/models/adder/infer", "/v2/models/adder/versions/v1/infer", "/v2/models/adder/infer/"} {
-			w := do(t, s.Handler(), "POST", path, body)
+			w := do(t, s, "POST", path, body)
 			if w.Code != http.StatusOK || w.Body.String() != twoRowsAnswer {
 				t.Errorf("%s at %s: %d\n%s\nwant\n%s", name, path, w.Code, w.Body, twoRowsAnswer)
 			}
@@ -146,7 +164,7 @@ func TestInferJSON(t *testing.T) {
 func TestInferOutputsAskedFor(t *testing.T) {
 	s, _ := testServer(t, &adder{}, Config{})
 	body := strings.Replace(twoRows, `"id":"p1"`, `"id":"p1","outputs":[{"name":"sum"}]`, 1)
-	w := do(t, s.Handler(), "POST", "/v2/models/adder/infer", body)
+	w := do(t, s, "POST", "/v2/models/adder/infer", body)
 	want := `{"model_name":"adder","model_version":"v1","id":"p1","outputs":[{"name":"sum","datatype":"FP32","shape":[2,1],"data":[6,-9.4]}]}`
 	if w.Body.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", w.Body, want)
@@ -156,7 +174,7 @@ func TestInferOutputsAskedFor(t *testing.T) {
 func TestMissingValues(t *testing.T) {
 	s, _ := testServer(t, &adder{}, Config{})
 	body := strings.Replace(twoRows, "[1,2,3,", "[1,2,null,", 1)
-	w := do(t, s.Handler(), "POST", "/v2/models/adder/infer", body)
+	w := do(t, s, "POST", "/v2/models/adder/infer", body)
 	if !strings.Contains(w.Body.String(), `"data":[null,-9.4]`) {
 		t.Errorf("a missing number did not come out as NaN: %s", w.Body)
 	}
@@ -215,7 +233,7 @@ func TestInferRefuses(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			w := do(t, s.Handler(), "POST", "/v2/models/adder/infer", c.body)
+			w := do(t, s, "POST", "/v2/models/adder/infer", c.body)
 			var e struct{ Error string }
 			if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil {
 				t.Fatalf("%d %s: %v", w.Code, w.Body, err)
@@ -240,7 +258,7 @@ func TestUnknownModel(t *testing.T) {
 		"DELETE /status":                          405,
 	} {
 		method, url, _ := strings.Cut(path, " ")
-		w := do(t, s.Handler(), method, url, twoRows)
+		w := do(t, s, method, url, twoRows)
 		if w.Code != status || !strings.HasPrefix(w.Body.String(), `{"error":`) {
 			t.Errorf("%s: %d %s, want %d", path, w.Code, w.Body, status)
 		}
@@ -257,7 +275,7 @@ func TestInferBinary(t *testing.T) {
 	body.WriteString(head)
 	binary.Write(&body, binary.LittleEndian, []float32{1, 2, 3, -4, -5.5, 0.25})
 	body.WriteString("\x01\x00\x00\x00a\x02\x00\x00\x00bc")
-	w := do(t, s.Handler(), "POST", "/v2/models/adder/infer", body.String(), headerLength, strconv.Itoa(len(head)))
+	w := do(t, s, "POST", "/v2/models/adder/infer", body.String(), headerLength, strconv.Itoa(len(head)))
 	if w.Code != http.StatusOK {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
@@ -295,12 +313,12 @@ func TestInferBinaryRefuses(t *testing.T) {
 		{"both", strings.Replace(head(12, 5), `"parameters"`, `"data":[1,2,3],"parameters"`, 1), "012345678901\x01\x00\x00\x00a", "both"},
 	}
 	for _, c := range cases {
-		w := do(t, s.Handler(), "POST", "/v2/models/adder/infer", c.head+c.tail, headerLength, strconv.Itoa(len(c.head)))
+		w := do(t, s, "POST", "/v2/models/adder/infer", c.head+c.tail, headerLength, strconv.Itoa(len(c.head)))
 		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), c.want) {
 			t.Errorf("%s: %d %s, want %q", c.name, w.Code, w.Body, c.want)
 		}
 	}
-	w := do(t, s.Handler(), "POST", "/v2/models/adder/infer", "{}", headerLength, "900")
+	w := do(t, s, "POST", "/v2/models/adder/infer", "{}", headerLength, "900")
 	if w.Code != http.StatusBadRequest {
 		t.Errorf("header longer than the body: %d %s", w.Code, w.Body)
 	}
@@ -344,7 +362,7 @@ func TestIDs(t *testing.T) {
 	s, _ := testServer(t, &adder{}, Config{})
 	seen := map[string]bool{}
 	for range 100 {
-		w := do(t, s.Handler(), "POST", "/v2/models/adder/infer", strings.Replace(twoRows, `"id":"p1",`, "", 1))
+		w := do(t, s, "POST", "/v2/models/adder/infer", strings.Replace(twoRows, `"id":"p1",`, "", 1))
 		var r struct{ ID string }
 		if err := json.Unmarshal(w.Body.Bytes(), &r); err != nil || r.ID == "" || seen[r.ID] {
 			t.Fatalf("id %q after %d others: %s", r.ID, len(seen), w.Body)
@@ -365,7 +383,7 @@ func TestHealthAndMetadata(t *testing.T) {
 		"/v2/models/adder/versions/v1/":      ``,
 		"/v2/models/adder/versions/v1/ready": `{"name":"adder","ready":true}`,
 	} {
-		w := do(t, s.Handler(), "GET", path, "")
+		w := do(t, s, "GET", path, "")
 		if got := strings.TrimSpace(w.Body.String()); w.Code != http.StatusOK || want != "" && got != want {
 			t.Errorf("%s: %d %s, want %s", path, w.Code, got, want)
 		}
@@ -373,10 +391,10 @@ func TestHealthAndMetadata(t *testing.T) {
 	if err := e.Remove(t.Context(), "adder"); err != nil {
 		t.Fatal(err)
 	}
-	if w := do(t, s.Handler(), "GET", "/v2/health/ready", ""); w.Code != http.StatusServiceUnavailable {
+	if w := do(t, s, "GET", "/v2/health/ready", ""); w.Code != http.StatusServiceUnavailable {
 		t.Errorf("ready without a model: %d %s", w.Code, w.Body)
 	}
-	if w := do(t, s.Handler(), "GET", "/v2/health/live", ""); w.Code != http.StatusOK {
+	if w := do(t, s, "GET", "/v2/health/live", ""); w.Code != http.StatusOK {
 		t.Errorf("live without a model: %d %s", w.Code, w.Body)
 	}
 }
@@ -384,7 +402,7 @@ func TestHealthAndMetadata(t *testing.T) {
 func TestFeedback(t *testing.T) {
 	l := &labels{}
 	s, _ := testServer(t, &adder{}, Config{Labels: l})
-	w := do(t, s.Handler(), "POST", "/v2/models/adder/feedback", `{"labels":[{"id":"p1/0","label":"seven"},{"id":"p1/1","label":7},{"id":"lost","label":"0"}]}`)
+	w := do(t, s, "POST", "/v2/models/adder/feedback", `{"labels":[{"id":"p1/0","label":"seven"},{"id":"p1/1","label":7},{"id":"lost","label":"0"}]}`)
 	if got := strings.TrimSpace(w.Body.String()); w.Code != http.StatusOK || got != `{"matched":2,"unmatched":1}` {
 		t.Errorf("%d %s", w.Code, got)
 	}
@@ -402,12 +420,12 @@ func TestFeedback(t *testing.T) {
 		`{"labels":"` + strings.Repeat("x", maxFeedback) + `"}`:                              "larger",
 		`{"labels":[` + strings.Repeat(`{"id":"a","label":1},`, 10_001)[:21*10_001-1] + `]}`: "10001 labels",
 	} {
-		w := do(t, s.Handler(), "POST", "/v2/models/adder/feedback", body)
+		w := do(t, s, "POST", "/v2/models/adder/feedback", body)
 		if w.Code < 400 || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%.60s: %d %s, want %q", body, w.Code, w.Body, want)
 		}
 	}
-	if w := do(t, s.Handler(), "POST", "/v2/models/other/feedback", `{"labels":[{"id":"a","label":1}]}`); w.Code != http.StatusNotFound {
+	if w := do(t, s, "POST", "/v2/models/other/feedback", `{"labels":[{"id":"a","label":1}]}`); w.Code != http.StatusNotFound {
 		t.Errorf("unknown model: %d %s", w.Code, w.Body)
 	}
 }
@@ -430,7 +448,7 @@ func TestRetryAfter(t *testing.T) {
 		errors.New("anything"):   {"500", ""},
 	} {
 		s := New(broken{err: err}, Config{})
-		w := do(t, s.Handler(), "POST", "/v2/models/m/infer", twoRows)
+		w := do(t, s, "POST", "/v2/models/m/infer", twoRows)
 		if got := [2]string{strconv.Itoa(w.Code), w.Header().Get("Retry-After")}; got != want {
 			t.Errorf("%v: %v, want %v", err, got, want)
 		}
@@ -439,11 +457,11 @@ func TestRetryAfter(t *testing.T) {
 
 func TestStatusAndMetrics(t *testing.T) {
 	s, _ := testServer(t, &adder{}, Config{Version: "1.2.3", Agent: func() *Agent { return &Agent{Device: "cam-1"} }})
-	do(t, s.Handler(), "POST", "/v2/models/adder/infer", twoRows)
-	do(t, s.Handler(), "POST", "/v2/models/adder/infer", "{")
-	do(t, s.Handler(), "POST", "/v2/models/adder/infer", `{"inputs":[{"name":"X","shape":[8192,0],"datatype":"FP32","data":[]}]}`)
+	do(t, s, "POST", "/v2/models/adder/infer", twoRows)
+	do(t, s, "POST", "/v2/models/adder/infer", "{")
+	do(t, s, "POST", "/v2/models/adder/infer", `{"inputs":[{"name":"X","shape":[8192,0],"datatype":"FP32","data":[]}]}`)
 	var st Status
-	w := do(t, s.Handler(), "GET", "/status", "")
+	w := do(t, s, "GET", "/status", "")
 	if err := json.Unmarshal(w.Body.Bytes(), &st); err != nil {
 		t.Fatal(err)
 	}
@@ -453,7 +471,7 @@ func TestStatusAndMetrics(t *testing.T) {
 	if m := st.Models[0]; m.Model != "adder" || m.Calls != 1 || m.Rows != 2 || m.Failed != 0 || m.Refused != 1 {
 		t.Errorf("model status %+v", m)
 	}
-	text := do(t, s.Handler(), "GET", "/metrics", "").Body.String()
+	text := do(t, s, "GET", "/metrics", "").Body.String()
 	for _, want := range []string{
 		`vedette_infer_rows_total{model="adder",release="000000000000",version="v1"} 2`,
 		`vedette_http_requests_total{code="400",route="POST /v2/models/{model}/infer"} 2`,
