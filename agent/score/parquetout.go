@@ -120,22 +120,22 @@ func (e *parquetEncoder) add(name string, n parquet.Node, fill func(c *chunk, to
 	e.fields = append(e.fields, parquetField{name, n, fill})
 }
 
-// placer makes v the value of the column that is added next.
+// placer makes a value one of the column that is added next. A column that has a
+// value in every row needs no levels.
 func (e *parquetEncoder) placer(optional bool) (value func(v parquet.Value) parquet.Value, null parquet.Value) {
-	column, there := len(e.fields), 0
-	if optional {
-		there = 1
+	column := len(e.fields)
+	if !optional {
+		return func(v parquet.Value) parquet.Value { return v }, parquet.Value{}
 	}
-	return func(v parquet.Value) parquet.Value { return v.Level(0, there, column) }, parquet.Value{}.Level(0, 0, column)
+	return func(v parquet.Value) parquet.Value { return v.Level(0, 1, column) }, parquet.Value{}.Level(0, 0, column)
 }
 
 func (e *parquetEncoder) addRow() {
-	value, _ := e.placer(false)
 	n := parquet.Encoded(parquet.Int(64), &parquet.DeltaBinaryPacked)
 	e.add("row", n, func(c *chunk, to []parquet.Value) ([]parquet.Value, error) {
 		for r := range c.n {
 			if c.place[r] >= 0 || e.nulls {
-				to = append(to, value(parquet.Int64Value(c.number(r))))
+				to = append(to, parquet.Int64Value(c.number(r)))
 			}
 		}
 		return to, nil
@@ -299,11 +299,18 @@ func (o outputField) fill(c *chunk, to []parquet.Value) ([]parquet.Value, error)
 	return fillOutput(o, c, to, nil, parquet.BooleanValue), nil // a chunk without any good row
 }
 
-func fillOutput[T any](o outputField, c *chunk, to []parquet.Value, data []T, make func(T) parquet.Value) []parquet.Value {
+func fillOutput[T any](o outputField, c *chunk, to []parquet.Value, data []T, value func(T) parquet.Value) []parquet.Value {
 	size := len(o.e.columns[o.i])
+	if c.rows == c.n && !o.e.nulls { // the common case, in a loop that does little
+		to = slices.Grow(to, c.n)[:c.n]
+		for r := range to {
+			to[r] = value(data[r*size+o.k])
+		}
+		return to
+	}
 	for r := range c.n {
 		if p := c.place[r]; p >= 0 {
-			to = append(to, o.value(make(data[p*size+o.k])))
+			to = append(to, o.value(value(data[p*size+o.k])))
 		} else {
 			to = o.e.appendNull(to, o.null)
 		}
@@ -339,9 +346,9 @@ func nodeOf(datatype string) (parquet.Node, error) {
 	case "BYTES":
 		return textNode(), nil
 	case "INT8", "INT16", "INT32", "INT64":
-		return parquet.Int(bits(datatype)), nil
+		return parquet.Encoded(parquet.Int(bits(datatype)), &parquet.DeltaBinaryPacked), nil
 	case "UINT8", "UINT16", "UINT32", "UINT64":
-		return parquet.Uint(bits(datatype)), nil
+		return parquet.Encoded(parquet.Uint(bits(datatype)), &parquet.DeltaBinaryPacked), nil
 	}
 	return nil, fmt.Errorf("datatype %s cannot be written as Parquet", datatype)
 }
