@@ -161,7 +161,7 @@ func TestMonthOffline(t *testing.T) {
 		}
 	}
 	for minute := range int64(days * 24 * 60) {
-		wall := int64(time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()) + minute*60_000
+		wall := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli() + minute*60_000
 		for _, m := range models {
 			put(m.body(wall))
 			if minute%60 == 7 {

@@ -124,6 +124,8 @@ func Open(path string, opt Options) (*Outbox, *Salvage, error) {
 	if err := o.closeLeft(); err != nil {
 		o.log.Warn("outbox could not close records of the last boot, trying again later", "error", err)
 	}
+	o.tidy()
+	o.trim()
 	return o, salvage, nil
 }
 
@@ -162,6 +164,7 @@ func (o *Outbox) hold(path string) error {
 // load reads the file, repairs it where needed and opens it. A disk that takes
 // no writes is no reason not to start: the records are kept in memory until it does.
 func (o *Outbox) load() (*Salvage, error) {
+	o.store.found()
 	sound, err := o.sound()
 	switch {
 	case errors.Is(err, os.ErrNotExist):

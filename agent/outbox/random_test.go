@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -282,7 +283,7 @@ func (p *past) survives(bad []byte, b *Book) error {
 		}
 	}
 	if !slices.IsSortedFunc(b.pending, func(x, y *Item) int { return int(x.Index) - int(y.Index) }) {
-		return fmt.Errorf("pending records are out of order")
+		return errors.New("pending records are out of order")
 	}
 	for i, s := range b.sent {
 		if i > 0 && s.Seq <= b.sent[i-1].Seq {

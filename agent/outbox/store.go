@@ -144,6 +144,15 @@ func (s *store) reserve(n int64) error {
 	return nil
 }
 
+// found takes over what an earlier process has set aside.
+func (s *store) found() {
+	if info, err := os.Stat(s.next()); err == nil && info.Size() == 0 {
+		if disk, ok := info.Sys().(*syscall.Stat_t); ok {
+			s.reserved = disk.Blocks * 512
+		}
+	}
+}
+
 // reserveStep keeps the space from being set aside anew for every record, in bytes.
 const reserveStep = 1 << 20
 

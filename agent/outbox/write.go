@@ -150,9 +150,7 @@ func (o *Outbox) reopen() error {
 	for _, it := range slices.Concat(o.book.open, o.book.pending) {
 		it.Body = ""
 	}
-	if o.book.size() > muchMemory {
-		debug.FreeOSMemory()
-	}
+	o.trim()
 	if err := o.store.open(); err != nil {
 		return err
 	}
@@ -162,8 +160,14 @@ func (o *Outbox) reopen() error {
 	return nil
 }
 
-// muchMemory is worth a garbage collection of its own, in bytes.
-const muchMemory = 4 << 20
+// trim gives memory back that was needed for a moment only: reading or
+// rewriting a large file would otherwise cost the device twice its size for good.
+func (o *Outbox) trim() {
+	const worthIt = 4 << 20 // bytes; less is not worth a garbage collection
+	if o.book.size() > worthIt {
+		debug.FreeOSMemory()
+	}
+}
 
 // rebind lets the book's records share BuntDB's memory.
 func (o *Outbox) rebind(b *Book) error {
