@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/vedette-edge/vedette/protocol/atomicfile"
@@ -133,10 +134,14 @@ func removeCheckpoint(cfg *Config) error {
 const maxUnsettled = 30
 
 // checkpoint writes down how far the output is, when it is time to or force
-// says so.
+// says so. Unless forced, waiting for the disk is left to a goroutine, which
+// collect asks for later: rows go on meanwhile.
 func (o *output) checkpoint(j *job, force bool) error {
 	if o.file == nil {
 		return nil
+	}
+	if busy, err := o.collect(force); busy || err != nil {
+		return err
 	}
 	since := time.Since(o.at)
 	settled := o.encoder.settled()
@@ -148,27 +153,63 @@ func (o *output) checkpoint(j *job, force bool) error {
 			return err
 		}
 	}
-	return o.record(j.end, &j.summary, j.drift, false)
-}
-
-// record syncs the files and writes a checkpoint of them.
-func (o *output) record(in position, s *Summary, d *drift, complete bool) error {
-	if err := o.sync(); err != nil {
+	cp, err := o.snapshot(j.end, &j.summary, j.drift)
+	if err != nil {
 		return err
 	}
-	cp := checkpoint{Format: checkpointFormat, Job: o.job, Input: in, Output: o.file.offset, Summary: *s, Complete: complete}
+	o.at, o.saved = time.Now(), true
+	if force {
+		return o.store(cp)
+	}
+	o.storing = make(chan error, 1)
+	go func() { o.storing <- o.store(cp) }()
+	return nil
+}
+
+// collect takes the result of a checkpoint that is being written. busy means that
+// it is not there yet, and that nobody waits.
+func (o *output) collect(wait bool) (busy bool, err error) {
+	if o.storing == nil {
+		return false, nil
+	}
+	if wait {
+		err = <-o.storing
+	} else {
+		select {
+		case err = <-o.storing:
+		default:
+			return true, nil
+		}
+	}
+	o.storing = nil
+	return false, err
+}
+
+// snapshot is a checkpoint of what was written so far.
+func (o *output) snapshot(in position, s *Summary, d *drift) (*checkpoint, error) {
+	cp := &checkpoint{Format: checkpointFormat, Job: o.job, Input: in, Output: o.file.offset, Summary: *s}
+	cp.Summary.Errors = slices.Clone(s.Errors)
 	if o.rejects != nil {
 		cp.Rejects = o.rejects.offset
-		if err := atomicfile.SyncDir(filepath.Dir(o.cfg.Rejects)); err != nil {
-			return fmt.Errorf("%w: %w", errWrite, err)
-		}
 	}
 	var err error
 	if cp.State, err = o.encoder.state(); err != nil {
+		return nil, err
+	}
+	cp.Counts, err = d.encode()
+	return cp, err
+}
+
+// store syncs the files, which hold at least what the checkpoint says, and writes
+// the checkpoint.
+func (o *output) store(cp *checkpoint) error {
+	if err := o.sync(); err != nil {
 		return err
 	}
-	if cp.Counts, err = d.encode(); err != nil {
-		return err
+	if o.rejects != nil {
+		if err := atomicfile.SyncDir(filepath.Dir(o.cfg.Rejects)); err != nil {
+			return fmt.Errorf("%w: %w", errWrite, err)
+		}
 	}
 	raw, err := json.Marshal(cp)
 	if err != nil {
@@ -177,7 +218,6 @@ func (o *output) record(in position, s *Summary, d *drift, complete bool) error 
 	if err := atomicfile.Write(checkpointPath(o.cfg), raw); err != nil {
 		return fmt.Errorf("write checkpoint: %w", err)
 	}
-	o.at, o.saved = time.Now(), true
 	return nil
 }
 

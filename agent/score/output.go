@@ -40,8 +40,9 @@ type output struct {
 	rejects *partFile // nil for none
 	job     string    // digest
 	begun   bool
-	saved   bool      // there is a checkpoint
-	at      time.Time // of it, or of the beginning
+	saved   bool       // there is a checkpoint
+	at      time.Time  // of it, or of the beginning
+	storing chan error // receives when the checkpoint being written is; nil for none
 }
 
 // openOutput creates the unfinished result or goes on with it.
@@ -131,10 +132,8 @@ func (o *output) finish(in position, s *Summary) error {
 	if err == nil {
 		err = o.encoder.end(o.w)
 	}
-	if err == nil && o.saved {
-		err = o.record(in, s, nil, true)
-	} else if err == nil {
-		err = o.sync()
+	if err == nil {
+		err = o.complete(in, s)
 	}
 	if err = errors.Join(err, o.abandon()); err != nil {
 		return err
@@ -147,6 +146,22 @@ func (o *output) finish(in position, s *Summary) error {
 		cp.Rejects = o.rejects.offset
 	}
 	return cp.publish(o.cfg)
+}
+
+// complete makes the files durable before they get their names.
+func (o *output) complete(in position, s *Summary) error {
+	if !o.saved {
+		return o.sync()
+	}
+	if _, err := o.collect(true); err != nil {
+		return err
+	}
+	cp, err := o.snapshot(in, s, nil)
+	if err != nil {
+		return err
+	}
+	cp.Complete = true
+	return o.store(cp)
 }
 
 // sync makes what was written durable.
@@ -164,7 +179,8 @@ func (o *output) sync() error {
 
 // abandon leaves the unfinished result to a later --resume.
 func (o *output) abandon() error {
-	var errs []error
+	_, err := o.collect(true)
+	errs := []error{err}
 	for _, f := range []*partFile{o.file, o.rejects} {
 		if f != nil {
 			errs = append(errs, f.Close())
