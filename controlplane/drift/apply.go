@@ -11,10 +11,6 @@ import (
 	"github.com/vedette-edge/vedette/protocol/sketch"
 )
 
-// roleShadow answers nobody: what a device counts under it says nothing of the
-// release in use.
-const roleShadow = "shadow"
-
 // deviceState is the checkpoint of a device.
 type deviceState struct {
 	Seq    uint64 `json:"seq"` // of the last message in it
@@ -45,6 +41,7 @@ type trackState struct {
 	Total    Total          `json:"total"`
 	Segments []segment      `json:"segments,omitempty"` // oldest first
 	Labels   []span         `json:"labels,omitempty"`   // oldest first
+	Rivals   []rival        `json:"rivals,omitempty"`   // of the release as a challenger
 }
 
 func (s *trackState) total() Total {
@@ -122,20 +119,27 @@ func (s *deviceState) lose(records uint64, t *protocol.Tally) {
 }
 
 func (m *Monitor) applyWindow(seq uint64, d *device, a *protocol.Accepted, at *protocol.Stamp, w *protocol.Window) {
+	shadow, beside := w.GetRole() == protocol.RoleShadow, challenger(w.GetRole())
 	t := m.track(d, w.GetRelease(), w.GetModel())
 	if t == nil {
-		d.stray(seq, func(total *Total) { countWindow(total, w) })
+		if !shadow {
+			d.stray(seq, func(total *Total) { countWindow(total, w) })
+		}
 		return
 	}
 	start, end, sure := d.state.Clock.window(seq, at, w, a.GetReceivedMs())
 	if seq > t.state.Seq {
-		t.state.window(w, m.releases[t.digest], start, end, sure)
+		if beside {
+			t.state.applyChallenger(w, start, end, sure)
+		} else {
+			t.state.window(w, m.releases[t.digest], start, end, sure)
+		}
 		t.state.Seq, t.dirty = seq, true
 	}
-	if !sure || w.GetRole() == roleShadow {
+	if !sure || shadow {
 		return
 	}
-	if d.state.serves(t.state.Model, t.digest, end) {
+	if !beside && d.state.serves(t.state.Model, t.digest, end) {
 		d.dirty = true
 	}
 	m.point(seq, t, end, func(p *Point) {
@@ -158,12 +162,22 @@ func (s *deviceState) serves(model string, digest release.Digest, end int64) boo
 }
 
 func (m *Monitor) applyLabels(seq uint64, d *device, a *protocol.Accepted, at *protocol.Stamp, l *protocol.Labels) {
+	shadow := l.GetRole() == protocol.RoleShadow
 	t := m.track(d, l.GetRelease(), l.GetModel())
 	if t == nil {
-		d.stray(seq, func(total *Total) { countLabels(total, l) })
+		if !shadow {
+			d.stray(seq, func(total *Total) { countLabels(total, l) })
+		}
 		return
 	}
 	start, end, sure := d.state.Clock.labels(seq, at, l, a.GetReceivedMs())
+	if shadow {
+		if seq > t.state.Seq {
+			t.state.applyShadowLabels(l, start, end, sure)
+			t.state.Seq, t.dirty = seq, true
+		}
+		return
+	}
 	if seq > t.state.Seq {
 		countLabels(&t.state.Total, l)
 		if sure {

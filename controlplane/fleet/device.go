@@ -131,6 +131,14 @@ type Model struct {
 	Outcome    *Outcome       `json:"outcome,omitempty"` // of the last finished update
 	Refused    []Outcome      `json:"refused,omitempty"` // not tried again without a new decision
 	Trial      *Trial         `json:"trial,omitempty"`
+	Challenger *Challenger    `json:"challenger,omitempty"`
+}
+
+// Challenger is the release that runs beside the model's active one.
+type Challenger struct {
+	Model        // its own; Challenger in it is not set
+	Role  string `json:"role"`            // shadow or share
+	Share int    `json:"share,omitempty"` // parts per thousand of the calls
 }
 
 // Outcome is how one update ended.

@@ -160,6 +160,9 @@ func modelOf(m *protocol.ModelState, received time.Time) Model {
 	for _, o := range m.GetRefused() {
 		out.Refused = append(out.Refused, outcomeOf(o))
 	}
+	if c := m.GetChallenger(); c != nil && c.GetState() != nil {
+		out.Challenger = &Challenger{Model: modelOf(c.GetState(), received), Role: c.GetRole(), Share: int(c.GetShare())}
+	}
 	if t := m.GetTrial(); t != nil {
 		out.Trial = &Trial{
 			Release: digest(t.GetRelease()), GoldenRows: t.GetGoldenRows(), GoldenWrong: t.GetGoldenWrong(),

@@ -3,6 +3,7 @@ package ingest
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/vedette-edge/vedette/protocol"
 )
@@ -93,7 +94,32 @@ func checkWindow(w *protocol.Window) error {
 			return err
 		}
 	}
+	if err := checkComparison(w); err != nil {
+		return err
+	}
 	return checkCounts("a window", w.GetRows(), w.GetFailedRows(), w.GetCalls(), w.GetFailedCalls())
+}
+
+// checkComparison refuses what a shadow could not have counted.
+func checkComparison(w *protocol.Window) error {
+	c := w.GetComparison()
+	if c == nil {
+		return nil
+	}
+	if err := checkDigest(c.GetPrimary()); err != nil {
+		return err
+	}
+	switch {
+	case w.GetRole() != protocol.RoleShadow:
+		return fmt.Errorf("a window of role %.32q compares with another release", w.GetRole())
+	case len(c.GetLatency()) > maxSketch:
+		return fmt.Errorf("a sketch of a window has more than %d bytes", maxSketch)
+	case c.GetAgreed() > c.GetRows() || c.GetRows() > w.GetRows():
+		return fmt.Errorf("a shadow computed %d rows, compared %d and agreed on %d", w.GetRows(), c.GetRows(), c.GetAgreed())
+	case !(c.GetWorst() >= 0) || math.IsInf(c.GetWorst(), 0):
+		return fmt.Errorf("the worst difference of a shadow is %v", c.GetWorst())
+	}
+	return checkCounts("a comparison", c.GetRows(), c.GetSkippedRows())
 }
 
 func checkLabels(l *protocol.Labels) error {
@@ -105,6 +131,8 @@ func checkLabels(l *protocol.Labels) error {
 		return fmt.Errorf("%d of %d labels are correct", l.GetCorrect(), l.GetMatched())
 	case len(l.GetConfusion()) > maxConfusion:
 		return fmt.Errorf("a confusion matrix has %d cells, at most %d", len(l.GetConfusion()), maxConfusion)
+	case len(l.GetRole()) > maxShort:
+		return errors.New("role of labels is too long")
 	case len(l.GetCalibration()) > maxShort:
 		return fmt.Errorf("calibration has %d bins, at most %d", len(l.GetCalibration()), maxShort)
 	}
@@ -159,17 +187,34 @@ func checkReport(r *protocol.Report) error {
 		return fmt.Errorf("%w: report lists %d models", ErrMalformed, len(r.GetModels()))
 	}
 	for _, m := range r.GetModels() {
-		if err := protocol.CheckName(m.GetModel()); err != nil {
+		if err := checkState(m); err != nil {
 			return fmt.Errorf("%w: report: %w", ErrMalformed, err)
 		}
-		for _, d := range [][]byte{m.GetActive(), m.GetPrevious(), m.GetTarget()} {
-			if len(d) != 0 && len(d) != protocol.DigestSize {
-				return fmt.Errorf("%w: report of %s names a digest of %d bytes", ErrMalformed, m.GetModel(), len(d))
-			}
+		c := m.GetChallenger()
+		if c == nil {
+			continue
 		}
-		if len(m.GetRefused()) > maxAttributes || len(m.GetState()) > maxShort || len(m.GetWaiting()) > maxText {
-			return fmt.Errorf("%w: report of %s is too long", ErrMalformed, m.GetModel())
+		if c.GetState().GetChallenger() != nil || c.GetState().GetModel() != m.GetModel() || len(c.GetRole()) > maxShort || c.GetShare() > protocol.MaxShare {
+			return fmt.Errorf("%w: report of %s names a challenger that cannot be", ErrMalformed, m.GetModel())
 		}
+		if err := checkState(c.GetState()); err != nil {
+			return fmt.Errorf("%w: report: challenger: %w", ErrMalformed, err)
+		}
+	}
+	return nil
+}
+
+func checkState(m *protocol.ModelState) error {
+	if err := protocol.CheckName(m.GetModel()); err != nil {
+		return err
+	}
+	for _, d := range [][]byte{m.GetActive(), m.GetPrevious(), m.GetTarget()} {
+		if len(d) != 0 && len(d) != protocol.DigestSize {
+			return fmt.Errorf("%s names a digest of %d bytes", m.GetModel(), len(d))
+		}
+	}
+	if len(m.GetRefused()) > maxAttributes || len(m.GetState()) > maxShort || len(m.GetWaiting()) > maxText {
+		return fmt.Errorf("%s is too long", m.GetModel())
 	}
 	return nil
 }

@@ -1,0 +1,234 @@
+package drift
+
+import (
+	"bytes"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/release"
+	"github.com/vedette-edge/vedette/protocol/sketch"
+)
+
+// What is kept of a challenger on one device: a fine recent past and a coarse
+// older one, for each primary release it was beside.
+const (
+	maxBouts  = 12
+	maxRivals = 8
+)
+
+// Beside is what a challenger showed on one device since a moment: as a shadow
+// beside one primary release, or answering a share of the calls.
+type Beside struct {
+	Device  string
+	Role    string
+	Primary release.Digest // of a shadow: the release it was compared with
+
+	Rows, FailedRows   uint64 // computed by the challenger
+	Calls, FailedCalls uint64
+
+	Compared, Agreed, Skipped uint64          // rows of a shadow
+	Worst                     float64         // largest difference of a score
+	Latency, PrimaryLatency   *sketch.Latency // of the same calls for a shadow; none of the primary for a share
+	Labels, Correct           uint64
+}
+
+// rival is a challenger beside one primary release, or in its share.
+type rival struct {
+	Role    string         `json:"role"`
+	Primary release.Digest `json:"primary,omitzero"`
+	Bouts   []bout         `json:"bouts,omitempty"`  // oldest first
+	Labels  []span         `json:"labels,omitempty"` // oldest first; of a shadow
+}
+
+// bout is what windows of a challenger counted between two moments.
+type bout struct {
+	Start          int64   `json:"start"` // Unix milliseconds, server time
+	End            int64   `json:"end"`
+	Rows           uint64  `json:"rows"`
+	FailedRows     uint64  `json:"failed_rows,omitempty"`
+	Calls          uint64  `json:"calls,omitempty"`
+	FailedCalls    uint64  `json:"failed_calls,omitempty"`
+	Compared       uint64  `json:"compared,omitempty"`
+	Agreed         uint64  `json:"agreed,omitempty"`
+	Skipped        uint64  `json:"skipped,omitempty"`
+	Worst          float64 `json:"worst,omitempty"`
+	Latency        []byte  `json:"latency,omitempty"`
+	PrimaryLatency []byte  `json:"primary_latency,omitempty"`
+}
+
+func newBout(w *protocol.Window, start, end int64) bout {
+	c := w.GetComparison()
+	b := bout{
+		Start: start, End: end, Rows: w.GetRows(), FailedRows: w.GetFailedRows(), Calls: w.GetCalls(), FailedCalls: w.GetFailedCalls(),
+		Compared: c.GetRows(), Agreed: min(c.GetAgreed(), c.GetRows()), Skipped: c.GetSkippedRows(),
+		Latency: goodLatency(w.GetLatency()), PrimaryLatency: goodLatency(c.GetLatency()),
+	}
+	if worst := c.GetWorst(); worst >= 0 && !math.IsInf(worst, 0) { // a NaN could not be kept
+		b.Worst = worst
+	}
+	return b
+}
+
+// goodLatency is a copy of a sketch that can be read, else nil.
+func goodLatency(data []byte) []byte {
+	if _, err := sketch.DecodeLatency(data); err != nil {
+		return nil
+	}
+	return bytes.Clone(data)
+}
+
+func (b *bout) join(o *bout) {
+	b.Start, b.End = min(b.Start, o.Start), max(b.End, o.End)
+	b.Rows += o.Rows
+	b.FailedRows += o.FailedRows
+	b.Calls += o.Calls
+	b.FailedCalls += o.FailedCalls
+	b.Compared += o.Compared
+	b.Agreed += o.Agreed
+	b.Skipped += o.Skipped
+	b.Worst = max(b.Worst, o.Worst)
+	b.Latency, b.PrimaryLatency = joinLatency(b.Latency, o.Latency), joinLatency(b.PrimaryLatency, o.PrimaryLatency)
+}
+
+// add keeps bouts in order of their end and their number bounded.
+func (r *rival) add(b bout) {
+	at := len(r.Bouts)
+	for at > 0 && r.Bouts[at-1].End > b.End {
+		at--
+	}
+	r.Bouts = slices.Insert(r.Bouts, at, b)
+	if len(r.Bouts) > maxBouts {
+		i := cheapest(len(r.Bouts), func(i int) (int64, int64) { return r.Bouts[i].Start, r.Bouts[i].End })
+		r.Bouts[i].join(&r.Bouts[i+1])
+		r.Bouts = slices.Delete(r.Bouts, i+1, i+2)
+	}
+}
+
+// rival returns the track's rival of a role and primary release, a new one in
+// place of the oldest when there are too many.
+func (s *trackState) rival(role string, primary release.Digest) *rival {
+	for i := range s.Rivals {
+		if r := &s.Rivals[i]; r.Role == role && r.Primary == primary {
+			return r
+		}
+	}
+	if len(s.Rivals) >= maxRivals {
+		s.Rivals = slices.Delete(s.Rivals, 0, 1)
+	}
+	s.Rivals = append(s.Rivals, rival{Role: role, Primary: primary})
+	return &s.Rivals[len(s.Rivals)-1]
+}
+
+// challenger says whether a role is that of a release beside the primary one.
+// Whatever a later version may call its roles is not the primary one either.
+func challenger(role string) bool { return role != "" && role != protocol.RolePrimary }
+
+// applyChallenger folds a window of a challenger. It is kept apart from what
+// the release shows as the primary one: neither a gate nor an alarm may rest on
+// calls that somebody has chosen.
+func (s *trackState) applyChallenger(w *protocol.Window, start, end int64, sure bool) {
+	if w.GetRole() != protocol.RoleShadow {
+		countWindow(&s.Total, w)
+	}
+	if !sure {
+		if w.GetRole() != protocol.RoleShadow {
+			s.Total.Uncertain += w.GetRows()
+		}
+		return
+	}
+	var primary release.Digest
+	if d, err := release.DigestFromBytes(w.GetComparison().GetPrimary()); err == nil {
+		primary = d
+	}
+	s.rival(w.GetRole(), primary).add(newBout(w, start, end))
+}
+
+// applyShadowLabels folds truths that a shadow was scored with. Its rival is
+// the newest one: labels do not say which primary release was beside it.
+func (s *trackState) applyShadowLabels(l *protocol.Labels, start, end int64, sure bool) {
+	if !sure {
+		return
+	}
+	for i := len(s.Rivals) - 1; i >= 0; i-- {
+		if r := &s.Rivals[i]; r.Role == protocol.RoleShadow {
+			r.Labels = insertSpan(r.Labels, span{start, end, l.GetMatched(), l.GetCorrect()})
+			return
+		}
+	}
+	r := s.rival(protocol.RoleShadow, release.Digest{})
+	r.Labels = insertSpan(r.Labels, span{start, end, l.GetMatched(), l.GetCorrect()})
+}
+
+// Beside returns what a challenger showed in windows that began at since or
+// later, by device. Old windows are kept joined: one that began before is left
+// out whole.
+func (m *Monitor) Beside(model string, digest release.Digest, since time.Time) []Beside {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []Beside
+	for name, d := range m.devices {
+		t := d.tracks[digest]
+		if t == nil || t.state.Model != model {
+			continue
+		}
+		for i := range t.state.Rivals {
+			b, ok := t.state.Rivals[i].since(since.UnixMilli())
+			if b.Role == protocol.RoleShare { // its labels are the release's own
+				e, found := t.state.evidence(nil, since.UnixMilli())
+				b.Labels, b.Correct, ok = e.Labels, e.Correct, ok || found && e.Labels > 0
+			}
+			if ok {
+				b.Device = name
+				out = append(out, b)
+			}
+		}
+	}
+	slices.SortFunc(out, compareBeside)
+	return out
+}
+
+func compareBeside(a, b Beside) int {
+	switch {
+	case a.Device != b.Device:
+		return slices.Compare([]byte(a.Device), []byte(b.Device))
+	case a.Role != b.Role:
+		return slices.Compare([]byte(a.Role), []byte(b.Role))
+	}
+	return slices.Compare(a.Primary[:], b.Primary[:])
+}
+
+func (r *rival) since(since int64) (b Beside, ok bool) {
+	b = Beside{Role: r.Role, Primary: r.Primary, Latency: sketch.NewLatency(), PrimaryLatency: sketch.NewLatency()}
+	for i := range r.Bouts {
+		o := &r.Bouts[i]
+		if o.Start < since {
+			continue
+		}
+		ok = true
+		b.Rows += o.Rows
+		b.FailedRows += o.FailedRows
+		b.Calls += o.Calls
+		b.FailedCalls += o.FailedCalls
+		b.Compared += o.Compared
+		b.Agreed += o.Agreed
+		b.Skipped += o.Skipped
+		b.Worst = max(b.Worst, o.Worst)
+		addLatency(b.Latency, o.Latency)
+		addLatency(b.PrimaryLatency, o.PrimaryLatency)
+	}
+	for _, x := range r.Labels {
+		if x.Start >= since {
+			b.Labels, b.Correct, ok = b.Labels+x.Matched, b.Correct+x.Correct, true
+		}
+	}
+	return b, ok
+}
+
+// addLatency adds a sketch that newBout has checked.
+func addLatency(to *sketch.Latency, data []byte) {
+	if x, err := sketch.DecodeLatency(data); err == nil {
+		_ = to.Merge(x) // of one mapping
+	}
+}
