@@ -215,12 +215,32 @@ func (m Match) points(d Device) int {
 }
 
 func containsAny(have, parts []string) bool {
+	_, _, ok := firstMatch(have, parts)
+	return ok
+}
+
+// firstMatch is the first of have that contains one of parts, and that part.
+func firstMatch(have, parts []string) (text, part string, ok bool) {
 	for _, h := range have {
 		for _, p := range parts {
 			if strings.Contains(strings.ToLower(h), strings.ToLower(p)) {
-				return true
+				return h, p, true
 			}
 		}
 	}
-	return false
+	return "", "", false
+}
+
+// Why says to people by what the profile recognises d.
+func (p *Profile) Why(d Device) string {
+	reasons := []string{"architecture " + d.Arch}
+	for _, want := range []struct {
+		what      string
+		any, have []string
+	}{{"board", p.Match.Board, []string{d.Board}}, {"processor", p.Match.CPU, []string{d.CPU}}, {"graphics driver", p.Match.GPU, d.GPUs}} {
+		if text, part, ok := firstMatch(want.have, want.any); ok {
+			reasons = append(reasons, fmt.Sprintf("%s %q has %q", want.what, text, part))
+		}
+	}
+	return strings.Join(reasons, ", ")
 }

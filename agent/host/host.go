@@ -39,7 +39,7 @@ func Facts(dir string) *protocol.Facts {
 	if p, ok := Profile(); ok {
 		f.Profile = p.Name
 	}
-	f.MemoryBytes = memInfo(readProc("/proc/meminfo"), "MemTotal")
+	f.MemoryBytes = Memory()
 	f.Hostname, _ = os.Hostname()
 	if d, err := Disk(dir); err == nil {
 		f.DiskBytes = d.Total
@@ -53,13 +53,21 @@ func Profile() (profiles.Profile, bool) {
 	if err != nil {
 		return profiles.Profile{}, false // a test keeps embedded profiles valid
 	}
-	return profiles.Find(list, profiles.Device{
+	return profiles.Find(list, Device())
+}
+
+// Device is what firmware profiles recognise this machine by.
+func Device() profiles.Device {
+	return profiles.Device{
 		Arch:  runtime.GOARCH,
 		Board: strings.TrimRight(readProc("/proc/device-tree/model"), "\x00\n"),
 		CPU:   cpuModel(readProc("/proc/cpuinfo"), ""),
 		GPUs:  gpuDrivers("/sys/class/drm"),
-	})
+	}
 }
+
+// Memory is the machine's memory in bytes, 0 when not known.
+func Memory() uint64 { return memInfo(readProc("/proc/meminfo"), "MemTotal") }
 
 // gpuDrivers lists the kernel drivers of graphics devices, each once.
 func gpuDrivers(dir string) []string {

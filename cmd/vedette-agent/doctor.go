@@ -18,7 +18,6 @@ import (
 	"github.com/vedette-edge/vedette/agent"
 	"github.com/vedette-edge/vedette/agent/host"
 	"github.com/vedette-edge/vedette/agent/identity"
-	"github.com/vedette-edge/vedette/agent/onnx"
 	"github.com/vedette-edge/vedette/protocol"
 )
 
@@ -87,7 +86,8 @@ do about each problem and exits with 1 if there is one.`,
 // examine makes all checks, each of which stands alone.
 func (a *app) examine(ctx context.Context, state string, offline bool) Findings {
 	f := Findings{OK: true}
-	f.Checks = append(f.Checks, a.checkLibrary(), checkProfile(), checkState(state), checkDisk(state), checkClock(time.Now()))
+	f.Checks = append(f.Checks, a.checkRuntime(ctx, "")...)
+	f.Checks = append(f.Checks, checkState(state), checkDisk(state), checkClock(time.Now()))
 	id, c := checkIdentity(state)
 	f.Checks = append(f.Checks, c)
 	f.Checks = append(f.Checks, checkReach(ctx, id, offline)...)
@@ -97,33 +97,6 @@ func (a *app) examine(ctx context.Context, state string, offline bool) Findings 
 		}
 	}
 	return f
-}
-
-func (a *app) checkLibrary() Check {
-	c := Check{Name: "ONNX Runtime"}
-	path, err := onnx.Find(a.library)
-	if err == nil {
-		var rt *onnx.Runtime
-		if rt, err = onnx.Open(path); err == nil {
-			info := rt.Info()
-			c.Result, c.Detail = checkOK, fmt.Sprintf("%s at %s, offers %s", info.Version, info.Library, strings.Join(info.Providers, ", "))
-			return c
-		}
-	}
-	c.Result, c.Detail = checkFailed, err.Error()
-	c.Next = "install the vedette-agent package, which brings the library, or name one with --onnxruntime"
-	return c
-}
-
-func checkProfile() Check {
-	c := Check{Name: "device class"}
-	p, ok := host.Profile()
-	if !ok {
-		c.Result, c.Detail, c.Next = checkWarning, "no firmware profile fits this machine", "the agent works without one; name one with `run --profile` to have its limits"
-		return c
-	}
-	c.Result, c.Detail = checkOK, p.Title+" ("+p.Name+")"
-	return c
 }
 
 func checkState(dir string) Check {

@@ -117,7 +117,7 @@ anybody scores a file with it (vedette-agent score).`,
 		return usagef("%w; see `%s --help`", err, cmd.CommandPath())
 	})
 	root.AddCommand(a.enrolCommand(), a.runCommand(), a.statusCommand(), a.doctorCommand(),
-		a.profileCommand(), a.scoreCommand(), a.trialCommand(), a.manualCommand(), a.loopCommand(), a.versionCommand())
+		a.profileCommand(), a.scoreCommand(), a.trialCommand(), a.probeCommand(), a.manualCommand(), a.loopCommand(), a.versionCommand())
 	return root
 }
 
