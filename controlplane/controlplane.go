@@ -247,7 +247,7 @@ func (s *Server) openRegistry(ctx context.Context) (err error) {
 }
 
 func (s *Server) openFleet(ctx context.Context) (err error) {
-	if s.fleet, err = fleet.Open(ctx, s.buckets["fleet"], fleet.Config{Journal: s.ledger, Logger: s.cfg.Logger}); err != nil {
+	if s.fleet, err = fleet.Open(ctx, s.buckets["fleet"], fleet.Config{Journal: s.ledger, OnEvent: s.onEvent, Logger: s.cfg.Logger}); err != nil {
 		return err
 	}
 	s.monitor = drift.New(s.cfg.Drift)

@@ -5,7 +5,9 @@ import (
 	"time"
 
 	"github.com/vedette-edge/vedette/controlplane/drift"
+	"github.com/vedette-edge/vedette/controlplane/fleet"
 	"github.com/vedette-edge/vedette/controlplane/registry"
+	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/operator"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
@@ -71,6 +73,14 @@ func (s *Server) prepareDeltas() {
 			versions[i] = v.Manifest
 		}
 		s.deltas.Prepare(versions)
+	}
+}
+
+// onEvent counts what deltas saved. The devices know: what was written to a
+// connection may never have arrived.
+func (s *Server) onEvent(e fleet.Event) {
+	if e.Kind == protocol.EventDeltaApplied {
+		s.deltas.Applied(e.Attributes[protocol.AttrDelta])
 	}
 }
 

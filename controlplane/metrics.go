@@ -25,20 +25,20 @@ var (
 		"What became of the messages of devices since the start.", []string{"outcome"}, nil)
 	clonedDesc = prometheus.NewDesc("vedette_ingest_cloned_devices_total",
 		"Devices whose identity was seen used twice since the start.", nil, nil)
-	devicesDesc   = prometheus.NewDesc("vedette_devices", "Devices by presence.", []string{"presence"}, nil)
-	alarmsDesc    = prometheus.NewDesc("vedette_alarms_raised", "Alarms that are raised now, by kind.", []string{"kind"}, nil)
-	rolloutsDesc  = prometheus.NewDesc("vedette_rollouts", "Rollouts by status.", []string{"status"}, nil)
-	streamDesc    = prometheus.NewDesc("vedette_stream_bytes", "Bytes of the stream of what devices sent.", nil, nil)
-	limitDesc     = prometheus.NewDesc("vedette_stream_limit_bytes", "Bytes at which that stream takes nothing more.", nil, nil)
-	lagDesc       = prometheus.NewDesc("vedette_fold_lag_messages", "Messages that a fold of the stream has not taken in yet.", []string{"fold"}, nil)
-	freeDesc      = prometheus.NewDesc("vedette_disk_free_bytes", "Free bytes where the data directory is.", nil, nil)
-	deltasDesc    = prometheus.NewDesc("vedette_deltas_tried_total", "Pairs of files between which a delta was tried, by what came of it.", []string{"outcome"}, nil)
-	deltaHeld     = prometheus.NewDesc("vedette_deltas", "Deltas that devices can be offered now.", nil, nil)
-	deltaBytes    = prometheus.NewDesc("vedette_delta_bytes", "Bytes that those take.", nil, nil)
-	deltaWaiting  = prometheus.NewDesc("vedette_deltas_waiting", "Pairs of files that wait for their delta.", nil, nil)
-	deliveredDesc = prometheus.NewDesc("vedette_deltas_delivered_total", "Deltas that a device read to the end since the start.", nil, nil)
-	savedDesc     = prometheus.NewDesc("vedette_delta_saved_bytes_total", "Bytes by which those were smaller than the files.", nil, nil)
-	lastsDesc     = prometheus.NewDesc("vedette_storage_left_seconds",
+	devicesDesc  = prometheus.NewDesc("vedette_devices", "Devices by presence.", []string{"presence"}, nil)
+	alarmsDesc   = prometheus.NewDesc("vedette_alarms_raised", "Alarms that are raised now, by kind.", []string{"kind"}, nil)
+	rolloutsDesc = prometheus.NewDesc("vedette_rollouts", "Rollouts by status.", []string{"status"}, nil)
+	streamDesc   = prometheus.NewDesc("vedette_stream_bytes", "Bytes of the stream of what devices sent.", nil, nil)
+	limitDesc    = prometheus.NewDesc("vedette_stream_limit_bytes", "Bytes at which that stream takes nothing more.", nil, nil)
+	lagDesc      = prometheus.NewDesc("vedette_fold_lag_messages", "Messages that a fold of the stream has not taken in yet.", []string{"fold"}, nil)
+	freeDesc     = prometheus.NewDesc("vedette_disk_free_bytes", "Free bytes where the data directory is.", nil, nil)
+	deltasDesc   = prometheus.NewDesc("vedette_deltas_tried_total", "Pairs of files between which a delta was tried, by what came of it.", []string{"outcome"}, nil)
+	deltaHeld    = prometheus.NewDesc("vedette_deltas", "Deltas that devices can be offered now.", nil, nil)
+	deltaBytes   = prometheus.NewDesc("vedette_delta_bytes", "Bytes that those take.", nil, nil)
+	deltaWaiting = prometheus.NewDesc("vedette_deltas_waiting", "Pairs of files that wait for their delta.", nil, nil)
+	appliedDesc  = prometheus.NewDesc("vedette_deltas_applied_total", "Deltas that a device told to have made a file of, since the start.", nil, nil)
+	savedDesc    = prometheus.NewDesc("vedette_delta_saved_bytes_total", "Bytes by which those were smaller than the files.", nil, nil)
+	lastsDesc    = prometheus.NewDesc("vedette_storage_left_seconds",
 		"Time until the stream or the disk is full if devices go on as they do; missing when neither will be.", nil, nil)
 )
 
@@ -71,7 +71,7 @@ var _ prometheus.Collector = stateCollector{}
 func (c stateCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		messagesDesc, clonedDesc, devicesDesc, alarmsDesc, rolloutsDesc, streamDesc, limitDesc, lagDesc, freeDesc, lastsDesc,
-		deltasDesc, deltaHeld, deltaBytes, deltaWaiting, deliveredDesc, savedDesc,
+		deltasDesc, deltaHeld, deltaBytes, deltaWaiting, appliedDesc, savedDesc,
 	} {
 		out <- d
 	}
@@ -155,7 +155,7 @@ func (c stateCollector) deltas(out chan<- prometheus.Metric) {
 	count(deltasDesc, s.Made, "made")
 	count(deltasDesc, s.Useless, "useless")
 	count(deltasDesc, s.Failed, "failed")
-	count(deliveredDesc, s.Delivered)
+	count(appliedDesc, s.Applied)
 	count(savedDesc, s.SavedBytes)
 	gauge(out, deltaHeld, float64(s.Held))
 	gauge(out, deltaBytes, float64(s.HeldBytes))

@@ -12,6 +12,14 @@ const (
 	DeltaSuffix = "/delta"
 )
 
+// Kinds of the events by which a device tells what became of a delta [P-7.6].
+const (
+	EventDeltaApplied = "delta_applied"
+	EventDeltaFailed  = "delta_failed"
+	// AttrDelta is the attribute that holds the delta's SHA-256 in hex.
+	AttrDelta = "delta"
+)
+
 // MaxDeltaFrom is how many files a device may name as ones it has [P-7.1].
 const MaxDeltaFrom = 8
 

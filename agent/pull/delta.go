@@ -35,12 +35,6 @@ type DeltaSource interface {
 	Delta(ctx context.Context, to release.Digest, from []release.Digest) (Offer, error)
 }
 
-// Kinds of the events that tell of deltas.
-const (
-	eventApplied = "delta_applied"
-	eventFailed  = "delta_failed"
-)
-
 // Stats counts what did not have to be fetched since the start.
 type Stats struct {
 	Copied     uint64 // files that were here already
@@ -105,7 +99,7 @@ func (f *fetch) spare(ctx context.Context, file release.File, part *part) error 
 	if !errors.Is(err, ErrNotFound) {
 		f.p.count(func(s *Stats) { s.Failed++ })
 		f.p.cfg.Log.Warn("delta not used, the whole file is fetched", "what", file.Name, "error", err)
-		f.tell(eventFailed, file, err.Error(), nil)
+		f.tell(protocol.EventDeltaFailed, file, err.Error(), nil)
 	}
 	f.progress(f.done, f.total)
 	return nil
@@ -269,8 +263,9 @@ func (f *fetch) saved(file release.File, offer Offer) {
 	saved := file.Size - offer.Size
 	f.p.count(func(s *Stats) { s.Deltas++; s.SavedBytes += uint64(saved) }) //nolint:gosec // not negative: see ask
 	f.p.cfg.Log.Info("file made by a delta", "what", file.Name, "delta_bytes", offer.Size, "saved_bytes", saved)
-	f.tell(eventApplied, file, "fetched as a delta", map[string]string{
-		"delta_bytes": strconv.FormatInt(offer.Size, 10), "saved_bytes": strconv.FormatInt(saved, 10),
+	f.tell(protocol.EventDeltaApplied, file, "fetched as a delta", map[string]string{
+		protocol.AttrDelta: offer.Delta.String(),
+		"delta_bytes":      strconv.FormatInt(offer.Size, 10), "saved_bytes": strconv.FormatInt(saved, 10),
 	})
 }
 

@@ -130,8 +130,8 @@ func TestDelta(t *testing.T) {
 			if got, want := u.puller.Stats(), (Stats{Deltas: 1, SavedBytes: uint64(saved)}); got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
-			if len(u.events) != 1 || u.events[0].GetKind() != eventApplied || !bytes.Equal(u.events[0].GetRelease(), u.digest[:]) ||
-				u.events[0].GetAttributes()["saved_bytes"] != strconv.FormatInt(saved, 10) {
+			if len(u.events) != 1 || u.events[0].GetKind() != protocol.EventDeltaApplied || !bytes.Equal(u.events[0].GetRelease(), u.digest[:]) ||
+				u.events[0].GetAttributes()[protocol.AttrDelta] != u.offer.Delta || u.events[0].GetAttributes()["saved_bytes"] != strconv.FormatInt(saved, 10) {
 				t.Errorf("told %v", u.events)
 			}
 		})
@@ -228,7 +228,7 @@ func TestDeltaThatFails(t *testing.T) {
 			if got, want := u.puller.Stats(), (Stats{Failed: map[bool]uint64{true: 1}[tt.failed]}); got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
-			if told := len(u.events) == 1 && u.events[0].GetKind() == eventFailed; told != tt.failed {
+			if told := len(u.events) == 1 && u.events[0].GetKind() == protocol.EventDeltaFailed; told != tt.failed {
 				t.Errorf("told %v", u.events)
 			}
 		})

@@ -96,7 +96,7 @@ func (o outcome) pays() bool { return !o.Delta.IsZero() }
 // DeltaStats counts since the start, but for what is held now.
 type DeltaStats struct {
 	Made, Useless, Failed uint64 // deltas made; pairs whose delta would not pay; errors
-	Delivered             uint64 // deltas that a device read to their end
+	Applied               uint64 // deltas that a device made a file of
 	SavedBytes            uint64 // by those, against the whole files
 	Held                  int    // deltas now
 	HeldBytes             int64  // in bytes
@@ -217,8 +217,13 @@ func (d *Deltas) outcome(p pair) outcome {
 	return d.known[p]
 }
 
-// Delivered counts a blob that a device has read to its end, if it is a delta.
-func (d *Deltas) Delivered(blob release.Digest) {
+// Applied counts a delta, by its SHA-256 in hex, that a device made a file of. One
+// that is unknown is not counted: devices can say anything.
+func (d *Deltas) Applied(sha256hex string) {
+	blob, err := release.ParseDigest(sha256hex)
+	if err != nil {
+		return
+	}
 	d.mu.Lock()
 	p, ok := d.pairs[blob]
 	d.mu.Unlock()
@@ -231,7 +236,7 @@ func (d *Deltas) Delivered(blob release.Digest) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.stats.Delivered++
+	d.stats.Applied++
 	d.stats.SavedBytes += uint64(max(whole-d.known[p].Size, 0))
 }
 

@@ -170,10 +170,10 @@ func TestDeltasOfAVersion(t *testing.T) {
 	if got := b.apply(offer, files[2], to, int64(len(files[3]))); !bytes.Equal(got, files[3]) {
 		t.Error("the delta makes another file")
 	}
-	d, _ := release.ParseDigest(offer.Delta)
-	b.deltas.Delivered(d)
-	b.deltas.Delivered(to) // no delta
-	if s := b.deltas.Stats(); s.Delivered != 1 || s.SavedBytes != uint64(int64(len(files[3]))-offer.Size) {
+	b.deltas.Applied(offer.Delta)
+	b.deltas.Applied(to.String()) // no delta
+	b.deltas.Applied("x")
+	if s := b.deltas.Stats(); s.Applied != 1 || s.SavedBytes != uint64(int64(len(files[3]))-offer.Size) {
 		t.Errorf("got %+v, want %d bytes saved", s, int64(len(files[3]))-offer.Size)
 	}
 }

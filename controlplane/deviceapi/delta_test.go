@@ -14,10 +14,9 @@ import (
 
 // deltas is a Deltas.
 type deltas struct {
-	mu        sync.Mutex                             // guards all
-	asked     []release.Digest                       // in the last question: from, then to
-	offers    map[release.Digest]protocol.DeltaOffer // by to
-	delivered []release.Digest
+	mu     sync.Mutex                             // guards all
+	asked  []release.Digest                       // in the last question: from, then to
+	offers map[release.Digest]protocol.DeltaOffer // by to
 }
 
 func (d *deltas) Offer(to release.Digest, from []release.Digest) (protocol.DeltaOffer, bool) {
@@ -26,20 +25,6 @@ func (d *deltas) Offer(to release.Digest, from []release.Digest) (protocol.Delta
 	d.asked = append(slices.Clone(from), to)
 	o, ok := d.offers[to]
 	return o, ok
-}
-
-func (d *deltas) Delivered(blob release.Digest) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.delivered = append(d.delivered, blob)
-}
-
-// takeDelivered returns what was delivered since it was last asked.
-func (d *deltas) takeDelivered() []release.Digest {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	defer func() { d.delivered = nil }()
-	return d.delivered
 }
 
 func question(to release.Digest, from ...release.Digest) string {
@@ -96,33 +81,5 @@ func TestDeltaQuestionsAreRefused(t *testing.T) {
 	}
 	if res, _ := d.do(http.MethodGet, question(to, eight...), nil); res.StatusCode != http.StatusNoContent {
 		t.Errorf("from as many as allowed: %d", res.StatusCode)
-	}
-}
-
-// Only who reads a blob's end has it: a resumed one counts once.
-func TestDeliveryIsCounted(t *testing.T) {
-	b := newBench(t)
-	d := b.enrolled("cam-1")
-	blob := release.DigestOf(b.blob)
-	for name, c := range map[string]struct {
-		ranges string
-		want   int
-	}{
-		"whole":         {"bytes=0-", 1},
-		"the beginning": {"bytes=0-999", 0},
-		"the end":       {"bytes=999-", 1},
-		"nothing":       {"bytes=99999999-", 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			d.do(http.MethodGet, protocol.BlobPath+blob.String(), nil, "Range", c.ranges)
-			d.do(http.MethodGet, protocol.TrustPath+"root.1.json", nil) // the connection is free: the answer before is done
-			if got := b.deltas.takeDelivered(); len(got) != c.want || c.want == 1 && got[0] != blob {
-				t.Errorf("got %v, want %d", got, c.want)
-			}
-		})
-	}
-	d.do(http.MethodHead, protocol.BlobPath+blob.String(), nil)
-	if got := b.deltas.takeDelivered(); len(got) != 0 {
-		t.Errorf("asking for the size alone counts: %v", got)
 	}
 }

@@ -77,8 +77,6 @@ type Deltas interface {
 	// Offer returns the smallest delta to a blob from one of those that the
 	// device has, without waiting for one to be made.
 	Offer(to release.Digest, from []release.Digest) (protocol.DeltaOffer, bool)
-	// Delivered is told of every blob that was read to its end.
-	Delivered(d release.Digest)
 }
 
 // Config of a server. All but the last five are required.

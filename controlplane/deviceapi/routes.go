@@ -128,7 +128,7 @@ func (s *Server) blob(c echo.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: a blob's name is 64 hex digits", errNotFound)
 	}
-	f, size, err := s.cfg.Blobs.Open(c.Request().Context(), d)
+	f, _, err := s.cfg.Blobs.Open(c.Request().Context(), d)
 	if err != nil {
 		return err
 	}
@@ -139,9 +139,6 @@ func (s *Server) blob(c echo.Context) error {
 	h.Set(echo.HeaderCacheControl, "private, immutable, max-age=31536000")
 	w := &patient{ResponseWriter: c.Response(), control: http.NewResponseController(c.Response())}
 	http.ServeContent(w, c.Request(), "", time.Time{}, f)
-	if at, err := f.Seek(0, io.SeekCurrent); err == nil && at == size && w.ok && s.cfg.Deltas != nil {
-		s.cfg.Deltas.Delivered(d)
-	}
 	return w.control.SetWriteDeadline(time.Time{}) // the connection goes on
 }
 
@@ -175,18 +172,14 @@ func (s *Server) delta(c echo.Context) error {
 type patient struct {
 	http.ResponseWriter
 	control *http.ResponseController
-	ok      bool // the last write went through
 }
 
 // Write implements http.ResponseWriter.
 func (p *patient) Write(b []byte) (int, error) {
-	p.ok = false
 	if err := p.control.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
 		return 0, fmt.Errorf("bound write: %w", err)
 	}
-	n, err := p.ResponseWriter.Write(b)
-	p.ok = err == nil
-	return n, err
+	return p.ResponseWriter.Write(b)
 }
 
 // decode reads a small JSON body, strictly.

@@ -43,6 +43,9 @@ type Journal interface {
 type Config struct {
 	// Journal is where changes by operators are noted; nil notes nothing.
 	Journal Journal
+	// OnEvent is told of every event that comes in after Live; nil: nobody. It
+	// must not call the fleet back.
+	OnEvent func(e Event)
 	// Now is the clock, time.Now if nil.
 	Now func() time.Time
 	// Logger defaults to one that discards.

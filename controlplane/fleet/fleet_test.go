@@ -197,6 +197,19 @@ func record(t *testing.T, e *protocol.Event) *protocol.Record {
 	return &protocol.Record{Body: body}
 }
 
+// Only what comes in is told: after a restart the fold reads old events again.
+func TestEventsAreTold(t *testing.T) {
+	var told []string
+	f := open(t, kvstore.NewMemory(), Config{OnEvent: func(e Event) { told = append(told, e.Kind) }})
+	f.Apply(1, message(1, 1, record(t, &protocol.Event{Kind: "old"})))
+	f.Live()
+	f.Apply(2, message(1, 2, record(t, &protocol.Event{Kind: "delta_applied"})))
+	f.Apply(2, message(1, 2, record(t, &protocol.Event{Kind: "delta_applied"}))) // the same again
+	if want := []string{"delta_applied"}; !slices.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
+	}
+}
+
 func TestEventsAreBounded(t *testing.T) {
 	f := open(t, kvstore.NewMemory(), Config{})
 	for i := range MaxEvents + 5 {

@@ -220,6 +220,9 @@ func (f *Fleet) event(e *entry, a *protocol.Accepted, r *protocol.Record, receiv
 	}
 	events := append([]Event{told}, e.device.Events...)
 	e.device.Events = events[:min(len(events), MaxEvents)]
+	if f.live && f.cfg.OnEvent != nil {
+		f.cfg.OnEvent(told)
+	}
 }
 
 // Live says that the fold has caught up: from now on a message means that its
