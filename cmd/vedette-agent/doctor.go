@@ -2,23 +2,22 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/vedette-edge/vedette/agent"
 	"github.com/vedette-edge/vedette/agent/host"
 	"github.com/vedette-edge/vedette/agent/identity"
-	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/agent/onnx"
 )
 
 // Outcomes of a check.
@@ -56,19 +55,26 @@ type Findings struct {
 }
 
 func (a *app) doctorCommand() *cobra.Command {
-	var state string
-	var offline bool
+	d := &doctor{app: a}
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Find out why the agent does not work here",
-		Long: `doctor looks at everything that the agent needs: ONNX Runtime and its execution
-providers, the state directory, room on the disk, the clock, the device's identity
-and whether the control plane can be reached and takes this device. It changes nothing. It says what to
-do about each problem and exits with 1 if there is one.`,
-		Example: "  vedette-agent doctor\n  vedette-agent doctor --offline -o json",
+		Long: `doctor looks at everything that the agent needs and does: its configuration, ONNX
+Runtime and its execution providers, the state directory, room on the disk, the
+clock, the device's identity, whether the control plane can be reached and takes
+this device, the service, the models it serves and what waits to be sent. It
+changes nothing. It says what to do about each problem and exits with 1 if one
+keeps the agent from working ("failed"; a "warning" does not).
+
+Started by root it looks as the user that owns the state directory, who is the
+one that the service runs as.`,
+		Example: "  sudo vedette-agent doctor\n  vedette-agent doctor --offline -o json",
 		Args:    arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			f := a.examine(cmd.Context(), state, offline)
+			f, err := d.examine(cmd.Context(), cmd.Flags())
+			if err != nil {
+				return err
+			}
 			if err := a.print(f, func(w io.Writer) error { return writeFindings(w, f) }); err != nil {
 				return err
 			}
@@ -78,25 +84,65 @@ do about each problem and exits with 1 if there is one.`,
 			return nil
 		},
 	}
-	stateFlag(cmd, &state)
-	cmd.Flags().BoolVar(&offline, "offline", false, "do not try to reach the control plane")
+	stateFlag(cmd, &d.State)
+	bind(cmd.Flags(), "state", "state")
+	configFlag(cmd, &d.config)
+	cmd.Flags().BoolVar(&d.offline, "offline", false, "do not try to reach the control plane")
 	return cmd
 }
 
-// examine makes all checks, each of which stands alone.
-func (a *app) examine(ctx context.Context, state string, offline bool) Findings {
-	f := Findings{OK: true}
-	f.Checks = append(f.Checks, a.checkRuntime(ctx, "")...)
-	f.Checks = append(f.Checks, checkState(state), checkDisk(state), checkClock(time.Now()))
-	id, c := checkIdentity(state)
-	f.Checks = append(f.Checks, c)
-	f.Checks = append(f.Checks, checkReach(ctx, id, offline)...)
-	for _, c := range f.Checks {
-		if c.Result == checkFailed {
-			f.OK = false
+// doctor is what the checks go by.
+type doctor struct {
+	*app
+	settings
+	config  string
+	offline bool
+}
+
+// examine makes all checks, each of which stands alone: what one finds does not
+// keep the others from looking.
+func (d *doctor) examine(ctx context.Context, flags *pflag.FlagSet) (Findings, error) {
+	var f Findings
+	f.add(d.checkConfig(flags))
+	if err := becomeOwner(d.State); err != nil {
+		return f, err
+	}
+	f.add(d.checkRuntime(ctx, d.Profile)...)
+	f.add(checkState(d.State), checkDisk(d.State))
+	id, c := checkIdentity(d.State)
+	f.add(checkClock(time.Now(), id), c)
+	f.add(checkReach(ctx, id, d.offline)...)
+	f.add(checkService(ctx, d.State, id != nil))
+	f.add(checkAgent(ctx, &d.settings)...)
+	f.OK = !slices.ContainsFunc(f.Checks, func(c Check) bool { return c.Result == checkFailed })
+	return f, nil
+}
+
+func (f *Findings) add(checks ...Check) { f.Checks = append(f.Checks, checks...) }
+
+// checkConfig reads the configuration as run would; what it cannot use is left
+// at its default for the other checks.
+func (d *doctor) checkConfig(flags *pflag.FlagSet) Check {
+	c := Check{Name: "configuration"}
+	path := configPath(flags, d.config)
+	file, err := d.resolve(flags, path)
+	if d.library == "" && os.Getenv(onnx.EnvLibrary) == "" {
+		d.library = d.OnnxRuntime
+	}
+	switch {
+	case err != nil:
+		c.Result, c.Detail = checkFailed, strings.ReplaceAll(err.Error(), "\n", "; ")
+		c.Next = "correct it; `vedette-agent run --check` says whether it is right then"
+	case !file.found:
+		c.Result, c.Detail = checkOK, "no file "+path+": everything has its default"
+	default:
+		c.Result, c.Detail = checkOK, path+" is valid"
+		if st, err := os.Stat(path); err == nil && st.Mode().Perm()&0o002 != 0 {
+			c.Result, c.Detail = checkWarning, path+" can be changed by everybody on this device"
+			c.Next = "chmod o-w " + path
 		}
 	}
-	return f
+	return c
 }
 
 func checkState(dir string) Check {
@@ -121,7 +167,12 @@ func checkState(dir string) Check {
 		c.Result, c.Detail, c.Next = checkFailed, err.Error(), "run doctor as the user that runs the agent, or make the directory that user's own"
 		return c
 	}
-	c.Result, c.Detail = checkOK, dir+" can be written"
+	if perm := st.Mode().Perm(); perm&0o077 != 0 {
+		c.Result, c.Detail = checkWarning, fmt.Sprintf("%s has the mode %04o: others on this device can look into it", dir, perm)
+		c.Next = "chmod 0700 " + dir + ": it holds the device's key"
+		return c
+	}
+	c.Result, c.Detail = checkOK, dir+" can be written, and by nobody else"
 	return c
 }
 
@@ -150,13 +201,24 @@ func existing(dir string) string {
 	}
 }
 
+// maxClockError is how far a clock may be behind the trusted time unnoticed.
+const maxClockError = 5 * time.Minute
+
 // checkClock only warns: the agent works with a wrong clock, on the time that
-// the control plane tells it.
-func checkClock(now time.Time) Check {
+// the control plane tells it. The identity, where there is one, knows a time
+// that has certainly passed.
+func checkClock(now time.Time, id *identity.Identity) Check {
 	c := Check{Name: "clock", Result: checkOK, Detail: now.UTC().Format(time.RFC3339)}
+	const next = "set the clock (NTP, or a battery-backed one); until then the control plane's time is used"
 	if now.Year() < minYear {
-		c.Result, c.Detail = checkWarning, c.Detail+", which cannot be"
-		c.Next = "set the clock (NTP, or a battery-backed one); until then the control plane's time is used"
+		c.Result, c.Detail, c.Next = checkWarning, c.Detail+", which cannot be", next
+		return c
+	}
+	if id == nil {
+		return c
+	}
+	if known := id.Now(); known.Sub(now) > maxClockError {
+		c.Result, c.Detail, c.Next = checkWarning, fmt.Sprintf("%s, but it was %s already", c.Detail, known.UTC().Format(time.RFC3339)), next
 	}
 	return c
 }
@@ -170,97 +232,32 @@ func checkIdentity(state string) (*identity.Identity, Check) {
 	}
 	left := id.Expires().Sub(id.Now())
 	c.Result, c.Detail = checkOK, fmt.Sprintf("%s, certificate until %s", id.Device(), id.Expires().Format(time.DateOnly))
-	if left < maxRenewal {
+	switch {
+	case left <= 0:
+		c.Result, c.Detail = checkWarning, fmt.Sprintf("%s, whose certificate ended on %s", id.Device(), id.Expires().Format(time.DateOnly))
+		c.Next = "let the agent run and reach the control plane: it renews an expired certificate by itself for 180 days"
+	case left < maxRenewal:
 		c.Result = checkWarning
 		c.Next = "it should have been renewed: let the agent run and reach the control plane"
 	}
 	return id, c
 }
 
-// checkReach tries every address of the control plane as the agent would.
-func checkReach(ctx context.Context, id *identity.Identity, offline bool) []Check {
-	const name = "control plane"
-	switch {
-	case offline:
-		return []Check{{Name: name, Result: checkSkipped, Detail: "--offline"}}
-	case id == nil:
-		return []Check{{Name: name, Result: checkSkipped, Detail: "this device has no identity to connect with"}}
-	}
-	var list []Check
-	for _, u := range append([]string{id.DeviceAPI()}, id.MQTT()...) {
-		c := Check{Name: name, Result: checkOK, Detail: u}
-		if err := dial(ctx, u, id.TLS()); err != nil {
-			c.Result, c.Detail = checkFailed, u+": "+err.Error()
-			c.Next = "check network, name resolution and firewall between here and this address"
-		}
-		list = append(list, c)
-	}
-	if list[0].Result == checkOK { // an address that answers may still refuse this device
-		list = append(list, checkAdmission(ctx, id))
-	}
-	return list
-}
-
-// checkAdmission asks whether the certificate is still taken: a connection does
-// not tell.
-func checkAdmission(ctx context.Context, id *identity.Identity) Check {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	return admission(id.Device(), id.Admitted(ctx))
-}
-
-// admission says what a refusal means and what to do about it.
-func admission(device string, err error) Check {
-	c := Check{Name: "admission", Result: checkFailed}
-	var refused *protocol.APIError
-	errors.As(err, &refused)
-	switch {
-	case err == nil:
-		c.Result, c.Detail = checkOK, "the control plane takes the certificate of "+device
-	case errors.Is(err, identity.ErrRevoked):
-		c.Detail = device + " was revoked: the control plane takes nothing of this device and gives it nothing"
-		c.Next = "ask an operator; if it is to come back, enrol again (vedette-agent enrol --replace) with a token made by " +
-			"`vedette device token create --device " + device + " --replace`"
-	case refused != nil && refused.Code == protocol.CodeCertificate:
-		c.Detail = refused.Message
-		c.Next = "let the agent run, which renews an expired certificate by itself for 180 days; after that, enrol again"
-	default:
-		c.Result, c.Detail = checkWarning, err.Error()
-		c.Next = "whether the control plane takes this device is not known: try again later, and look at the control plane's log"
-	}
-	return c
-}
-
-// dial makes a TLS connection as the device and closes it.
-func dial(ctx context.Context, address string, config *tls.Config) error {
-	u, err := url.Parse(address)
-	if err != nil {
-		return fmt.Errorf("address: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	config = config.Clone()
-	if config.ServerName == "" {
-		config.ServerName = u.Hostname()
-	}
-	d := tls.Dialer{NetDialer: &net.Dialer{}, Config: config}
-	conn, err := d.DialContext(ctx, "tcp", u.Host)
-	if err != nil {
-		return err
-	}
-	return conn.Close()
-}
-
+// writeFindings prints a table, what to do below each problem, and the sum.
 func writeFindings(w io.Writer, f Findings) error {
+	width, counts := 0, map[string]int{}
 	for _, c := range f.Checks {
-		if _, err := fmt.Fprintf(w, "%-8s %s: %s\n", c.Result, c.Name, c.Detail); err != nil {
-			return err
-		}
+		width = max(width, len(c.Name)+1)
+		counts[c.Result]++
+	}
+	var b strings.Builder
+	for _, c := range f.Checks {
+		fmt.Fprintf(&b, "%-8s %-*s %s\n", c.Result, width, c.Name+":", c.Detail)
 		if c.Next != "" {
-			if _, err := fmt.Fprintf(w, "         → %s\n", c.Next); err != nil {
-				return err
-			}
+			fmt.Fprintf(&b, "%*s → %s\n", width+8, "", c.Next)
 		}
 	}
-	return nil
+	fmt.Fprintf(&b, "\n%d ok, %d warnings, %d failed, %d skipped\n", counts[checkOK], counts[checkWarning], counts[checkFailed], counts[checkSkipped])
+	_, err := io.WriteString(w, b.String())
+	return err
 }

@@ -78,6 +78,9 @@ func (a *app) enrol(cmd *cobra.Command, f *enrolFlags, token string) error {
 		}
 		token = string(raw)
 	}
+	if err := becomeOwner(f.state); err != nil {
+		return err
+	}
 	dir := filepath.Join(f.state, agent.IdentityDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w; choose another with --state", err)
@@ -88,8 +91,8 @@ func (a *app) enrol(cmd *cobra.Command, f *enrolFlags, token string) error {
 	}
 	e := Enrolled{Device: id.Device(), DeviceAPI: id.DeviceAPI(), MQTT: id.MQTT(), Root: id.RootDigest(), Expires: id.Expires()}
 	return a.print(e, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "enrolled as %s\ncontrol plane  %s\nMQTT           %s\ncertificate    until %s, renewed by itself\nnext           vedette-agent run --state %s\n",
-			e.Device, e.DeviceAPI, strings.Join(e.MQTT, ", "), e.Expires.Format(time.DateOnly), f.state)
+		_, err := fmt.Fprintf(w, "enrolled as %s\ncontrol plane  %s\nMQTT           %s\ncertificate    until %s, renewed by itself\nnext           %s\n",
+			e.Device, e.DeviceAPI, strings.Join(e.MQTT, ", "), e.Expires.Format(time.DateOnly), howToRun(f.state))
 		return err
 	})
 }

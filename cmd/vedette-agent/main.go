@@ -107,11 +107,14 @@ anybody scores a file with it (vedette-agent score).`,
 	root.PersistentFlags().StringVar(&a.library, "onnxruntime", "", "ONNX Runtime library to load (default: $"+onnx.EnvLibrary+", then beside the program, then /usr/lib/vedette)")
 	root.PersistentFlags().StringVarP(&a.output, "output", "o", "text", "how to print results: text or json")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
-	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if a.output != "text" && a.output != "json" {
 			return usagef("-o %s: must be text or json", a.output)
 		}
-		return nil
+		if fl := cmd.Flags(); fl.Lookup("config") != nil || fl.Lookup("state") == nil && fl.Lookup("listen") == nil {
+			return nil // it reads the configuration itself, or needs none
+		}
+		return a.configured(cmd)
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w; see `%s --help`", err, cmd.CommandPath())

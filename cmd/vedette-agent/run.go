@@ -63,6 +63,9 @@ func (a *app) serve(cmd *cobra.Command, s *settings) error {
 	if err != nil {
 		return err
 	}
+	if err := becomeOwner(s.State); err != nil {
+		return err
+	}
 	if a.library == "" && os.Getenv(onnx.EnvLibrary) == "" {
 		a.library = s.OnnxRuntime
 	}

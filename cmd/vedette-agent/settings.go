@@ -134,16 +134,19 @@ func (s *settings) resolve(flags *pflag.FlagSet, path string) (*configFile, erro
 	*s = defaultSettings()
 	file, err := readConfig(path, s)
 	if errors.Is(err, fs.ErrNotExist) && path == defaultConfig {
-		file, err = &configFile{path: path}, nil
+		err = nil
+	}
+	if file == nil {
+		file = &configFile{path: path}
+	}
+	for _, o := range given { // also without a file: doctor looks on
+		if setErr := o.set(); setErr != nil {
+			err = errors.Join(err, usagef("%s: %w", o.source, setErr))
+		}
+		file.setBy(o.setting, o.source)
 	}
 	if err != nil {
 		return nil, err
-	}
-	for _, o := range given {
-		if err := o.set(); err != nil {
-			return nil, usagef("%s: %w", o.source, err)
-		}
-		file.setBy(o.setting, o.source)
 	}
 	return file, file.check(s)
 }

@@ -72,10 +72,10 @@ func TestStatus(t *testing.T) {
 }
 
 func TestClockIsDoubted(t *testing.T) {
-	if c := checkClock(time.Unix(0, 0)); c.Result != checkWarning || c.Next == "" {
+	if c := checkClock(time.Unix(0, 0), nil); c.Result != checkWarning || c.Next == "" {
 		t.Errorf("1970: %+v", c)
 	}
-	if c := checkClock(time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)); c.Result != checkOK {
+	if c := checkClock(time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC), nil); c.Result != checkOK {
 		t.Errorf("2026: %+v", c)
 	}
 }

@@ -54,12 +54,12 @@ compiler() {
 }
 
 # program builds the agent for an architecture. What differs between two builds
-# of one commit (paths, build ids, the state of the checkout) is left out.
+# of one commit (paths, build ids) is left out.
 program() {
 	local cc var=CC_$1
 	cc=${!var:-$(compiler "$1")}
 	echo "package: building the agent for $1" >&2
-	CGO_ENABLED=1 GOOS=linux GOARCH=$1 CC=$cc ${GO:-go} build -trimpath -buildvcs=false \
+	CGO_ENABLED=1 GOOS=linux GOARCH=$1 CC=$cc ${GO:-go} build -trimpath \
 		-ldflags "-s -w -buildid= -X main.version=$VERSION -extldflags=-Wl,--build-id=none" -o "$2" ./cmd/vedette-agent
 }
 
@@ -79,6 +79,7 @@ stage() {
 	program "$arch" "$dir/vedette-agent"
 	cp -r $work/common/. "$dir/"
 	cp deploy/package/copyright "$dir/"
+	(cd "$dir" && sha256sum libonnxruntime.so.1 >libonnxruntime.so.1.sha256)
 }
 
 # common writes what the agent says of itself, once for all architectures.
