@@ -120,7 +120,7 @@ func TestWhoImportsWhat(t *testing.T) {
 // hidden behind an import of the adapters.
 func TestPurePackagesReachNoAdapter(t *testing.T) {
 	acting := []string{"net", "os", "os/exec", "database/sql", "github.com/nats-io", "github.com/labstack/echo"}
-	for _, pure := range []string{"agent/update", "controlplane/rollout", "controlplane/drift", "protocol", "protocol/sketch", "protocol/release", "protocol/graph"} {
+	for _, pure := range []string{"agent/update", "controlplane/rollout", "controlplane/drift", "protocol", "protocol/sketch", "protocol/divergence", "protocol/release", "protocol/graph"} {
 		for _, p := range list(t, "./"+pure) {
 			for _, dep := range p.Imports {
 				// net/url only takes text apart, so "net" stands for itself alone.

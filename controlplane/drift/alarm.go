@@ -228,7 +228,7 @@ func (m *Monitor) Alarms(model string) []Alarm {
 }
 
 func driftFinding(c *CohortScore, by string, seq uint64) finding {
-	f := finding{seq: seq, features: c.Training.furthest(alarmFeatures)}
+	f := finding{seq: seq, features: c.Training.Furthest(alarmFeatures)}
 	switch c.Verdict {
 	case Drift:
 		f.verdict = bad
@@ -264,7 +264,7 @@ func sensorFinding(d *DeviceScore, seq uint64) finding {
 	f := finding{seq: seq}
 	switch d.Verdict {
 	case SensorFault:
-		f.verdict, f.features = bad, d.Neighbours.furthest(alarmFeatures)
+		f.verdict, f.features = bad, d.Neighbours.Furthest(alarmFeatures)
 		f.message = fmt.Sprintf("device %s has left its cohort %s, which is fine: check its sensor; %s", d.Device, d.Cohort, farthest(d.Neighbours))
 	case OK, Drift:
 		f.verdict = good
@@ -277,7 +277,7 @@ func apartFinding(d *DeviceScore, seq uint64) finding {
 	f := finding{seq: seq}
 	switch d.Verdict {
 	case Apart:
-		f.verdict, f.features = bad, d.Training.furthest(alarmFeatures)
+		f.verdict, f.features = bad, d.Training.Furthest(alarmFeatures)
 		f.message = fmt.Sprintf("device %s has left the training data and has no cohort that could tell why; %s", d.Device, farthest(&d.Training))
 	case OK, SensorFault, Drift:
 		f.verdict = good
@@ -288,7 +288,7 @@ func apartFinding(d *DeviceScore, seq uint64) finding {
 
 // farthest names the feature furthest apart.
 func farthest(c *Comparison) string {
-	fs := c.furthest(1)
+	fs := c.Furthest(1)
 	if len(fs) == 0 {
 		return "no feature stands out"
 	}

@@ -23,19 +23,18 @@ package drift
 import (
 	"time"
 
+	"github.com/vedette-edge/vedette/protocol/divergence"
 	"github.com/vedette-edge/vedette/protocol/release"
+	"github.com/vedette-edge/vedette/protocol/sketch"
 )
 
 // Defaults of Config, with the reasons.
 const (
-	// DefaultThreshold is the usual limit between a moderate and a large PSI.
-	DefaultThreshold = 0.2
-	// DefaultAlpha is the share of false discoveries allowed in one evaluation.
-	// Threshold and RaiseAfter make alarms rarer still.
-	DefaultAlpha = 0.01
-	// DefaultRowsPerBin keeps the χ² approximation of PSI honest: at ten rows a
-	// bin it is exceeded 11% of the time at a nominal 5%.
-	DefaultRowsPerBin = 50
+	// DefaultThreshold, DefaultAlpha and DefaultRowsPerBin are those of comparisons
+	// anywhere; RaiseAfter makes alarms rarer still.
+	DefaultThreshold  = divergence.DefaultThreshold
+	DefaultAlpha      = divergence.DefaultAlpha
+	DefaultRowsPerBin = divergence.DefaultRowsPerBin
 	// DefaultMaxAge is how far back windows count for a verdict.
 	DefaultMaxAge = 24 * time.Hour
 	// DefaultBlock lets a fall of accuracy show before a day of good labels hides it.
@@ -51,7 +50,7 @@ const (
 	DefaultRaiseAfter = 2
 	DefaultClearAfter = 3
 	// MaxBins is the most bins a feature is scored on.
-	MaxBins = 10
+	MaxBins = divergence.MaxBins
 )
 
 // Config of a Monitor. Zero fields take the defaults above.
@@ -93,34 +92,10 @@ const (
 )
 
 // FeatureScore compares one stream of the baseline between two samples.
-type FeatureScore struct {
-	Name   string  `json:"name"`
-	Side   string  `json:"side"` // input or output: an output that drifts is prediction drift
-	PSI    float64 `json:"psi"`
-	Noise  float64 `json:"noise"`  // PSI that the two sizes alone explain at 1−Alpha
-	JS     float64 `json:"js"`     // Jensen–Shannon distance, base 2, 0 to 1
-	KS     float64 `json:"ks"`     // lower bound of the Kolmogorov–Smirnov distance; 0 for categories
-	KSUp   float64 `json:"ks_up"`  // its upper bound: KS + the largest bin
-	LInf   float64 `json:"l_inf"`  // largest difference of a bin's share
-	P      float64 `json:"p"`      // of PSI under no drift
-	Chi2P  float64 `json:"chi2_p"` // of the χ² test of homogeneity
-	N      uint64  `json:"n"`      // effective rows of the reference
-	M      uint64  `json:"m"`      // effective rows judged
-	Bins   int     `json:"bins"`   // bins that hold anything in either sample
-	Enough bool    `json:"enough"` // m is at least RowsPerBin·Bins
-	Apart  bool    `json:"apart"`  // PSI above the threshold and above noise
-}
+type FeatureScore = divergence.FeatureScore
 
-// Comparison is one sample against one reference, over all features.
-type Comparison struct {
-	Features []FeatureScore `json:"features"`
-	MaxPSI   float64        `json:"max_psi"` // over the features with enough rows
-	Apart    int            `json:"apart"`   // features found apart
-	Enough   bool           `json:"enough"`  // at least half of the features have enough rows
-	M        uint64         `json:"m"`       // effective rows judged
-	// Condition of the training data that is nearest, when the baseline knows several.
-	Condition string `json:"condition,omitempty"`
-}
+// Comparison is one sample against one reference, over all streams.
+type Comparison = divergence.Comparison
 
 // DeviceScore is one device on one release.
 type DeviceScore struct {
@@ -194,7 +169,8 @@ type Total struct {
 type Evidence struct {
 	Rows, FailedRows   uint64
 	Calls, FailedCalls uint64
-	P95                time.Duration // of a call, 0 when none
+	P95                time.Duration   // of a call, 0 when none
+	Latency            *sketch.Latency `json:"-"` // of all calls counted
 	Labels, Correct    uint64
 	Classes            []uint64 // rows by predicted class, nil when the model has none
 	// Outputs are the counts of all output streams on the bins of the baseline;

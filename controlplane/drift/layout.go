@@ -1,11 +1,10 @@
 package drift
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 
 	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/divergence"
 	"github.com/vedette-edge/vedette/protocol/sketch"
 )
 
@@ -39,9 +38,6 @@ type reference struct {
 	sample    sample
 }
 
-// reserved bins of MaxBins are for missing and other.
-const reserved = 2
-
 func newLayout(b *sketch.Baseline) *layout {
 	l := &layout{}
 	for i := range b.Streams {
@@ -62,7 +58,7 @@ func (l *layout) add(s *sketch.Stream) {
 		name: s.Name, output: s.Side == sketch.Output, class: s.Source == sketch.Class,
 		ordered: s.Kind != sketch.Categorical, fine: len(s.Counts),
 	}
-	groups, scored := coarsen(s)
+	groups, scored := divergence.Coarsen(s)
 	out.scored = scored
 	if out.output {
 		out.n, out.group, out.at = out.fine, groups, l.out
@@ -73,56 +69,6 @@ func (l *layout) add(s *sketch.Stream) {
 	}
 	l.bins = max(l.bins, scored)
 	l.streams = append(l.streams, out)
-}
-
-// coarsen groups the bins of a stream into few of near equal training mass.
-func coarsen(s *sketch.Stream) (group []uint8, bins int) {
-	if s.Kind == sketch.Categorical {
-		return coarsenCategories(s.Counts)
-	}
-	if len(s.Counts) <= MaxBins-reserved {
-		return nil, len(s.Counts)
-	}
-	return coarsenOrdered(s.Counts, MaxBins-reserved)
-}
-
-// coarsenOrdered joins neighbours. A group is closed when taking the next bin
-// would carry it further beyond its fair share than it is short of it now.
-func coarsenOrdered(counts []uint64, most int) ([]uint8, int) {
-	var left, held float64
-	for _, n := range counts {
-		left += float64(n)
-	}
-	group := make([]uint8, len(counts))
-	g := 0
-	for i, n := range counts {
-		share := left / float64(most-g)
-		if held > 0 && g < most-1 && held+float64(n)/2 > share {
-			left -= held
-			held = 0
-			g++
-		}
-		held += float64(n)
-		group[i] = uint8(g)
-	}
-	return group, g + 1
-}
-
-// coarsenCategories keeps the most frequent ones apart and joins the rest.
-func coarsenCategories(counts []uint64) ([]uint8, int) {
-	if len(counts) <= MaxBins {
-		return nil, len(counts)
-	}
-	order := make([]int, len(counts))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(counts[b], counts[a]) })
-	group := make([]uint8, len(counts))
-	for rank, i := range order {
-		group[i] = uint8(min(rank, MaxBins-1))
-	}
-	return group, MaxBins
 }
 
 func (l *layout) reference(name string, rows uint64, of func(i int) sketch.BinCounts) reference {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vedette-edge/vedette/protocol/divergence"
 	"github.com/vedette-edge/vedette/protocol/release"
 	"github.com/vedette-edge/vedette/protocol/sketch"
 )
@@ -101,7 +102,7 @@ func (m *Monitor) SetRelease(r Release, b *sketch.Baseline) error {
 			return fmt.Errorf("watch release %s of %s: %w", r.Version, r.Model, err)
 		}
 		k.layout = newLayout(b)
-		k.need = uint64(m.cfg.RowsPerBin * min(k.layout.bins+reserved, MaxBins)) //nolint:gosec // small and positive
+		k.need = uint64(m.cfg.RowsPerBin * min(k.layout.bins+divergence.Reserved, MaxBins)) //nolint:gosec // small and positive
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

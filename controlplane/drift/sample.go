@@ -1,9 +1,7 @@
 package drift
 
 import (
-	"cmp"
-	"slices"
-
+	"github.com/vedette-edge/vedette/protocol/divergence"
 	"github.com/vedette-edge/vedette/protocol/sketch"
 )
 
@@ -71,86 +69,40 @@ func addTo(dst, src []uint64) {
 	}
 }
 
-// compare scores every stream of cur against ref. Streams are apart when both
-// the threshold and the noise of all of them together are exceeded.
+// compare scores every stream of cur against ref.
 func compare(l *layout, ref, cur *sample, cfg *Config) Comparison {
-	c := Comparison{M: cur.effective, Features: make([]FeatureScore, len(l.streams))}
-	var p, q [MaxBins + 2]float64
-	var ps []float64
-	for i := range l.streams {
-		s := &l.streams[i]
-		k := s.scored + 2
-		s.scale(p[:k], ref)
-		s.scale(q[:k], cur)
-		x := cells{p: p[:k], q: q[:k], n: float64(ref.effective), m: float64(cur.effective)}
-		if s.ordered {
-			x.ordered = s.scored
+	var p, q [MaxBins + divergence.Reserved]float64
+	return divergence.Compare(ref.effective, cur.effective, cfg.limits(), func(yield func(divergence.Stream) bool) {
+		for i := range l.streams {
+			s := &l.streams[i]
+			k := s.scored + divergence.Reserved
+			s.scale(p[:k], ref)
+			s.scale(q[:k], cur)
+			if !yield(divergence.Stream{Name: s.name, Side: s.side(), Ordered: s.ordered, P: p[:k], Q: q[:k]}) {
+				return
+			}
 		}
-		f := x.score()
-		f.Name, f.Side = s.name, side(s)
-		f.Enough = min(f.M, f.N) >= uint64(cfg.RowsPerBin*min(max(f.Bins, 2), MaxBins)) //nolint:gosec // small and positive
-		if f.Enough {
-			ps = append(ps, f.P)
-		}
-		c.Features[i] = f
-	}
-	c.judge(ps, cfg)
-	return c
+	})
 }
 
-func side(s *stream) string {
+func (s *stream) side() sketch.Side {
 	if s.output {
-		return string(sketch.Output)
+		return sketch.Output
 	}
-	return string(sketch.Input)
+	return sketch.Input
 }
 
-func (c *Comparison) judge(ps []float64, cfg *Config) {
-	level := discoveries(ps, cfg.Alpha)
-	for i := range c.Features {
-		f := &c.Features[i]
-		if f.Bins > 1 {
-			f.Noise = noise(float64(f.N), float64(f.M), f.Bins-1, max(level, cfg.Alpha/float64(max(len(ps), 1))))
-		}
-		if !f.Enough {
-			continue
-		}
-		f.Apart = f.PSI > cfg.Threshold && f.P <= level
-		if f.Apart {
-			c.Apart++
-		}
-		c.MaxPSI = max(c.MaxPSI, f.PSI)
-	}
-	c.Enough = len(ps) > 0 && 2*len(ps) >= len(c.Features)
+func (c *Config) limits() divergence.Limits {
+	return divergence.Limits{Threshold: c.Threshold, Alpha: c.Alpha, RowsPerBin: c.RowsPerBin}
 }
 
 // training compares with all training rows or, where they were taken under
 // several conditions, with those that are nearest: a device sees one condition
 // at a time.
 func training(l *layout, cur *sample, cfg *Config) Comparison {
-	var best Comparison
-	for i := range l.refs {
+	return divergence.Nearest(len(l.refs), func(i int) Comparison {
 		c := compare(l, &l.refs[i].sample, cur, cfg)
 		c.Condition = l.refs[i].condition
-		if i == 0 || nearer(&c, &best) {
-			best = c
-		}
-	}
-	return best
-}
-
-func nearer(a, b *Comparison) bool {
-	return a.Apart < b.Apart || a.Apart == b.Apart && a.MaxPSI < b.MaxPSI
-}
-
-// furthest are the features found apart, largest PSI first, at most n.
-func (c *Comparison) furthest(n int) []FeatureScore {
-	var fs []FeatureScore
-	for _, f := range c.Features {
-		if f.Apart {
-			fs = append(fs, f)
-		}
-	}
-	slices.SortStableFunc(fs, func(a, b FeatureScore) int { return cmp.Compare(b.PSI, a.PSI) })
-	return fs[:min(n, len(fs))]
+		return c
+	})
 }

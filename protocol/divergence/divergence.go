@@ -1,0 +1,208 @@
+// Package divergence says how far two samples over the bins of one baseline are
+// apart, and which differences chance alone does not explain. The control plane
+// judges windows with it, and a device the files that it scores, so that both
+// say the same of the same rows.
+//
+// Without drift PSI is about (1/n + 1/m)·χ²(B−1) (Yurdakul & Naranjo 2020),
+// which gives every stream a p-value; Benjamini–Hochberg holds the share of
+// false discoveries over the streams of a comparison. A stream is apart when its
+// PSI is above the threshold and its p-value is discovered. It is pure.
+package divergence
+
+import (
+	"cmp"
+	"iter"
+	"slices"
+
+	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/sketch"
+)
+
+// Bins that are scored.
+const (
+	// MaxBins is the most bins a stream is scored on.
+	MaxBins = 10
+	// Reserved is how many of them are for missing and other values.
+	Reserved = 2
+)
+
+// Defaults of Limits.
+const (
+	// DefaultThreshold is the usual limit between a moderate and a large PSI.
+	DefaultThreshold = 0.2
+	// DefaultAlpha is the share of false discoveries allowed in one comparison.
+	// Threshold makes them rarer still.
+	DefaultAlpha = 0.01
+	// DefaultRowsPerBin keeps the χ² approximation of PSI honest: at ten rows a
+	// bin it is exceeded 11% of the time at a nominal 5%.
+	DefaultRowsPerBin = 50
+)
+
+// Limits say when a difference is one.
+type Limits struct {
+	Threshold  float64 // PSI above which a difference matters
+	Alpha      float64 // false discovery rate over the streams of one comparison
+	RowsPerBin int     // rows needed for each bin before a stream is judged
+}
+
+// DefaultLimits are those of a fleet that sets none.
+func DefaultLimits() Limits {
+	return Limits{Threshold: DefaultThreshold, Alpha: DefaultAlpha, RowsPerBin: DefaultRowsPerBin}
+}
+
+// FeatureScore compares one stream of the baseline between two samples.
+type FeatureScore struct {
+	Name   string  `json:"name"`
+	Side   string  `json:"side"` // input or output: an output that drifts is prediction drift
+	PSI    float64 `json:"psi"`
+	Noise  float64 `json:"noise"`  // PSI that the two sizes alone explain at 1−Alpha
+	JS     float64 `json:"js"`     // Jensen–Shannon distance, base 2, 0 to 1
+	KS     float64 `json:"ks"`     // lower bound of the Kolmogorov–Smirnov distance; 0 for categories
+	KSUp   float64 `json:"ks_up"`  // its upper bound: KS + the largest bin
+	LInf   float64 `json:"l_inf"`  // largest difference of a bin's share
+	P      float64 `json:"p"`      // of PSI under no drift
+	Chi2P  float64 `json:"chi2_p"` // of the χ² test of homogeneity
+	N      uint64  `json:"n"`      // effective rows of the reference
+	M      uint64  `json:"m"`      // effective rows judged
+	Bins   int     `json:"bins"`   // bins that hold anything in either sample
+	Enough bool    `json:"enough"` // m is at least RowsPerBin·Bins
+	Apart  bool    `json:"apart"`  // PSI above the threshold and above noise
+}
+
+// Comparison is one sample against one reference, over all streams.
+type Comparison struct {
+	Features []FeatureScore `json:"features"`
+	MaxPSI   float64        `json:"max_psi"` // over the features with enough rows
+	Apart    int            `json:"apart"`   // features found apart
+	Enough   bool           `json:"enough"`  // at least half of the features have enough rows
+	M        uint64         `json:"m"`       // effective rows judged
+	// Condition of the training data that is nearest, when the baseline knows several.
+	Condition string `json:"condition,omitempty"`
+}
+
+// Stream is one watched quantity of two samples: counts on the same scored bins,
+// then missing, then other, scaled to the samples' effective sizes.
+type Stream struct {
+	Name    string
+	Side    sketch.Side
+	Ordered bool // the bins before missing and other have an order, which KS needs
+	P, Q    []float64
+}
+
+// Compare scores streams of a sample of m effective rows against a reference of
+// n. Streams are apart when both the threshold and the noise of all of them
+// together are exceeded.
+func Compare(n, m uint64, limits Limits, streams iter.Seq[Stream]) Comparison {
+	c := Comparison{M: m}
+	var ps []float64
+	for s := range streams {
+		x := cells{p: s.P, q: s.Q, n: float64(n), m: float64(m)}
+		if s.Ordered {
+			x.ordered = len(s.P) - Reserved
+		}
+		f := x.score()
+		f.Name, f.Side = s.Name, string(s.Side)
+		f.Enough = min(f.M, f.N) >= uint64(limits.RowsPerBin*min(max(f.Bins, 2), MaxBins)) //nolint:gosec // small and positive
+		if f.Enough {
+			ps = append(ps, f.P)
+		}
+		c.Features = append(c.Features, f)
+	}
+	c.judge(ps, limits)
+	return c
+}
+
+func (c *Comparison) judge(ps []float64, limits Limits) {
+	level := discoveries(ps, limits.Alpha)
+	for i := range c.Features {
+		f := &c.Features[i]
+		if f.Bins > 1 {
+			f.Noise = noise(float64(f.N), float64(f.M), f.Bins-1, max(level, limits.Alpha/float64(max(len(ps), 1))))
+		}
+		if !f.Enough {
+			continue
+		}
+		f.Apart = f.PSI > limits.Threshold && f.P <= level
+		if f.Apart {
+			c.Apart++
+		}
+		c.MaxPSI = max(c.MaxPSI, f.PSI)
+	}
+	c.Enough = len(ps) > 0 && 2*len(ps) >= len(c.Features)
+}
+
+// Nearest is the comparison with the least apart of n references, the first one
+// where they are equal.
+func Nearest(n int, compare func(i int) Comparison) Comparison {
+	var best Comparison
+	for i := range n {
+		c := compare(i)
+		if i == 0 || c.Apart < best.Apart || c.Apart == best.Apart && c.MaxPSI < best.MaxPSI {
+			best = c
+		}
+	}
+	return best
+}
+
+// Furthest are the streams found apart, largest PSI first, at most n.
+func (c *Comparison) Furthest(n int) []FeatureScore {
+	var fs []FeatureScore
+	for _, f := range c.Features {
+		if f.Apart {
+			fs = append(fs, f)
+		}
+	}
+	slices.SortStableFunc(fs, func(a, b FeatureScore) int { return cmp.Compare(b.PSI, a.PSI) })
+	return fs[:min(n, len(fs))]
+}
+
+// Training compares rows counted over a baseline with the training rows that it
+// was made of or, where they were taken under several conditions, with the
+// nearest of those: a device sees one condition at a time. effective is rows,
+// but no more than there are distinct ones. counts must be over the baseline's
+// bins.
+func Training(b *sketch.Baseline, counts []*protocol.Histogram, rows, effective uint64, limits Limits) Comparison {
+	groups := make([][]uint8, len(b.Streams))
+	bins := make([]int, len(b.Streams))
+	for i := range b.Streams {
+		groups[i], bins[i] = Coarsen(&b.Streams[i])
+	}
+	factor := float64(effective) / float64(max(rows, 1))
+	against := func(n uint64, of func(i int) sketch.BinCounts) Comparison {
+		return Compare(n, effective, limits, func(yield func(Stream) bool) {
+			for i := range b.Streams {
+				s, h, r := &b.Streams[i], counts[i], of(i)
+				p := scaled(r.Counts, r.Missing, r.Other, groups[i], bins[i], 1)
+				q := scaled(h.GetBins(), h.GetMissing(), h.GetOther(), groups[i], bins[i], factor)
+				if !yield(Stream{Name: s.Name, Side: s.Side, Ordered: s.Kind != sketch.Categorical, P: p, Q: q}) {
+					return
+				}
+			}
+		})
+	}
+	return Nearest(1+len(b.Conditions), func(i int) Comparison {
+		if i == 0 {
+			return against(b.Rows, func(i int) sketch.BinCounts {
+				s := &b.Streams[i]
+				return sketch.BinCounts{Counts: s.Counts, Missing: s.Missing, Other: s.Other}
+			})
+		}
+		k := &b.Conditions[i-1]
+		c := against(k.Rows, func(i int) sketch.BinCounts { return k.Histograms[i] })
+		c.Condition = k.Name
+		return c
+	})
+}
+
+// scaled puts counts on the scored bins, then missing, then other.
+func scaled(counts []uint64, missing, other uint64, group []uint8, bins int, factor float64) []float64 {
+	to := make([]float64, bins+Reserved)
+	for i, n := range counts {
+		if group != nil {
+			i = int(group[i])
+		}
+		to[i] += float64(n) * factor
+	}
+	to[bins], to[bins+1] = float64(missing)*factor, float64(other)*factor
+	return to
+}

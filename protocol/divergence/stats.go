@@ -1,0 +1,116 @@
+package divergence
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"gonum.org/v1/gonum/mathext"
+)
+
+// pseudo is added to every cell, as Jeffreys' prior does, so that an empty one
+// has a logarithm.
+const pseudo = 0.5
+
+// cells is one stream of two samples on the same bins, scaled to their
+// effective sizes n and m. Cells empty in both are left out of every sum. The
+// first ordered ones have an order, which KS needs.
+type cells struct {
+	p, q    []float64 // counts
+	ordered int
+	n, m    float64
+}
+
+// score compares the two samples of a stream.
+func (c cells) score() FeatureScore {
+	k := c.used()
+	s := FeatureScore{Bins: k, N: uint64(c.n), M: uint64(c.m), P: 1, Chi2P: 1}
+	if c.n == 0 || c.m == 0 || k < 2 {
+		return s
+	}
+	var psi, js, chi2, widest float64
+	for i, a := range c.p {
+		b := c.q[i]
+		if a+b == 0 {
+			continue
+		}
+		p, q := (a+pseudo)/(c.n+pseudo*float64(k)), (b+pseudo)/(c.m+pseudo*float64(k))
+		psi += (q - p) * math.Log(q/p)
+		p, q = a/c.n, b/c.m
+		js += halfKL(p, (p+q)/2) + halfKL(q, (p+q)/2)
+		s.LInf = math.Max(s.LInf, math.Abs(p-q))
+		chi2 += homogeneity(a, b, c.n, c.m)
+		if i < c.ordered {
+			widest = math.Max(widest, math.Max(p, q))
+		}
+	}
+	s.PSI = psi
+	s.JS = math.Sqrt(math.Min(1, math.Max(0, js)))
+	s.KS = c.ks()
+	if c.ordered > 0 {
+		s.KSUp = math.Min(1, s.KS+widest)
+	}
+	s.P = chi2Survival(psi/(1/c.n+1/c.m), k-1)
+	s.Chi2P = chi2Survival(chi2, k-1)
+	return s
+}
+
+// used counts the cells that hold anything in either sample.
+func (c cells) used() int {
+	k := 0
+	for i := range c.p {
+		if c.p[i]+c.q[i] > 0 {
+			k++
+		}
+	}
+	return k
+}
+
+// ks is the largest difference of the cumulated shares at a bin's edge.
+func (c cells) ks() float64 {
+	var at, most float64
+	for i := range c.ordered {
+		at += c.p[i]/c.n - c.q[i]/c.m
+		most = math.Max(most, math.Abs(at))
+	}
+	return most
+}
+
+// halfKL is p·log2(p/m)/2.
+func halfKL(p, m float64) float64 {
+	if p == 0 {
+		return 0
+	}
+	return p * math.Log2(p/m) / 2
+}
+
+// homogeneity is one column of the χ² statistic with both rows expected from
+// the pooled margins: the reference is a sample too.
+func homogeneity(a, b, n, m float64) float64 {
+	ea, eb := (a+b)*n/(n+m), (a+b)*m/(n+m)
+	return (a-ea)*(a-ea)/ea + (b-eb)*(b-eb)/eb
+}
+
+func chi2Survival(x float64, df int) float64 {
+	if x <= 0 {
+		return 1
+	}
+	return mathext.GammaIncRegComp(float64(df)/2, x/2)
+}
+
+// noise is the PSI that chance alone stays below with probability 1−alpha.
+func noise(n, m float64, df int, alpha float64) float64 {
+	return (1/n + 1/m) * 2 * mathext.GammaIncRegInv(float64(df)/2, 1-alpha)
+}
+
+// discoveries is the step-up procedure of Benjamini and Hochberg (1995): the
+// level at or below which a p-value is a discovery, 0 for none.
+func discoveries(ps []float64, alpha float64) float64 {
+	slices.SortFunc(ps, cmp.Compare[float64])
+	for i, p := range slices.Backward(ps) {
+		if level := alpha * float64(i+1) / float64(len(ps)); p <= level {
+			return level
+		}
+	}
+	return 0
+}
