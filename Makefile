@@ -60,11 +60,11 @@ build: setup ## the four programs, in build/bin
 
 .PHONY: package
 package: tools ## the agent's packages, deb and rpm for amd64 and arm64, in build/package
-	@GO=$(GO) deploy/package/build.sh build/package
+	@GO=$(GO) deploy/packages/build.sh build/package
 
 .PHONY: test-package
 test-package: package build ## install, upgrade, downgrade, remove and purge the packages in a Debian of their own; run the arm64 agent
-	VEDETTE_PACKAGES=$(CURDIR)/build/package $(GO) test -count=1 -timeout 20m -v -run 'Package|Arm64' ./deploy/package ./cmd/e2e
+	VEDETTE_PACKAGES=$(CURDIR)/build/package $(GO) test -count=1 -timeout 20m -v -run 'Package|Arm64' ./deploy/packages ./cmd/e2e
 
 .PHONY: setup
 setup: tools $(RUNTIME) $(ASSETS) ## fetch ONNX Runtime and the pages' assets (pinned)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Builds the packages of the agent, with ONNX Runtime inside:
 #
-#   deploy/package/build.sh FOLDER [FORMAT/ARCHITECTURE ...]
+#   deploy/packages/build.sh FOLDER [FORMAT/ARCHITECTURE ...]
 #
 # FORMAT is deb or rpm, ARCHITECTURE amd64 or arm64; all four by default. FOLDER
 # gets the packages, SHA256SUMS and install.sh: what a web server needs to serve.
 # The same commit gives the same bytes. VERSION names the version, else the last
-# tag and the time of the commit do.
+# tag and the time of the commit do; WORK is where things are laid out.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -15,7 +15,7 @@ folder=$1
 shift
 wanted=("$@")
 [ ${#wanted[@]} -gt 0 ] || wanted=(deb/amd64 deb/arm64 rpm/amd64 rpm/arm64)
-work=build/stage
+work=${WORK:-build/stage}
 
 die() {
 	echo "package: $1" >&2
@@ -76,22 +76,26 @@ stage() {
 	rm -rf "$dir"
 	mkdir -p "$dir/completions"
 	cp "$library/libonnxruntime.so.1" "$dir/"
-	program "$arch" "$dir/vedette-agent"
-	cp -r $work/common/. "$dir/"
-	cp deploy/package/copyright "$dir/"
+	if [ "$(go env GOHOSTARCH)" = "$arch" ]; then
+		cp "$work/agent" "$dir/vedette-agent"
+	else
+		program "$arch" "$dir/vedette-agent"
+	fi
+	cp -r "$work/common/." "$dir/"
+	cp deploy/packages/copyright "$dir/"
 	(cd "$dir" && sha256sum libonnxruntime.so.1 >libonnxruntime.so.1.sha256)
 }
 
 # common writes what the agent says of itself, once for all architectures.
 common() {
 	local agent=$work/agent shell
-	program "$(go env GOHOSTARCH)" $agent
-	rm -rf $work/common
-	mkdir -p $work/common/completions
-	$agent manual $work/common/man
-	gzip -9n $work/common/man/*.1
+	program "$(go env GOHOSTARCH)" "$agent"
+	rm -rf "$work/common"
+	mkdir -p "$work/common/completions"
+	"$agent" manual "$work/common/man"
+	gzip -9n "$work"/common/man/*.1
 	for shell in bash fish zsh; do
-		$agent completion $shell >$work/common/completions/$shell
+		"$agent" completion $shell >"$work/common/completions/$shell"
 	done
 }
 
@@ -101,17 +105,17 @@ export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 ORT_VERSION=$(sed -n 's/^version=//p' deploy/onnxruntime/fetch.sh)
 export ORT_VERSION
 
-mkdir -p "$folder" $work
+mkdir -p "$folder" "$work"
 rm -f "$folder"/vedette-agent[_-]* "$folder"/SHA256SUMS
 common
 for arch in amd64 arm64; do
 	[[ " ${wanted[*]} " == *"/$arch "* ]] || continue
 	stage $arch
-	STAGE=$work/$arch ARCH=$arch GLIBC=$(glibc $work/$arch/vedette-agent $work/$arch/libonnxruntime.so.1)
+	STAGE=$work/$arch ARCH=$arch GLIBC=$(glibc "$work/$arch/vedette-agent" "$work/$arch/libonnxruntime.so.1")
 	export STAGE ARCH GLIBC
 	for format in deb rpm; do
 		[[ " ${wanted[*]} " == *" $format/$arch "* ]] || continue
-		said=$($nfpm package --config deploy/package/nfpm.yaml --packager $format --target "$folder/" 2>&1) || die "nfpm: $said"
+		said=$($nfpm package --config deploy/packages/nfpm.yaml --packager $format --target "$folder/" 2>&1) || die "nfpm: $said"
 	done
 done
 cp deploy/install.sh "$folder/"
