@@ -26,7 +26,7 @@ func (s *Server) openService(context.Context) error {
 	deviceAPI, mqtt := s.publicURLs()
 	s.service = api.NewService(api.Deps{
 		Fleet: s.fleet, Desired: s.desired, Rollouts: s.runner, Registry: s.registry, Blobs: s.blobs,
-		Monitor: s.monitor, Retrain: s.retrain, Ledger: s.ledger, Access: s.access,
+		Monitor: s.monitor, Challenges: s.desired, Rivals: s.monitor, Retrain: s.retrain, Ledger: s.ledger, Access: s.access,
 		Info: api.Info{
 			Version: s.cfg.Version, Started: time.Now(), API: s.peopleURL(),
 			DeviceAPI: deviceAPI, MQTT: []string{mqtt}, CASHA256: hex.EncodeToString(ca[:]),

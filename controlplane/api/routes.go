@@ -13,7 +13,7 @@ import (
 // and a test compares them.
 func routes(s *Server) []route {
 	b := s.cfg.Backend
-	all := [][]route{serverRoutes(s, b), deviceRoutes(s, b), modelRoutes(s, b), rolloutRoutes(b), driftRoutes(b), adminRoutes(s, b)}
+	all := [][]route{serverRoutes(s, b), deviceRoutes(s, b), modelRoutes(s, b), challengeRoutes(b), rolloutRoutes(b), driftRoutes(b), adminRoutes(s, b)}
 	var flat []route
 	for _, part := range all {
 		flat = append(flat, part...)
@@ -65,6 +65,16 @@ func modelRoutes(s *Server, b Backend) []route {
 			plain(b.InstallRoot)).as(operator.Admin),
 		command(http.MethodPost, "publish", "/trust/targets", "Publish signed targets; what they name must have been uploaded.",
 			plain(b.Publish)).as(operator.Publisher).upTo(operator.MaxTargetsBody),
+	}
+}
+
+func challengeRoutes(b Backend) []route {
+	return []route{
+		read("challenges", "/challenges", "Versions that run beside the primary ones now.", b.Challenges),
+		one("challenge", "/models/:model/challenge", "The newest challenge of a model: devices, agreement, latency.", b.Challenge),
+		command(http.MethodPut, "setChallenge", "/models/:model/challenge", "Run a version beside the primary one, in place of the present challenger.",
+			on(b.SetChallenge)),
+		command(http.MethodPost, "endChallenge", "/models/:model/challenge/end", "Take the challenger of a model away.", on(b.EndChallenge)),
 	}
 }
 

@@ -21,12 +21,15 @@ type Deps struct {
 	Registry Registry
 	Blobs    Blobs
 	Monitor  Monitor
-	Retrain  Retrainer
-	Ledger   Ledger
-	Access   Access
-	Info     Info
-	Log      *slog.Logger     // nil discards
-	Now      func() time.Time // nil is time.Now
+	// Challenges and Rivals are the releases beside the primary ones.
+	Challenges Challenges
+	Rivals     Rivals
+	Retrain    Retrainer
+	Ledger     Ledger
+	Access     Access
+	Info       Info
+	Log        *slog.Logger     // nil discards
+	Now        func() time.Time // nil is time.Now
 }
 
 // Ledger is the record of every decision and command.

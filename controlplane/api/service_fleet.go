@@ -168,6 +168,10 @@ func (s *Service) deviceModel(m *fleet.Model) operator.DeviceModel {
 	for i := range m.Refused {
 		out.Refused = append(out.Refused, s.outcome(m.Name, &m.Refused[i]))
 	}
+	if c := m.Challenger; c != nil {
+		out.Challenger = &operator.Challenger{DeviceModel: s.deviceModel(&c.Model), Share: c.Share}
+		out.Challenger.Role = c.Role
+	}
 	if t := m.Trial; t != nil {
 		out.Trial = &operator.Trial{
 			Release: s.ref(m.Name, t.Release), GoldenRows: t.GoldenRows, GoldenWrong: t.GoldenWrong, GoldenWorst: t.GoldenWorst,

@@ -57,6 +57,10 @@ func TestCommands(t *testing.T) {
 			_, err := s.UploadChunk(ctx, d, 9, 7, nil)
 			return err
 		}},
+		"challenge": {operator.Operator, true, "challenge digits by ann", "", func(ctx context.Context, s *Service, reason string) error {
+			_, err := s.SetChallenge(ctx, "digits", operator.ChallengeCreate{Version: "1", Role: operator.Shadow, Reason: reason})
+			return err
+		}},
 		"create rollout": {operator.Operator, true, "create digits by ann: why", "", func(ctx context.Context, s *Service, reason string) error {
 			_, err := s.CreateRollout(ctx, operator.RolloutCreate{Spec: operator.RolloutSpec{Model: "digits"}, Reason: reason})
 			return err

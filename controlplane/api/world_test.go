@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -44,9 +45,13 @@ type world struct {
 	requests []retrain.Request
 	versions []registry.Version
 	notes    []ledger.Record
-	refuse   error // what every command is answered, when set
-	refusals map[rollout.Action]error
-	done     []string
+	// Releases beside the primary ones, and what they showed.
+	challenges map[string]desired.Challenge
+	beside     []drift.Beside
+	evidence   map[string]drift.Evidence
+	refuse     error // what every command is answered, when set
+	refusals   map[rollout.Action]error
+	done       []string
 }
 
 func (w *world) did(what string) error {
@@ -91,6 +96,25 @@ func (w worldDesired) SetSettings(_ context.Context, actor string, c desired.Set
 	return w.did("settings by " + actor)
 }
 
+func (w worldDesired) Challenge(model string) (desired.Challenge, bool) {
+	c, ok := w.challenges[model]
+	return c, ok
+}
+
+func (w worldDesired) Challenges() []desired.Challenge {
+	return slices.Collect(maps.Values(w.challenges))
+}
+
+func (w worldDesired) SetChallenge(_ context.Context, actor string, c desired.ChallengeChange) (desired.Challenge, error) {
+	out := desired.Challenge{ChallengeChange: c, Since: now, Actor: actor, Seq: 9}
+	if c.Release.IsZero() {
+		out = w.challenges[c.Model]
+		out.Ended = &desired.End{At: now, Actor: actor, Reason: c.Reason}
+	}
+	w.challenges[c.Model] = out
+	return out, w.did("challenge " + c.Model + " by " + actor)
+}
+
 type worldRollouts struct{ *world }
 
 func (w worldRollouts) List() []runner.View { return slices.Clone(w.rollouts) }
@@ -132,6 +156,14 @@ func (w worldMonitor) Series(string) []drift.Series         { return slices.Clon
 func (w worldMonitor) Totals() []drift.Total                { return slices.Clone(w.totals) }
 func (w worldMonitor) SetFloor(model string, floor float64) { w.floors[model] = floor }
 func (w worldMonitor) Config() drift.Config                 { return drift.Config{Threshold: 0.2, CohortBy: "site"} }
+
+func (w worldMonitor) Beside(string, release.Digest, time.Time) []drift.Beside { return w.beside }
+func (w worldMonitor) Evidence(_ string, d release.Digest, _ time.Time) map[string]drift.Evidence {
+	if d != first {
+		return nil
+	}
+	return w.evidence
+}
 
 type worldRetrain struct{ *world }
 
@@ -249,6 +281,7 @@ func (w worldAccess) RevokeDevice(_ context.Context, id, _ string) error {
 func (w *world) service() *Service {
 	return NewService(Deps{
 		Fleet: worldFleet{w}, Desired: worldDesired{w}, Rollouts: worldRollouts{w}, Registry: worldRegistry{nil, w}, Blobs: worldBlobs{w},
+		Challenges: worldDesired{w}, Rivals: worldMonitor{w},
 		Monitor: worldMonitor{w}, Retrain: worldRetrain{w}, Ledger: worldLedger{nil, w}, Access: worldAccess{nil, w},
 		Info: Info{Version: "test", Storage: func(context.Context) (operator.Storage, error) { return operator.Storage{BlobBytes: 5}, nil }},
 		Now:  func() time.Time { return now },
@@ -275,7 +308,8 @@ func newWorld() *world {
 			"cam-b1": {Generation: 9, Assignments: []desired.Assignment{{Model: "digits", Release: second}}},
 			"new":    {Generation: 9, Assignments: []desired.Assignment{{Model: "digits", Release: second}}},
 		},
-		floors: map[string]float64{},
+		floors:     map[string]float64{},
+		challenges: map[string]desired.Challenge{},
 		versions: []registry.Version{
 			{Target: trust.Target{Model: "digits", Version: "2", Sequence: 2, Digest: second}},
 			{Target: trust.Target{Model: "digits", Version: "1", Sequence: 1, Digest: first}, Stage: operator.StageProduction},

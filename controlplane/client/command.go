@@ -24,6 +24,16 @@ func (c *Client) SetStage(ctx context.Context, model, version string, s operator
 	})
 }
 
+// SetChallenge puts a version beside the primary one of its model.
+func (c *Client) SetChallenge(ctx context.Context, model string, n operator.ChallengeCreate) (*operator.Challenge, error) {
+	return send[operator.Challenge](ctx, c, call{method: http.MethodPut, path: path("models", model, "challenge"), body: n})
+}
+
+// EndChallenge takes a model's challenger away.
+func (c *Client) EndChallenge(ctx context.Context, model string, r operator.Reasoned) (*operator.Challenge, error) {
+	return send[operator.Challenge](ctx, c, call{method: http.MethodPost, path: path("models", model, "challenge", "end"), body: r})
+}
+
 // InstallRoot installs a root of trust, or the next one of the chain.
 func (c *Client) InstallRoot(ctx context.Context, u operator.RootUpload) (*operator.Trust, error) {
 	return send[operator.Trust](ctx, c, call{method: http.MethodPut, path: "/trust/root", body: u})

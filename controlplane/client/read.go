@@ -49,6 +49,16 @@ func (c *Client) Version(ctx context.Context, model, version string) (*operator.
 	return get[operator.VersionDetail](ctx, c, nil, "models", model, "versions", version)
 }
 
+// Challenges lists the versions that run beside primary ones.
+func (c *Client) Challenges(ctx context.Context) ([]operator.Challenge, error) {
+	return items[operator.Challenge](ctx, c, "challenges")
+}
+
+// Challenge reads a model's newest challenge.
+func (c *Client) Challenge(ctx context.Context, model string) (*operator.ChallengeDetail, error) {
+	return get[operator.ChallengeDetail](ctx, c, nil, "models", model, "challenge")
+}
+
 // Rollouts reads one page of rollouts.
 func (c *Client) Rollouts(ctx context.Context, q operator.RolloutQuery) (*operator.Page[operator.RolloutSummary], error) {
 	return get[operator.Page[operator.RolloutSummary]](ctx, c, operator.EncodeQuery(q), "rollouts")

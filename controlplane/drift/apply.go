@@ -255,7 +255,7 @@ func (s *trackState) evidence(l *layout, since int64) (e Evidence, ok bool) {
 			addTo(out, g.Out)
 		}
 	}
-	e.P95 = latency.Quantile(0.95).Round(time.Microsecond)
+	e.P95, e.Latency = latency.Quantile(0.95).Round(time.Microsecond), latency
 	for _, x := range s.Labels {
 		if x.Start >= since {
 			e.Labels += x.Matched

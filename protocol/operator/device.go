@@ -131,6 +131,14 @@ type DeviceModel struct {
 	Outcome     *Outcome    `json:"outcome,omitempty"` // of the last finished update
 	Refused     []Outcome   `json:"refused,omitempty"` // releases it will not try again without a new decision
 	Trial       *Trial      `json:"trial,omitempty"`   // of the last release tried
+	Challenger  *Challenger `json:"challenger,omitempty"`
+}
+
+// Challenger is what runs beside the model's active release on a device.
+type Challenger struct {
+	DeviceModel // its own; Desired and Challenger in it are not set
+
+	Share int `json:"share,omitempty"` // parts per thousand of the calls
 }
 
 // Outcome is how one update ended.

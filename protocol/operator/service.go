@@ -11,6 +11,7 @@ import (
 type Reader interface {
 	DeviceReader
 	ModelReader
+	ChallengeReader
 	RolloutReader
 	DriftReader
 	RetrainReader
@@ -24,6 +25,7 @@ type Reader interface {
 type Commander interface {
 	DeviceCommander
 	ModelCommander
+	ChallengeCommander
 	RolloutCommander
 	RetrainCommander
 	EnrolCommander
@@ -55,6 +57,19 @@ type ModelReader interface {
 // ModelCommander changes the registry without signatures.
 type ModelCommander interface {
 	SetStage(ctx context.Context, model, version string, c StageChange) (*Version, error)
+}
+
+// ChallengeReader reads which versions run beside the primary ones. Challenges
+// lists those that go on; Challenge is a model's newest, ended or not.
+type ChallengeReader interface {
+	Challenges(ctx context.Context) ([]Challenge, error)
+	Challenge(ctx context.Context, model string) (*ChallengeDetail, error)
+}
+
+// ChallengeCommander puts versions beside the primary ones.
+type ChallengeCommander interface {
+	SetChallenge(ctx context.Context, model string, c ChallengeCreate) (*Challenge, error)
+	EndChallenge(ctx context.Context, model string, r Reasoned) (*Challenge, error)
 }
 
 // BlobStore takes uploads. A chunk starts at the offset held; the last one
