@@ -16,6 +16,12 @@ import (
 // serverName is what the server calls itself in its metadata.
 const serverName = "vedette-agent"
 
+// platform is ONNX by the names that the protocol gives.
+const platform = "onnx_onnxv1"
+
+// extensions of the protocol that are spoken here. Labels are ours.
+var extensions = []string{"binary_tensor_data"}
+
 // handler answers with an error instead of writing one.
 type handler func(w http.ResponseWriter, r *http.Request) error
 
@@ -104,10 +110,12 @@ func (s *Server) live(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
+func (s *Server) isReady() bool { return len(s.engine.Status()) > 0 }
+
 // ready says whether any model answers: a device without one is alive, and a
 // balancer in front of several should pass it over.
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
-	ready := len(s.engine.Status()) > 0
+	ready := s.isReady()
 	status := http.StatusOK
 	if !ready {
 		status = http.StatusServiceUnavailable
@@ -121,24 +129,25 @@ func (s *Server) serverMetadata(w http.ResponseWriter, _ *http.Request) error {
 		Name       string   `json:"name"`
 		Version    string   `json:"version"`
 		Extensions []string `json:"extensions"`
-	}{serverName, s.cfg.Version, []string{"binary_tensor_data"}})
+	}{serverName, s.cfg.Version, extensions})
 	return nil
 }
 
-// serving finds the manifest of the model and version in the path.
-func (s *Server) serving(r *http.Request) (*release.Manifest, error) {
-	m, _, err := s.engine.Manifest(r.PathValue("model"))
+// serving finds the manifest of a model that serves, in any version if none is
+// named.
+func (s *Server) serving(model, version string) (*release.Manifest, error) {
+	m, _, err := s.engine.Manifest(model)
 	if err != nil {
-		return nil, err
+		return nil, s.unready(model, err)
 	}
-	if v := r.PathValue("version"); v != "" && v != m.Version {
-		return nil, fmt.Errorf("%w: %s version %s", infer.ErrUnknownModel, m.Model, v)
+	if version != "" && version != m.Version {
+		return nil, fmt.Errorf("%w: %s version %s", infer.ErrUnknownModel, m.Model, version)
 	}
 	return m, nil
 }
 
 func (s *Server) modelMetadata(w http.ResponseWriter, r *http.Request) error {
-	m, err := s.serving(r)
+	m, err := s.serving(r.PathValue("model"), r.PathValue("version"))
 	if err != nil {
 		return err
 	}
@@ -148,7 +157,7 @@ func (s *Server) modelMetadata(w http.ResponseWriter, r *http.Request) error {
 		Platform string       `json:"platform"`
 		Inputs   []tensorMeta `json:"inputs"`
 		Outputs  []tensorMeta `json:"outputs"`
-	}{m.Model, []string{m.Version}, "onnx_onnxv1", tensorMetas(m.Schema.Inputs), tensorMetas(m.Schema.Outputs)})
+	}{m.Model, []string{m.Version}, platform, tensorMetas(m.Schema.Inputs), tensorMetas(m.Schema.Outputs)})
 	return nil
 }
 
@@ -167,7 +176,7 @@ func tensorMetas(ts []release.Tensor) []tensorMeta {
 }
 
 func (s *Server) modelReady(w http.ResponseWriter, r *http.Request) error {
-	m, err := s.serving(r)
+	m, err := s.serving(r.PathValue("model"), r.PathValue("version"))
 	if err != nil {
 		return err
 	}

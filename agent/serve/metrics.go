@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
 
 	"github.com/vedette-edge/vedette/agent/infer"
 )
@@ -15,6 +16,8 @@ import (
 var runBuckets = []float64{20e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1}
 
 type metrics struct {
+	calls    *prometheus.CounterVec
+	rpcTimes *prometheus.HistogramVec
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	runs     *prometheus.HistogramVec
@@ -23,6 +26,12 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer, engine Engine) *metrics {
 	m := &metrics{
+		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "vedette_grpc_requests_total", Help: "Calls over gRPC by method and status.",
+		}, []string{"method", "code"}),
+		rpcTimes: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "vedette_grpc_request_duration_seconds", Help: "Time to answer a call over gRPC.", Buckets: runBuckets,
+		}, []string{"method"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "vedette_http_requests_total", Help: "Requests to the local service by route and status.",
 		}, []string{"route", "code"}),
@@ -36,8 +45,14 @@ func newMetrics(reg prometheus.Registerer, engine Engine) *metrics {
 			Name: "vedette_labels_total", Help: "Labels by whether their prediction was found.",
 		}, []string{"matched"}),
 	}
-	reg.MustRegister(m.requests, m.seconds, m.runs, m.feedback, &engineCollector{engine: engine})
+	reg.MustRegister(m.calls, m.rpcTimes, m.requests, m.seconds, m.runs, m.feedback, &engineCollector{engine: engine})
 	return m
+}
+
+// call records one call over gRPC.
+func (m *metrics) call(method string, code codes.Code, took time.Duration) {
+	m.calls.WithLabelValues(method, code.String()).Inc()
+	m.rpcTimes.WithLabelValues(method).Observe(took.Seconds())
 }
 
 // ran records the time of one run.

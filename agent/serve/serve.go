@@ -1,6 +1,6 @@
 // Package serve is the device's local prediction service: the Open Inference
-// Protocol v2 over HTTP, on a loopback address and on a Unix socket, with JSON
-// and with binary tensors, plus labels that arrive later, status and metrics.
+// Protocol v2 over HTTP and gRPC, on loopback addresses and on Unix sockets, with
+// JSON and with binary tensors, plus labels that arrive later, status and metrics.
 // Whoever can connect is trusted: the address is the device's own, the socket's
 // mode says who else may.
 package serve
@@ -13,12 +13,14 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 	"golang.org/x/sync/semaphore"
+	"google.golang.org/grpc"
 
 	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -28,6 +30,8 @@ import (
 const (
 	// DefaultListen is loopback: predictions and labels are nobody else's business.
 	DefaultListen = "127.0.0.1:8100"
+	// DefaultGRPC is the port beside it.
+	DefaultGRPC = "127.0.0.1:8101"
 	// DefaultMaxBody bounds a request in bytes: 8192 rows of 512 float32.
 	DefaultMaxBody = 16 << 20
 	// maxFeedback bounds a body of labels in bytes.
@@ -70,11 +74,14 @@ type Labels interface {
 
 // Config holds the optional parts of a server.
 type Config struct {
-	Listen  string // host:port, empty for DefaultListen, "-" for none
-	Socket  string // path of a Unix socket, empty for none
-	MaxBody int64  // bytes of a request, 0 for DefaultMaxBody
-	Version string // of the agent
-	Runtime infer.RuntimeInfo
+	Listen string // host:port, empty for DefaultListen, "-" for none
+	Socket string // path of a Unix socket, empty for none
+	GRPC   string // host:port of gRPC, empty or "-" for none
+	// GRPCSocket is the path of a Unix socket for gRPC, empty for none.
+	GRPCSocket string
+	MaxBody    int64  // bytes of a request, 0 for DefaultMaxBody
+	Version    string // of the agent
+	Runtime    infer.RuntimeInfo
 	// Connections bounds those over HTTP, and those over gRPC, 0 for
 	// DefaultConnections.
 	Connections int
@@ -101,7 +108,10 @@ type Server struct {
 	bodies    *semaphore.Weighted     // bytes of large bodies in memory
 	listeners []net.Listener
 	http      *fasthttp.Server
-	wg        sync.WaitGroup
+
+	grpcListeners []net.Listener
+	grpc          *grpc.Server // nil without a listener
+	wg            sync.WaitGroup
 }
 
 // New makes a server that does not listen yet.
@@ -133,16 +143,9 @@ func New(engine Engine, cfg Config) *Server {
 
 // Start listens and serves until Stop.
 func (s *Server) Start(ctx context.Context) error {
-	if s.cfg.Listen != "-" {
-		if err := s.listen(ctx, "tcp", s.cfg.Listen); err != nil {
-			return err
-		}
-	}
-	if s.cfg.Socket != "" {
-		if err := s.listenSocket(ctx); err != nil {
-			s.closeListeners()
-			return err
-		}
+	if err := s.listenAll(ctx); err != nil {
+		s.closeListeners()
+		return err
 	}
 	for _, l := range s.listeners {
 		s.wg.Go(func() {
@@ -151,49 +154,77 @@ func (s *Server) Start(ctx context.Context) error {
 			}
 		})
 	}
+	s.serveGRPC()
 	return nil
 }
 
-func (s *Server) listen(ctx context.Context, network, address string) error {
+func (s *Server) listenAll(ctx context.Context) error {
+	for _, where := range []struct {
+		to              *[]net.Listener
+		address, socket string
+	}{{&s.listeners, s.cfg.Listen, s.cfg.Socket}, {&s.grpcListeners, s.cfg.GRPC, s.cfg.GRPCSocket}} {
+		if where.address != "-" && where.address != "" {
+			l, err := listen(ctx, "tcp", where.address)
+			if err != nil {
+				return err
+			}
+			*where.to = append(*where.to, l)
+		}
+		if where.socket != "" {
+			l, err := listenSocket(ctx, where.socket)
+			if err != nil {
+				return err
+			}
+			*where.to = append(*where.to, l)
+		}
+	}
+	return nil
+}
+
+func listen(ctx context.Context, network, address string) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, network, address)
 	if err != nil {
-		return fmt.Errorf("%w: %w; is another agent running? choose another with --listen or --socket", ErrListen, err)
+		return nil, fmt.Errorf("%w: %w; is another agent running? choose another address or socket, or \"-\" for none", ErrListen, err)
 	}
-	s.listeners = append(s.listeners, l)
-	return nil
+	return l, nil
 }
 
 // listenSocket replaces a socket that a killed agent left behind, never one
 // that somebody still listens on and never another kind of file.
-func (s *Server) listenSocket(ctx context.Context) error {
-	path := s.cfg.Socket
+func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 	st, err := os.Lstat(path)
 	if err == nil && st.Mode().Type() == fs.ModeSocket {
 		if c, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
-			return errors.Join(fmt.Errorf("%w: %s is in use by another agent", ErrListen, path), c.Close())
+			return nil, errors.Join(fmt.Errorf("%w: %s is in use by another agent", ErrListen, path), c.Close())
 		}
 		if err := os.Remove(path); err != nil {
-			return fmt.Errorf("remove stale socket: %w", err)
+			return nil, fmt.Errorf("remove stale socket: %w", err)
 		}
 	}
-	if err := s.listen(ctx, "unix", path); err != nil {
-		return err
+	l, err := listen(ctx, "unix", path)
+	if err != nil {
+		return nil, err
 	}
 	if err := os.Chmod(path, socketMode); err != nil {
-		return fmt.Errorf("set mode of socket: %w", err)
+		return nil, errors.Join(fmt.Errorf("set mode of socket: %w", err), l.Close())
 	}
-	return nil
+	return l, nil
 }
 
 func (s *Server) closeListeners() {
-	for _, l := range s.listeners {
+	for _, l := range slices.Concat(s.listeners, s.grpcListeners) {
 		_ = l.Close() // it never served, or was closed before
 	}
 }
 
-// Addr is the TCP address that is listened on, nil before Start and without one.
-func (s *Server) Addr() net.Addr {
-	for _, l := range s.listeners {
+// Addr is the TCP address of HTTP, nil before Start and without one.
+func (s *Server) Addr() net.Addr { return tcpOf(s.listeners) }
+
+// GRPCAddr is the TCP address of gRPC, nil before Start and without one.
+func (s *Server) GRPCAddr() net.Addr { return tcpOf(s.grpcListeners) }
+
+func tcpOf(listeners []net.Listener) net.Addr {
+	for _, l := range listeners {
 		if l.Addr().Network() == "tcp" {
 			return l.Addr()
 		}
@@ -203,6 +234,7 @@ func (s *Server) Addr() net.Addr {
 
 // Stop takes no more requests and waits for those in progress until ctx ends.
 func (s *Server) Stop(ctx context.Context) error {
+	s.stopGRPC(ctx)
 	err := s.http.ShutdownWithContext(ctx)
 	s.closeListeners() // those that do not serve yet it does not know of
 	if err != nil {
