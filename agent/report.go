@@ -50,7 +50,7 @@ func (a *Agent) status() *serve.Agent {
 	s := &serve.Agent{
 		Device: a.identity.Device(), BootCount: a.boot.Count, Unclean: a.boot.Unclean,
 		Generation: report.GetGeneration(),
-		Uplink:     serve.Uplink{Connected: link.Connected, Since: link.Since, Error: link.LastError},
+		Uplink:     serve.Uplink{Connected: link.Connected, Since: link.Since, Error: link.LastError, Code: link.Code},
 		Outbox:     serve.Outbox{Pending: report.GetOutboxPending(), Sent: report.GetOutboxSent(), Bytes: report.GetOutboxBytes()},
 	}
 	if err := a.outbox.Stats().Error; err != nil {

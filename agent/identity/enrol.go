@@ -20,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vedette-edge/vedette/agent/link"
 	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
@@ -222,21 +223,20 @@ func post(ctx context.Context, c *http.Client, url string, body any) (*protocol.
 }
 
 // transportError tells a server that is not the right one from one that is not
-// there.
+// there, and says why.
 func transportError(ctx context.Context, err error) error {
-	_, authority := errors.AsType[x509.UnknownAuthorityError](err)
-	_, hostname := errors.AsType[x509.HostnameError](err)
+	why := link.Explain(err)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, ErrWrongCA), errors.Is(err, ErrWrongServer), errors.Is(err, ErrAnswer):
-		return err
-	case authority, errors.Is(err, http.ErrSchemeMismatch):
-		return fmt.Errorf("%w: %w", ErrWrongCA, err)
-	case hostname:
-		return fmt.Errorf("%w: %w", ErrWrongServer, err)
+		return why
+	case errors.Is(why, link.ErrAuthority), errors.Is(why, link.ErrNotTLS):
+		return fmt.Errorf("%w: %w", ErrWrongCA, why)
+	case errors.Is(why, link.ErrServerName):
+		return fmt.Errorf("%w: %w", ErrWrongServer, why)
 	default:
-		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return fmt.Errorf("%w: %w", ErrUnreachable, why)
 	}
 }
 

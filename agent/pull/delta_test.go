@@ -279,8 +279,8 @@ func TestDeltaWaitsForTheLink(t *testing.T) {
 		want   error
 		code   string
 	}{
-		"link breaks at the question": {(*upgrade).question, abort, ErrLink, "link"},
-		"link breaks at the delta":    {func(u *upgrade) string { return blobPath + u.offer.Delta }, abort, ErrLink, "link"},
+		"link breaks at the question": {(*upgrade).question, abort, ErrLink, "cut"},
+		"link breaks at the delta":    {func(u *upgrade) string { return blobPath + u.offer.Delta }, abort, ErrLink, "cut"},
 		"portal at the question":      {(*upgrade).question, portal, ErrPortal, "captive_portal"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -319,7 +319,7 @@ func TestDeltaCutCostsOneChunk(t *testing.T) {
 				res.Write(u.delta[:cut])
 				panic(http.ErrAbortHandler)
 			})
-			reason(t, u.fetch(nil), ErrLink, "link", true)
+			reason(t, u.fetch(nil), ErrLink, "cut", true)
 			u.handler.Store(nil)
 			u.sent = 0
 			if err := u.fetch(nil); err != nil {

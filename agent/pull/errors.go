@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vedette-edge/vedette/agent/link"
 	"github.com/vedette-edge/vedette/protocol/trust"
 )
 
@@ -16,25 +18,26 @@ import (
 // one of them, or a reason of package trust, inside an *Error.
 var (
 	// ErrDigest says that bytes are not what was signed; they were thrown away.
-	ErrDigest = errors.New("content differs from the signed digest")
+	ErrDigest = errors.New("content differs from the signed digest: look for a proxy that changes files, then publish or decide anew")
 	// ErrManifest says that a manifest does not say what was signed about it, or
 	// is none.
-	ErrManifest = errors.New("manifest is not what was signed")
+	ErrManifest = errors.New("manifest is not what was signed: publish the release anew")
 	// ErrPortal says that something between device and server answered with a
 	// web page, as the login page of a guest network does.
-	ErrPortal = errors.New("a web page came instead of the file; is there a login page in this network?")
+	ErrPortal = errors.New("a web page came instead of the file: sign in if this network has a login page, and look for a proxy in between")
 	// ErrNotFound says that the server does not have the file.
-	ErrNotFound = errors.New("the server does not have it")
+	ErrNotFound = errors.New("the server does not have it: publish the release again")
 	// ErrRefused says that the server does not let this device in.
-	ErrRefused = errors.New("the server refuses this device")
+	ErrRefused = errors.New("the server refuses this device: check that it is not revoked")
 	// ErrServer says that the server is in trouble or asks to come later.
-	ErrServer = errors.New("the server could not answer")
-	// ErrLink says that the connection failed, broke or stood still.
+	ErrServer = errors.New("the server could not answer: look at the control plane's log; the device goes on trying")
+	// ErrLink says that the connection failed, broke or stood still; package
+	// link says why.
 	ErrLink = errors.New("the connection failed")
 	// ErrDiskFull says that there is no room for the release.
-	ErrDiskFull = errors.New("not enough room on the device's disk")
+	ErrDiskFull = errors.New("not enough room on the device's disk: free some")
 	// ErrDisk says that the device's disk fails.
-	ErrDisk = errors.New("the device's disk fails")
+	ErrDisk = errors.New("the device's disk fails: look for its errors in the system's log")
 )
 
 // Error is why Resolve or Fetch failed, with what a caller decides by.
@@ -92,7 +95,7 @@ func classify(err error) error {
 	}
 	for _, k := range kinds {
 		if errors.Is(err, k.reason) {
-			return &Error{code: k.code, retry: k.retry, err: err}
+			return &Error{code: cmp.Or(link.Code(err), k.code), retry: k.retry, err: err}
 		}
 	}
 	switch {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vedette-edge/vedette/agent/link"
 	"github.com/vedette-edge/vedette/protocol/atomicfile"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
@@ -207,7 +208,7 @@ func (f *fetch) transfer(ctx context.Context, d release.Digest, part *part, base
 }
 
 // errStalled is the cause of a context that a stall has cancelled.
-var errStalled = classify(fmt.Errorf("%w: nothing came for too long", ErrLink))
+var errStalled = classify(fmt.Errorf("%w: %w", ErrLink, link.ErrSilent))
 
 // stall cancels a context when a reader stands still.
 type stall struct {

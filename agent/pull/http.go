@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vedette-edge/vedette/agent/link"
 	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/release"
 	"github.com/vedette-edge/vedette/protocol/trust"
@@ -202,5 +203,5 @@ func linkError(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return classify(fmt.Errorf("%s: %w: %w", doing, ErrLink, err))
+	return classify(fmt.Errorf("%s: %w: %w", doing, ErrLink, link.Explain(err)))
 }

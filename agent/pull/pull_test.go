@@ -350,7 +350,7 @@ func TestCutCostsOneChunk(t *testing.T) {
 				res.Write(w.files[req.URL.Path][:cut])
 				panic(http.ErrAbortHandler)
 			})
-			reason(t, w.fetch(nil), ErrLink, "link", true)
+			reason(t, w.fetch(nil), ErrLink, "cut", true)
 			w.handler.Store(nil)
 			w.sent = 0
 			if err := w.fetch(nil); err != nil {
@@ -530,16 +530,16 @@ func TestStandstill(t *testing.T) {
 		res.(http.Flusher).Flush()
 		<-req.Context().Done()
 	})
-	reason(t, w.fetch(nil), ErrLink, "link", true)
+	reason(t, w.fetch(nil), ErrLink, "timeout", true)
 }
 
 func TestServerThatIsGone(t *testing.T) {
 	w := newWorld(t, 100)
 	w.cfg.Attempts = 1
 	w.server.Close()
-	reason(t, w.fetch(nil), ErrLink, "link", true)
+	reason(t, w.fetch(nil), ErrLink, "unreachable", true)
 	_, err := New(w.cfg).Resolve(t.Context(), "digits", w.digest)
-	reason(t, err, trust.ErrUnavailable, "link", true)
+	reason(t, err, trust.ErrUnavailable, "unreachable", true)
 }
 
 func TestStrangersCertificate(t *testing.T) {
@@ -549,7 +549,7 @@ func TestStrangersCertificate(t *testing.T) {
 	t.Cleanup(secure.Close)
 	w.cfg.Attempts = 1
 	w.cfg.Blobs = &HTTP{Client: &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13}}}, Base: secure.URL}
-	reason(t, w.fetch(nil), ErrLink, "link", true)
+	reason(t, w.fetch(nil), ErrLink, "tls_authority", true)
 }
 
 func TestCancelled(t *testing.T) {

@@ -31,6 +31,7 @@ type Uplink struct {
 	Connected bool      `json:"connected"`
 	Since     time.Time `json:"since"` // of the present state, zero when not known
 	Error     string    `json:"error,omitempty"`
+	Code      string    `json:"code,omitempty"` // names the error; stable
 }
 
 // Outbox is what waits to be sent.

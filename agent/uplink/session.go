@@ -17,6 +17,7 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/vedette-edge/vedette/agent/link"
 	"github.com/vedette-edge/vedette/protocol"
 )
 
@@ -134,7 +135,7 @@ func (s *session) connect(ctx context.Context) error {
 	case errors.Is(err, packets.ErrorRefusedNotAuthorised), errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword):
 		return fmt.Errorf("connect: %w", ErrRefused)
 	case err != nil:
-		return fmt.Errorf("connect: %w", err)
+		return fmt.Errorf("connect: %w", link.Explain(err))
 	}
 	filter := protocol.DownFilter(s.u.cfg.Device)
 	token := s.client.Subscribe(filter, 0, s.receive)
@@ -143,7 +144,7 @@ func (s *session) connect(ctx context.Context) error {
 		return ErrRefused // a SUBACK that refuses is no error to every client library [P-3.2]
 	}
 	if err != nil {
-		return fmt.Errorf("subscribe: %w", err)
+		return fmt.Errorf("subscribe: %w", link.Explain(err))
 	}
 	return nil
 }
@@ -174,7 +175,7 @@ func (s *session) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case err := <-s.lost:
-			return fmt.Errorf("connection lost: %w", err)
+			return fmt.Errorf("connection lost: %w", link.Explain(err))
 		case raw := <-s.down:
 			s.take(raw)
 		case <-cfg.Outbox.Changed():

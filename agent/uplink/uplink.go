@@ -8,12 +8,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
 
+	"github.com/vedette-edge/vedette/agent/link"
 	"github.com/vedette-edge/vedette/protocol"
 )
 
@@ -89,6 +89,7 @@ type Status struct {
 	Connected bool
 	Since     time.Time // of the present state
 	LastError string    // why the last connection ended or did not come about
+	Code      string    // names that reason: refused, stuck, or a code of package link; it does not change between versions
 	Cloned    bool      // the server saw this identity used twice and takes nothing more
 }
 
@@ -228,13 +229,25 @@ func (u *Uplink) Status() Status {
 func (u *Uplink) up() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.status = Status{Connected: true, Since: time.Now(), LastError: u.status.LastError, Cloned: u.status.Cloned}
+	u.status.Connected, u.status.Since = true, time.Now()
 	if u.quiet {
 		u.log.Info("uplink is connected again")
 	} else {
 		u.log.Info("uplink is connected")
 	}
 	u.quiet, u.refused = false, false
+}
+
+// codeOf names why a session ended.
+func codeOf(err error) string {
+	switch {
+	case errors.Is(err, ErrRefused):
+		return "refused"
+	case errors.Is(err, ErrStuck):
+		return "stuck"
+	default:
+		return cmp.Or(link.Code(err), "link")
+	}
 }
 
 // lost notes why the session ended. Only the first failure in a row is logged,
@@ -249,7 +262,7 @@ func (u *Uplink) lost(err error) {
 	}
 	u.status = Status{Since: since, Cloned: u.status.Cloned}
 	if err != nil {
-		u.status.LastError = fmt.Sprint(err)
+		u.status.LastError, u.status.Code = err.Error(), codeOf(err)
 	}
 	refused := errors.Is(err, ErrRefused)
 	if !u.quiet || refused && !u.refused {
