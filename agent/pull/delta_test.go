@@ -254,7 +254,7 @@ func TestWrongDeltaIsFetchedOnce(t *testing.T) {
 	})
 	p := New(u.cfg)
 	for range 3 {
-		reason(t, p.Fetch(t.Context(), u.manifest, u.dir, nil), ErrLink, "link", true)
+		reason(t, p.Fetch(t.Context(), u.manifest, u.dir, nil), ErrLink, "cut", true)
 	}
 	if deltas != 1 {
 		t.Errorf("the delta was fetched %d times, want once", deltas)

@@ -210,6 +210,10 @@ func (f *fetch) transfer(ctx context.Context, d release.Digest, part *part, base
 // errStalled is the cause of a context that a stall has cancelled.
 var errStalled = classify(fmt.Errorf("%w: %w", ErrLink, link.ErrSilent))
 
+// lively is how many bytes have to come within the limit of a stall: a server
+// that sends one a second holds a device up as one that sends none.
+const lively = 1 << 10
+
 // stall cancels a context when a reader stands still.
 type stall struct {
 	timer  *time.Timer
@@ -227,19 +231,25 @@ func (s *stall) stop() {
 	s.cancel(nil)
 }
 
-// watch is r, with every byte that comes as a sign of life.
-func (s *stall) watch(r io.Reader) io.Reader { return &watched{r: r, s: s} }
+// watch is r, with the time spent reading as the link's.
+func (s *stall) watch(r io.Reader) io.Reader { return &watched{r: r, s: s, left: s.limit} }
 
 type watched struct {
-	r io.Reader
-	s *stall
+	r    io.Reader
+	s    *stall
+	left time.Duration // until lively bytes have come
+	got  int           // of them
 }
 
 func (w *watched) Read(b []byte) (int, error) {
-	w.s.timer.Reset(w.s.limit) // what happened since the last read was not the link's fault
+	began := time.Now()
+	w.s.timer.Reset(w.left) // what happened since the last read was not the link's fault
 	n, err := w.r.Read(b)
-	if n > 0 {
-		w.s.timer.Reset(w.s.limit)
+	w.s.timer.Stop()
+	w.left -= time.Since(began)
+	w.got += n
+	if w.got >= lively || n == 0 { // nothing at all is a reader that drops what comes
+		w.left, w.got = w.s.limit, 0
 	}
 	return n, err
 }
