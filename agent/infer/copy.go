@@ -11,48 +11,50 @@ func copyTensors(to, from []Tensor) []Tensor {
 		t := &to[i]
 		t.Name, t.Datatype = from[i].Name, from[i].Datatype
 		t.Shape = append(t.Shape[:0], from[i].Shape...)
-		t.Data = copyData(t.Data, from[i].Data)
+		t.Data = copyData(t.Data, 0, from[i].Data)
 	}
 	return to
 }
 
-func copyData(to, from any) any {
+// copyData writes from behind the first at elements of to, in the room that is
+// there.
+func copyData(to any, at int, from any) any {
 	switch d := from.(type) {
 	case []bool:
-		return refill(to, d)
+		return refill(to, at, d)
 	case []uint8:
-		return refill(to, d)
+		return refill(to, at, d)
 	case []uint16:
-		return refill(to, d)
+		return refill(to, at, d)
 	case []uint32:
-		return refill(to, d)
+		return refill(to, at, d)
 	case []uint64:
-		return refill(to, d)
+		return refill(to, at, d)
 	case []int8:
-		return refill(to, d)
+		return refill(to, at, d)
 	case []int16:
-		return refill(to, d)
+		return refill(to, at, d)
 	case []int32:
-		return refill(to, d)
+		return refill(to, at, d)
 	case []int64:
-		return refill(to, d)
+		return refill(to, at, d)
 	case []Float16:
-		return refill(to, d)
+		return refill(to, at, d)
 	case []BFloat16:
-		return refill(to, d)
+		return refill(to, at, d)
 	case []float32:
-		return refill(to, d)
+		return refill(to, at, d)
 	case []float64:
-		return refill(to, d)
+		return refill(to, at, d)
 	case []string:
-		return refill(to, d)
+		return refill(to, at, d)
 	}
 	return nil
 }
 
-func refill[T any](to any, from []T) any {
+func refill[T any](to any, at int, from []T) any {
 	room, _ := to.([]T)
-	return append(room[:0], from...)
+	return append(room[:at], from...)
 }
 
 // sizeOf is about how many bytes the tensors' data take.

@@ -215,6 +215,9 @@ func (e *Engine) makeLane(model string) *lane {
 	l := e.lane(model)
 	if l == nil {
 		l = newLane(e.cfg.Models[model].or(e.cfg.Limits), &e.wg)
+		if l.limits.BatchRows > 1 {
+			l.batcher = &batcher{engine: e, lane: l}
+		}
 		lanes := maps.Clone(*e.lanes.Load())
 		lanes[model] = l
 		e.lanes.Store(&lanes)
@@ -431,6 +434,10 @@ func unknownModel(req *Request) error {
 // compute waits for a turn, runs, and fills in what the call came to. It reports
 // whether the reference to s is still the caller's: a run that hangs keeps it.
 func (e *Engine) compute(ctx context.Context, l *lane, s *served, c *Call, out []Tensor) (owned bool) {
+	if l.batcher != nil && s.batchable && c.Rows < l.limits.BatchRows {
+		l.batcher.compute(ctx, s, c, out)
+		return true
+	}
 	deadline := s.deadline(c.Rows)
 	r, err := l.turn(ctx, deadline)
 	if err != nil {

@@ -20,6 +20,7 @@ type lane struct {
 	hung       atomic.Int64
 	service    atomic.Int64 // moving average of a run, in nanoseconds
 	timers     sync.Pool    // *time.Timer, stopped
+	batcher    *batcher     // nil when every call has a run of its own
 }
 
 func newLane(limits Limits, wg *sync.WaitGroup) *lane {
@@ -58,6 +59,11 @@ func (l *lane) turn(ctx context.Context, limit time.Duration) (*runner, error) {
 	if l.waiting.Add(1) > int64(l.limits.Queue) {
 		return nil, l.overload()
 	}
+	return l.wait(ctx, limit)
+}
+
+// wait is turn for those who are in the queue already.
+func (l *lane) wait(ctx context.Context, limit time.Duration) (*runner, error) {
 	t := l.timer(limit)
 	defer l.timers.Put(t)
 	defer t.Stop()

@@ -20,7 +20,9 @@ type served struct {
 	variant  string
 	session  Session
 	check    *checker
-	since    time.Time
+	// batchable says that rows of different calls can share a run.
+	batchable bool
+	since     time.Time
 
 	refs    atomic.Int64
 	onClose func(*served)
@@ -43,7 +45,7 @@ func newServed(r Release) (*served, error) {
 	}
 	s := &served{
 		digest: r.Digest, manifest: r.Manifest, release: r, variant: v.Name,
-		check: check, since: time.Now(), done: make(chan struct{}),
+		check: check, batchable: batchable(&r.Manifest.Schema), since: time.Now(), done: make(chan struct{}),
 	}
 	s.refs.Store(1)
 	return s, nil
