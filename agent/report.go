@@ -53,8 +53,10 @@ func (a *Agent) status() *serve.Agent {
 		Uplink:     serve.Uplink{Connected: link.Connected, Since: link.Since, Error: link.LastError, Code: link.Code},
 		Outbox:     serve.Outbox{Pending: report.GetOutboxPending(), Sent: report.GetOutboxSent(), Bytes: report.GetOutboxBytes()},
 	}
-	if err := a.outbox.Stats().Error; err != nil {
-		s.Outbox.Error = err.Error()
+	stats := a.outbox.Stats()
+	s.Outbox.Open, s.Outbox.Merged = uint64(max(stats.Open, 0)), stats.Merged
+	if stats.Error != nil {
+		s.Outbox.Error = stats.Error.Error()
 	}
 	for _, m := range report.GetModels() {
 		s.Updates = append(s.Updates, serve.Update{

@@ -63,10 +63,11 @@ func (x *batcher) compute(ctx context.Context, s *served, c *Call, out []Tensor)
 func (x *batcher) join(s *served, m *member) *batch {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if b := x.open; b != nil && !(b.served == s && b.rows+m.call.Rows <= x.lane.limits.BatchRows && sameRows(b.members[0].call.Inputs, m.call.Inputs)) {
-		x.shut(b)
-	}
 	b := x.open
+	if b != nil && !x.takes(b, s, m) {
+		x.shut(b)
+		b = nil
+	}
 	if b == nil {
 		s.refs.Add(1) // the call holds one, so the release is not closed yet
 		b = &batch{served: s, full: make(chan struct{})}
@@ -78,6 +79,11 @@ func (x *batcher) join(s *served, m *member) *batch {
 		x.shut(b)
 	}
 	return b
+}
+
+// takes reports whether m can share a run with those in b.
+func (x *batcher) takes(b *batch, s *served, m *member) bool {
+	return b.served == s && b.rows+m.call.Rows <= x.lane.limits.BatchRows && sameRows(b.members[0].call.Inputs, m.call.Inputs)
 }
 
 // shut lets nobody join b any more. The caller holds mu.

@@ -21,8 +21,13 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	runs     *prometheus.HistogramVec
+	waits    *prometheus.HistogramVec
 	feedback *prometheus.CounterVec
+	models   sync.Map // model → modelMetrics, looked up once
 }
+
+// modelMetrics are one model's.
+type modelMetrics struct{ run, wait prometheus.Observer }
 
 func newMetrics(reg prometheus.Registerer, engine Engine) *metrics {
 	m := &metrics{
@@ -36,16 +41,19 @@ func newMetrics(reg prometheus.Registerer, engine Engine) *metrics {
 			Name: "vedette_http_requests_total", Help: "Requests to the local service by route and status.",
 		}, []string{"route", "code"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "vedette_http_request_seconds", Help: "Time to answer a request.", Buckets: runBuckets,
+			Name: "vedette_http_request_duration_seconds", Help: "Time to answer a request, without reading it.", Buckets: runBuckets,
 		}, []string{"route"}),
 		runs: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "vedette_infer_run_seconds", Help: "Time of a run of the model, without waiting.", Buckets: runBuckets,
+			Name: "vedette_infer_run_duration_seconds", Help: "Time of a run of the model, without waiting.", Buckets: runBuckets,
+		}, []string{"model"}),
+		waits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "vedette_infer_wait_duration_seconds", Help: "Time that an answered call waited for its turn and for company.", Buckets: runBuckets,
 		}, []string{"model"}),
 		feedback: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "vedette_labels_total", Help: "Labels by whether their prediction was found.",
 		}, []string{"matched"}),
 	}
-	reg.MustRegister(m.calls, m.rpcTimes, m.requests, m.seconds, m.runs, m.feedback, &engineCollector{engine: engine})
+	reg.MustRegister(m.calls, m.rpcTimes, m.requests, m.seconds, m.runs, m.waits, m.feedback, &engineCollector{engine: engine})
 	return m
 }
 
@@ -55,9 +63,16 @@ func (m *metrics) call(method string, code codes.Code, took time.Duration) {
 	m.rpcTimes.WithLabelValues(method).Observe(took.Seconds())
 }
 
-// ran records the time of one run.
+// ran records the times of one answered call.
 func (m *metrics) ran(r *infer.Response) {
-	m.runs.WithLabelValues(r.Model).Observe(r.Latency.Seconds())
+	of, ok := m.models.Load(r.Model)
+	if !ok {
+		of, _ = m.models.LoadOrStore(r.Model, modelMetrics{m.runs.WithLabelValues(r.Model), m.waits.WithLabelValues(r.Model)})
+	}
+	if of, ok := of.(modelMetrics); ok {
+		of.run.Observe(r.Latency.Seconds())
+		of.wait.Observe(r.Waited.Seconds())
+	}
 }
 
 func (m *metrics) labels(r FeedbackResult) {
@@ -101,9 +116,9 @@ var (
 	rowsDesc    = prometheus.NewDesc("vedette_infer_rows_total", "Rows answered by a release since it was activated.", modelLabels, nil)
 	failedDesc  = prometheus.NewDesc("vedette_infer_failed_calls_total", "Calls that a release did not answer.", modelLabels, nil)
 	refusedDesc = prometheus.NewDesc("vedette_infer_refused_calls_total", "Calls refused for what they hold; nothing is held against the release.", modelLabels, nil)
-	runningDesc = prometheus.NewDesc("vedette_infer_running", "Runs in progress.", modelLabels, nil)
-	waitingDesc = prometheus.NewDesc("vedette_infer_waiting", "Calls waiting for their turn.", modelLabels, nil)
-	hungDesc    = prometheus.NewDesc("vedette_infer_hung", "Runs past their deadline that have not ended.", modelLabels, nil)
+	runningDesc = prometheus.NewDesc("vedette_infer_runs_in_progress", "Runs in progress.", modelLabels, nil)
+	waitingDesc = prometheus.NewDesc("vedette_infer_queue_depth", "Calls waiting for their turn.", modelLabels, nil)
+	hungDesc    = prometheus.NewDesc("vedette_infer_hung_runs", "Runs past their deadline that have not ended.", modelLabels, nil)
 )
 
 // Describe lists what Collect gives.

@@ -135,6 +135,7 @@ func New(engine Engine, cfg Config) *Server {
 		engine: engine, cfg: cfg, metrics: newMetrics(cfg.Registry, engine),
 		bodies: semaphore.NewWeighted(bodiesAtOnce * cfg.MaxBody),
 	}
+	registerAgent(cfg.Registry, &s.cfg)
 	s.routed = s.metrics.route("POST /v2/models/{model}/infer")
 	s.others = adapt(s.routes())
 	s.http = s.newHTTP()

@@ -488,7 +488,7 @@ func TestStatusAndMetrics(t *testing.T) {
 		`vedette_http_requests_total{code="400",route="POST /v2/models/{model}/infer"} 2`,
 		`vedette_infer_refused_calls_total{model="adder",release="000000000000",version="v1"} 1`,
 		`vedette_infer_failed_calls_total{model="adder",release="000000000000",version="v1"} 0`,
-		`vedette_infer_run_seconds_count{model="adder"} 1`,
+		`vedette_infer_run_duration_seconds_count{model="adder"} 1`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("metrics lack %s", want)

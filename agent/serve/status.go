@@ -36,9 +36,11 @@ type Uplink struct {
 
 // Outbox is what waits to be sent.
 type Outbox struct {
+	Open    uint64 `json:"open"`    // windows that count still
 	Pending uint64 `json:"pending"` // records without a number
 	Sent    uint64 `json:"sent"`    // records waiting for their acknowledgement
 	Bytes   uint64 `json:"bytes"`
+	Merged  uint64 `json:"merged"`          // windows merged to save room, since the start
 	Error   string `json:"error,omitempty"` // why the disk takes nothing more
 }
 
