@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -159,11 +160,25 @@ func (g *rpc) ModelInfer(ctx context.Context, in *inference.ModelInferRequest) (
 	if err != nil {
 		return nil, err
 	}
-	resp := &infer.Response{}
-	if err := g.server.answer(ctx, req, resp); err != nil {
+	start, resp := time.Now(), &infer.Response{}
+	err = g.server.answer(ctx, req, resp)
+	if g.server.traces != nil {
+		g.server.traces.span(ctx, callHeaders(ctx), &req.Request, resp, start, err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return toCall(req, resp), nil
+}
+
+// callHeaders are the metadata that came with a call.
+func callHeaders(ctx context.Context) carrier {
+	return func(key string) string {
+		if v := metadata.ValueFromIncomingContext(ctx, key); len(v) > 0 {
+			return v[0]
+		}
+		return ""
+	}
 }
 
 // health is the health service of gRPC: of the whole server under an empty name,

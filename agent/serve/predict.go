@@ -42,8 +42,8 @@ func (s *Server) exchange() *exchange {
 
 // recycle keeps x for the next prediction. After a hang the run still reads the
 // request and writes the answer, so both are left to it.
-func (s *Server) recycle(x *exchange, err error) {
-	if cap(x.large) > maxPooled || cap(x.out) > maxPooled || errors.Is(err, infer.ErrHung) {
+func (s *Server) recycle(x *exchange) {
+	if cap(x.large) > maxPooled || cap(x.out) > maxPooled || x.resp.Held {
 		return
 	}
 	s.exchanges.Put(x)
@@ -53,7 +53,7 @@ func (s *Server) recycle(x *exchange, err error) {
 func (s *Server) predict(c *fasthttp.RequestCtx, model, version []byte) error {
 	x := s.exchange()
 	err := s.exchangeWith(c, x, model, version)
-	s.recycle(x, err)
+	s.recycle(x)
 	return err
 }
 
@@ -81,7 +81,12 @@ func (s *Server) exchangeWith(c *fasthttp.RequestCtx, x *exchange, model, versio
 	}
 	// The client's connection is not watched while it waits: that would cost
 	// every request a second goroutine. Timeouts and the queue bound the wait.
-	if err := s.answer(context.Background(), &x.req, &x.resp); err != nil {
+	err = s.answer(context.Background(), &x.req, &x.resp)
+	if s.traces != nil {
+		headers := carrier(func(key string) string { return string(c.Request.Header.Peek(key)) })
+		s.traces.span(context.Background(), headers, &x.req.Request, &x.resp, c.Time(), err)
+	}
+	if err != nil {
 		return err
 	}
 	x.respond(c)

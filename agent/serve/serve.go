@@ -81,7 +81,11 @@ type Config struct {
 	GRPCSocket string
 	MaxBody    int64  // bytes of a request, 0 for DefaultMaxBody
 	Version    string // of the agent
-	Runtime    infer.RuntimeInfo
+	Device     string // its id
+	// Traces is the URL of an OpenTelemetry collector that takes OTLP over HTTP;
+	// empty for none.
+	Traces  string
+	Runtime infer.RuntimeInfo
 	// Connections bounds those over HTTP, and those over gRPC, 0 for
 	// DefaultConnections.
 	Connections int
@@ -108,6 +112,8 @@ type Server struct {
 	bodies    *semaphore.Weighted     // bytes of large bodies in memory
 	listeners []net.Listener
 	http      *fasthttp.Server
+
+	traces *tracer // nil for none
 
 	grpcListeners []net.Listener
 	grpc          *grpc.Server // nil without a listener
@@ -143,7 +149,10 @@ func New(engine Engine, cfg Config) *Server {
 }
 
 // Start listens and serves until Stop.
-func (s *Server) Start(ctx context.Context) error {
+func (s *Server) Start(ctx context.Context) (err error) {
+	if s.traces, err = newTracer(ctx, &s.cfg); err != nil {
+		return err
+	}
 	if err := s.listenAll(ctx); err != nil {
 		s.closeListeners()
 		return err
@@ -242,5 +251,5 @@ func (s *Server) Stop(ctx context.Context) error {
 		err = fmt.Errorf("wait for requests: %w", err)
 	}
 	s.wg.Wait()
-	return err
+	return errors.Join(err, s.traces.stop(ctx))
 }
