@@ -168,7 +168,9 @@ func (j *job) score(ctx context.Context, p parser, c *chunk) error {
 			return err
 		}
 	}
-	c.counts.count(j.cfg.Schema, c)
+	if err := c.counts.count(j.cfg.Schema, c); err != nil {
+		return err
+	}
 	return j.out.encoder.encode(c)
 }
 
@@ -190,7 +192,9 @@ func (j *job) write(ctx context.Context, order <-chan *chunk) error {
 		if err := j.out.write(c); err != nil {
 			return err
 		}
-		j.count(c)
+		if err := j.count(c); err != nil {
+			return err
+		}
 		if err := j.out.checkpoint(j, false); err != nil {
 			return err
 		}
@@ -203,7 +207,7 @@ func (j *job) write(ctx context.Context, order <-chan *chunk) error {
 }
 
 // count adds a written chunk to the summary.
-func (j *job) count(c *chunk) {
+func (j *job) count(c *chunk) error {
 	s := &j.summary
 	s.Rows = c.end.Row
 	s.Scored += int64(c.rows)
@@ -213,8 +217,8 @@ func (j *job) count(c *chunk) {
 		s.Nulls += int64(c.n - c.rows)
 	}
 	s.Errors = append(s.Errors, c.bad[:min(len(c.bad), maxReported-len(s.Errors))]...)
-	j.drift.merge(c.counts)
 	j.end = c.end
+	return j.drift.merge(c.counts)
 }
 
 // save makes what was written safe for a later run.

@@ -118,14 +118,13 @@ func (p *jsonParser) object(c *chunk, rec []byte, to int) (column, reason string
 
 // keptJSON is a member to keep, as it was written unless it is text.
 func keptJSON(raw json.RawMessage) field {
-	text := unquoted(raw)
 	switch {
-	case len(raw) == 0 || text == "null" && raw[0] != '"':
+	case len(raw) == 0 || string(raw) == "null":
 		return field{kind: nullField}
 	case raw[0] == '"':
-		return field{text: text}
+		return field{text: unquoted(raw)}
 	}
-	return field{text: text, kind: literalField}
+	return field{text: string(raw), kind: literalField}
 }
 
 // set gives a JSON value to the column as the text that CSV would have.

@@ -3,38 +3,102 @@ package score
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/vedette-edge/vedette/agent/infer"
+	"github.com/vedette-edge/vedette/protocol/sketch"
 )
 
-// envChild tells this test program to be the process that is killed.
+// envChild tells this test program to be the process that is killed; it holds a
+// killedJob.
 const envChild = "VEDETTE_SCORE_CHILD"
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(envChild); dir != "" {
-		os.Exit(child(dir))
+	if raw := os.Getenv(envChild); raw != "" {
+		os.Exit(child(raw))
 	}
 	os.Exit(m.Run())
 }
 
-// child scores dir/in into dir/out, one batch for every byte on standard input.
-func child(dir string) int {
-	steps := bufio.NewReader(os.Stdin)
-	m := &sums{}
-	_, err := scoreFile(dir, modelRun(func(ctx context.Context, rows int, in, out []infer.Tensor) error {
-		if _, err := steps.ReadByte(); err != nil {
-			return err
+// killedJob is what the processes of one test score.
+type killedJob struct {
+	Dir, In, Out string // folder and formats
+}
+
+func (k killedJob) path(name string) string { return filepath.Join(k.Dir, name) }
+
+// run scores the input into the files out, out.rejects and out.summary.
+func (k killedJob) run(out string, threads int, resume bool, progress func(Progress)) error {
+	f, err := os.Open(k.path("in"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	s, err := Run(context.Background(), Config{
+		Model: &sums{}, Schema: testSchema(), Baseline: testBaseline(),
+		Input:  Input{Reader: f, Name: "in", Size: st.Size(), Modified: st.ModTime()},
+		Output: k.path(out), InFormat: k.In, OutFormat: k.Out, OnError: OnErrorNull, Rejects: k.path(out + ".rejects"), Keep: []string{"id"},
+		Batch: 64, Threads: threads, RowGroup: 1000, Resume: resume, Checkpoint: time.Millisecond, Progress: progress,
+	})
+	if err != nil {
+		return err
+	}
+	s.Seconds, s.Rate, s.Output = 0, 0, ""
+	raw, err := json.Marshal(s)
+	return errors.Join(err, os.WriteFile(k.path(out+".summary"), raw, 0o600))
+}
+
+// testBaseline is one over the test schema's inputs.
+func testBaseline() *sketch.Baseline {
+	b, err := sketch.NewBuilder(testSchema())
+	if err != nil {
+		panic(err)
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
+	rows := &sketch.Batch{Rows: 1000, Classes: 2, Inputs: []sketch.Tensor{{Name: "X", Shape: []int64{3}, Width: 3}}}
+	for range 1000 {
+		for range 3 {
+			rows.Inputs[0].Data = append(rows.Inputs[0].Data, rng.Float32())
 		}
-		return m.Run(ctx, rows, in, out)
-	}), false)
+		p := rng.Float32()
+		rows.Scores = append(rows.Scores, p, 1-p)
+	}
+	if err := b.Add(rows); err != nil {
+		panic(err)
+	}
+	base, err := b.Baseline()
+	if err != nil {
+		panic(err)
+	}
+	return base
+}
+
+// child goes on with a job. It reads a byte before every chunk but the first and
+// writes one after: so the test decides how far it comes.
+func child(raw string) int {
+	var k killedJob
+	err := json.Unmarshal([]byte(raw), &k)
+	tokens := bufio.NewReader(os.Stdin)
+	if err == nil {
+		err = k.run("out", 2, true, func(Progress) {
+			os.Stdout.WriteString(".")
+			_, _ = tokens.ReadByte() // the end of the input lets it run on
+		})
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -42,98 +106,232 @@ func child(dir string) int {
 	return 0
 }
 
-type modelRun func(ctx context.Context, rows int, in, out []infer.Tensor) error
-
-func (f modelRun) Run(ctx context.Context, rows int, in, out []infer.Tensor) error {
-	return f(ctx, rows, in, out)
-}
-
-func scoreFile(dir string, m Model, resume bool) (Summary, error) {
-	f, err := os.Open(filepath.Join(dir, "in"))
-	if err != nil {
-		return Summary{}, err
+// attempt lets a child write some chunks and a checkpoint, then some more, and
+// kills it in the middle of them. It reports whether the child ended before.
+func (k killedJob) attempt(t *testing.T, rng *rand.Rand) (ended bool) {
+	t.Helper()
+	cmd, tokens, dots := k.start(t)
+	defer cmd.Process.Kill()
+	before := k.checkpointRow()
+	grant := func(n int) bool {
+		_, _ = tokens.Write(bytes.Repeat([]byte("."), n)) // a child that ended takes none
+		_, err := io.CopyN(io.Discard, dots, int64(n))
+		return err == nil
 	}
-	defer f.Close()
-	return Run(context.Background(), Config{
-		Model: m, Schema: testSchema(), Input: Input{Reader: f, Name: "in"}, Output: filepath.Join(dir, "out"),
-		InFormat: CSV, OutFormat: CSV, OnError: OnErrorNull, Batch: 16, Resume: resume,
-	})
-}
-
-// TestKilled kills a scoring process with SIGKILL between two checkpoints and
-// goes on in another: no row twice, none missing.
-func TestKilled(t *testing.T) {
-	dir := t.TempDir()
-	const rows = 100_000
-	var in, want bytes.Buffer
-	in.WriteString("a,b,c\n")
-	want.WriteString("row,class,label,scores_low,scores_high\n")
-	for r := 1; r <= rows; r++ {
-		if r%1000 == 7 {
-			in.WriteString("1,?,3\n")
-			fmt.Fprintf(&want, "%d,,,,\n", r)
-			continue
+	alive := true
+	for tries := 0; alive && k.checkpointRow() <= before; tries++ {
+		if tries > 100 {
+			t.Fatal("the child writes no checkpoint")
 		}
-		fmt.Fprintf(&in, "%d,0,1\n", r+1000)
-		fmt.Fprintf(&want, "%d,high,1,0,%d\n", r, r+1001)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "in"), in.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	killAfterCheckpoint(t, dir)
-	s, err := scoreFile(dir, &sums{}, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s.Resumed == 0 || s.Rows != rows || s.Scored+s.Nulls != rows {
-		t.Errorf("summary %+v", s)
-	}
-	got, err := os.ReadFile(filepath.Join(dir, "out"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want.Bytes()) {
-		g, w := bytes.Split(got, []byte("\n")), bytes.Split(want.Bytes(), []byte("\n"))
-		for i := range g {
-			if !bytes.Equal(g[i], w[i]) {
-				t.Fatalf("line %d is %q, want %q", i+1, g[i], w[i])
-			}
+		alive = grant(20 + rng.IntN(20))
+		// Another process waits for the disk meanwhile.
+		for deadline := time.Now().Add(time.Second); alive && k.checkpointRow() <= before && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
 		}
-		t.Errorf("the result has %d bytes and differs from the expected %d", len(got), want.Len())
 	}
+	if alive {
+		n := 1 + rng.IntN(40)
+		_, _ = tokens.Write(bytes.Repeat([]byte("."), n))
+		_, _ = io.CopyN(io.Discard, dots, int64(rng.IntN(n)))
+		cmd.Process.Kill()
+	}
+	tokens.Close()
+	var exit *exec.ExitError
+	if err := cmd.Wait(); errors.As(err, &exit) && exit.Exited() {
+		t.Fatalf("the child failed: %v", err)
+	}
+	return cmd.ProcessState.Success()
 }
 
-// killAfterCheckpoint lets a child work until it has written a checkpoint and
-// some batches more.
-func killAfterCheckpoint(t *testing.T, dir string) {
+// start starts a child.
+func (k killedJob) start(t *testing.T) (cmd *exec.Cmd, tokens io.WriteCloser, dots io.Reader) {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), envChild+"="+dir)
+	cmd = exec.CommandContext(t.Context(), exe)
+	cmd.Env = append(os.Environ(), envChild+"="+marshal(t, k))
 	cmd.Stderr = os.Stderr
-	steps, err := cmd.StdinPipe()
-	if err != nil {
+	if tokens, err = cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if dots, err = cmd.StdoutPipe(); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
-	deadline := time.Now().Add(30 * time.Second)
-	for more := 3; more > 0; {
-		if time.Now().After(deadline) {
-			t.Fatal("the child wrote no checkpoint")
+	return cmd, tokens, dots
+}
+
+// checkpointRow is where a run would go on, −1 when there is no checkpoint.
+func (k killedJob) checkpointRow() int64 {
+	raw, err := os.ReadFile(k.path("out.checkpoint"))
+	if err != nil {
+		return -1
+	}
+	var cp checkpoint
+	if err := json.Unmarshal(raw, &cp); err != nil {
+		panic(err) // it is replaced in one step
+	}
+	return cp.Input.Row
+}
+
+// TestKilled kills a scoring process again and again, at random moments, and
+// goes on in another: no row twice, none missing, the same bytes, the same
+// report, whatever the number of threads.
+func TestKilled(t *testing.T) {
+	rows := 20_000
+	if os.Getenv("VEDETTE_FULL") != "" {
+		rows = 1_000_000
+	}
+	for _, k := range []killedJob{{In: CSV, Out: CSV}, {In: JSONLines, Out: JSONLines}, {In: Parquet, Out: Parquet}, {In: "csv.gz", Out: Parquet}} {
+		t.Run(k.In+" to "+k.Out, func(t *testing.T) {
+			k.Dir = t.TempDir()
+			k.write(t, rows)
+			if k.In == "csv.gz" {
+				k.In = CSV
+			}
+			if err := k.run("want", 3, false, nil); err != nil {
+				t.Fatal(err)
+			}
+			k.killUntilDone(t)
+			for _, name := range []string{"", ".rejects"} {
+				got, want := k.read(t, "out"+name), k.read(t, "want"+name)
+				if k.Out == Parquet && name == "" {
+					// The row groups may differ where a kill came late.
+					got, want = predictionsText(t, got), predictionsText(t, want)
+				}
+				if !bytes.Equal(got, want) {
+					t.Errorf("out%s has %d bytes and is not as that of an unbroken run of %d", name, len(got), len(want))
+				}
+			}
+			k.compareSummaries(t)
+			if left, _ := filepath.Glob(k.path("*.part")); len(left) > 0 {
+				t.Errorf("left behind: %q", left)
+			}
+		})
+	}
+}
+
+// killUntilDone kills children until one is allowed to end.
+func (k killedJob) killUntilDone(t *testing.T) {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	for range 8 {
+		if k.attempt(t, rng) {
+			return
 		}
-		if _, err := io.WriteString(steps, "."); err != nil {
+	}
+	cmd, tokens, dots := k.start(t)
+	tokens.Close()
+	if _, err := io.Copy(io.Discard, dots); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (k killedJob) read(t *testing.T, name string) []byte {
+	t.Helper()
+	raw, err := os.ReadFile(k.path(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func predictionsText(t *testing.T, raw []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	for _, p := range readPredictions(t, raw) {
+		fmt.Fprintln(&b, p.Row, p.ID, orNull(p.Class), orNull(p.Label), orNull(p.Low), orNull(p.High))
+	}
+	return b.Bytes()
+}
+
+func orNull[T any](v *T) string {
+	if v == nil {
+		return "null"
+	}
+	return fmt.Sprint(*v)
+}
+
+// compareSummaries checks that nothing but the beginning differs.
+func (k killedJob) compareSummaries(t *testing.T) {
+	t.Helper()
+	var got, want Summary
+	for name, s := range map[string]*Summary{"out": &got, "want": &want} {
+		if err := json.Unmarshal(k.read(t, name+".summary"), s); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Millisecond) // another process works: 16 rows each time
-		if _, err := os.Stat(filepath.Join(dir, "out.checkpoint")); err == nil {
-			more--
+	}
+	if got.Resumed == 0 {
+		t.Error("no run went on where another was killed")
+	}
+	got.Resumed = 0
+	if g, w := marshal(t, got), marshal(t, want); g != w {
+		t.Errorf("summary\n%s\nwant\n%s", g, w)
+	}
+	if want.Report == nil || want.Report.Rows != uint64(want.Scored) || want.Report.Apart == 0 {
+		t.Errorf("report %+v of rows that are unlike training", want.Report)
+	}
+}
+
+func marshal(t *testing.T, v any) string {
+	t.Helper()
+	raw, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+// write makes the input: some rows cannot be scored.
+func (k killedJob) write(t *testing.T, rows int) {
+	t.Helper()
+	f, err := os.Create(k.path("in"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if k.In == Parquet {
+		list := someReadings(rows)
+		for r := range list {
+			if r%1000 == 7 {
+				list[r].B = -1000
+			}
 		}
+		if _, err := f.Write(writeParquet(t, list)); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	var w io.WriteCloser = f
+	if k.In == "csv.gz" {
+		w = gzip.NewWriter(f)
+		defer w.Close()
+	}
+	b := bufio.NewWriter(w)
+	if k.In != JSONLines {
+		b.WriteString("id,a,b,c\n")
+	}
+	for r := range rows {
+		bad := ""
+		if r%1000 == 7 {
+			bad = "?"
+		}
+		if k.In == JSONLines {
+			fmt.Fprintf(b, `{"id":"row-%d","a":%d%s,"b":0.5,"c":1}`+"\n", r, r, bad)
+		} else {
+			fmt.Fprintf(b, "row-%d,%d%s,0.5,1\n", r, r, bad)
+		}
+	}
+	if err := b.Flush(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -170,7 +170,7 @@ func (o *output) sync() error {
 		if f == nil {
 			continue
 		}
-		if err := f.Sync(); err != nil {
+		if err := f.f.Sync(); err != nil {
 			return fmt.Errorf("%w: %w", errWrite, err)
 		}
 	}
@@ -183,7 +183,7 @@ func (o *output) abandon() error {
 	errs := []error{err}
 	for _, f := range []*partFile{o.file, o.rejects} {
 		if f != nil {
-			errs = append(errs, f.Close())
+			errs = append(errs, f.f.Close())
 		}
 	}
 	return errors.Join(errs...)
@@ -213,9 +213,10 @@ func (p part) publish() error {
 // errWrite says that the result could not be written.
 var errWrite = errors.New("write output")
 
-// partFile is a file under its unfinished name.
+// partFile is a file under its unfinished name. It has no method of os.File that
+// would write without counting.
 type partFile struct {
-	*os.File
+	f      *os.File
 	offset int64 // bytes written
 }
 
@@ -226,7 +227,7 @@ func openPart(path string, offset int64) (*partFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create output: %w", err)
 	}
-	p := &partFile{f, offset}
+	p := &partFile{f: f, offset: offset}
 	if err := p.cut(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -235,19 +236,19 @@ func openPart(path string, offset int64) (*partFile, error) {
 
 // cut removes what was written after the checkpoint.
 func (p *partFile) cut() error {
-	st, err := p.Stat()
+	st, err := p.f.Stat()
 	if err != nil {
 		return fmt.Errorf("read output: %w", err)
 	}
 	if st.Size() < p.offset {
-		return fmt.Errorf("%w: %s is shorter than when it was interrupted; start anew without --resume", ErrCheckpoint, p.Name())
+		return fmt.Errorf("%w: %s is shorter than when it was interrupted; start anew without --resume", ErrCheckpoint, p.f.Name())
 	}
 	if st.Size() > p.offset && st.Mode().IsRegular() {
-		if err := p.Truncate(p.offset); err != nil {
+		if err := p.f.Truncate(p.offset); err != nil {
 			return fmt.Errorf("cut output: %w", err)
 		}
 	}
-	if _, err := p.Seek(p.offset, io.SeekStart); err != nil {
+	if _, err := p.f.Seek(p.offset, io.SeekStart); err != nil {
 		return fmt.Errorf("cut output: %w", err)
 	}
 	return nil
@@ -255,7 +256,7 @@ func (p *partFile) cut() error {
 
 // Write counts what is written.
 func (p *partFile) Write(b []byte) (int, error) {
-	n, err := p.File.Write(b)
+	n, err := p.f.Write(b)
 	p.offset += int64(n)
 	if err != nil {
 		return n, fmt.Errorf("%w: %w", errWrite, err)

@@ -39,8 +39,9 @@ func writeParquet[T any](t *testing.T, rows []T, options ...parquet.WriterOption
 	t.Helper()
 	var b bytes.Buffer
 	w := parquet.NewGenericWriter[T](&b, append([]parquet.WriterOption{parquet.PageBufferSize(300)}, options...)...)
+	group := max(37, len(rows)/200)
 	for len(rows) > 0 {
-		n := min(len(rows), 37)
+		n := min(len(rows), group)
 		if _, err := w.Write(rows[:n]); err != nil {
 			t.Fatal(err)
 		}

@@ -68,6 +68,7 @@ func newParquetEncoder(cfg *Config, t table, state []byte) (*parquetEncoder, err
 		return nil, fmt.Errorf("encode Parquet: %w", err)
 	}
 	if len(state) > 0 {
+		e.footer = format.FileMetaData{} // the library adds to what is there
 		if err := thrift.Unmarshal(new(thrift.CompactProtocol), state, &e.footer); err != nil {
 			return nil, fmt.Errorf("%w: read row groups: %w", ErrCheckpoint, err)
 		}

@@ -218,7 +218,7 @@ func Run(ctx context.Context, cfg Config) (Summary, error) {
 		// What is written stays for a later --resume, also after Ctrl-C.
 		return *s, errors.Join(err, j.save(), j.out.abandon())
 	}
-	if s.Report, err = j.report(); err != nil {
+	if s.Report, err = j.drift.report(); err != nil {
 		return *s, errors.Join(err, j.out.abandon())
 	}
 	return *s, j.out.finish(j.end, s)

@@ -128,6 +128,9 @@ func (a *app) score(cmd *cobra.Command, f *scoreFlags, file string) error {
 		}
 		return err
 	}
+	if err := f.writeReport(s.Report); err != nil {
+		return err
+	}
 	return a.summary(f, s)
 }
 
@@ -263,21 +266,4 @@ func (b bar) end() {
 	if b.bar != nil {
 		_ = b.bar.Clear() // a bar that cannot be drawn harms nothing
 	}
-}
-
-func (a *app) summary(f *scoreFlags, s score.Summary) error {
-	if a.output == "json" {
-		return a.print(s, nil)
-	}
-	if f.quiet {
-		return nil
-	}
-	fmt.Fprintf(a.err, "%d rows: %d scored, %d skipped, %d without outputs; %.0f rows/s\n", s.Rows, s.Scored, s.Skipped, s.Nulls, s.Rate)
-	for _, e := range s.Errors {
-		fmt.Fprintf(a.err, "  %v\n", e)
-	}
-	if more := s.Skipped + s.Nulls - int64(len(s.Errors)); more > 0 {
-		fmt.Fprintf(a.err, "  and %d more\n", more)
-	}
-	return nil
 }

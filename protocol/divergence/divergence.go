@@ -40,9 +40,9 @@ const (
 
 // Limits say when a difference is one.
 type Limits struct {
-	Threshold  float64 // PSI above which a difference matters
-	Alpha      float64 // false discovery rate over the streams of one comparison
-	RowsPerBin int     // rows needed for each bin before a stream is judged
+	Threshold  float64 `json:"threshold"`    // PSI above which a difference matters
+	Alpha      float64 `json:"alpha"`        // false discovery rate over the streams of one comparison
+	RowsPerBin int     `json:"rows_per_bin"` // rows needed for each bin before a stream is judged
 }
 
 // DefaultLimits are those of a fleet that sets none.
