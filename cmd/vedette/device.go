@@ -200,10 +200,62 @@ func showDeviceModels(w io.Writer, d *operator.DeviceDetail) {
 		rows = append(rows, []string{m.Model, refText(m.Active), refText(m.Desired), refText(m.Previous), m.State, outcome, m.Provider})
 	}
 	grid(w, []string{"model", "active", "desired", "previous", "state", "last update", "provider"}, rows)
+	showTried(w, d.Models)
 	for _, m := range d.Models {
 		if m.Waiting != "" {
 			fmt.Fprintf(w, "%s waits: %s\n", m.Model, m.Waiting)
 		}
+		if c := m.Challenger; c != nil {
+			showChallenger(w, c)
+		}
+	}
+}
+
+// showTried says what the last trial of each model measured on every execution
+// provider of the device, and why it took the one it did.
+func showTried(w io.Writer, models []operator.DeviceModel) {
+	var rows [][]string
+	for _, m := range models {
+		if m.Trial == nil {
+			continue
+		}
+		for _, t := range m.Trial.Tried {
+			rows = append(rows, triedRow(m.Model, firstOf(m.Trial.Release.Version, m.Trial.Release.Release.Short()), &t))
+		}
+	}
+	if len(rows) > 0 {
+		heading(w, "trials")
+		grid(w, []string{"model", "version", "variant", "provider", "result", "p95", "memory", "why"}, rows)
+	}
+}
+
+func triedRow(model, version string, t *operator.Tried) []string {
+	result := firstOf(t.Code, "passed")
+	if t.Chosen {
+		result = "chosen"
+	}
+	p95, memory := "-", "-"
+	if t.P95US > 0 {
+		p95 = (time.Duration(t.P95US) * time.Microsecond).String() //nolint:gosec // a device that lies here lies about itself
+	}
+	if t.PeakBytes > 0 {
+		memory = bytesText(t.PeakBytes)
+	}
+	return []string{model, version, t.Variant, strings.TrimSuffix(t.Provider, "ExecutionProvider"), result, p95, memory, t.Message}
+}
+
+// showChallenger tells what runs beside a model's version on one device.
+func showChallenger(w io.Writer, c *operator.Challenger) {
+	what := fmt.Sprintf("%s beside it, %s, %s", firstOf(refText(c.Active), "-"), roleText(c.Role, c.Share), c.State)
+	if c.Active == nil {
+		what = fmt.Sprintf("no challenger yet, %s, %s", roleText(c.Role, c.Share), c.State)
+	}
+	if o := c.Outcome; o != nil && o.Code != "" {
+		what += fmt.Sprintf(", last %s (%s)", o.Result, o.Code)
+	}
+	fmt.Fprintf(w, "%s: %s\n", c.Model, what)
+	if c.Waiting != "" {
+		fmt.Fprintf(w, "%s challenger waits: %s\n", c.Model, c.Waiting)
 	}
 }
 

@@ -306,3 +306,23 @@ func TestWatchEnds(t *testing.T) {
 		}
 	}
 }
+
+func TestShares(t *testing.T) {
+	for in, want := range map[string]int{"10%": 100, "0.1%": 1, "12.5%": 125, "100": 1000, "33.3%": 333} {
+		if got, err := parseShare(in); err != nil || got != want {
+			t.Errorf("%q: got %d, %v, want %d", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "0%", "0.04%", "33.33%", "100.1%", "-5%", "NaN", "half"} {
+		if got, err := parseShare(in); err == nil {
+			t.Errorf("%q: got %d, want an error", in, got)
+		}
+	}
+	for want, got := range map[string]string{
+		"answers 30%": roleText("share", 300), "shadow of all": roleText("shadow", 0), "shadow of 0.5%": roleText("shadow", 5),
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

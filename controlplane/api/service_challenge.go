@@ -49,7 +49,7 @@ func (s *Service) Challenge(_ context.Context, model string) (*operator.Challeng
 	c, ok := s.d.Challenges.Challenge(model)
 	if !ok {
 		return nil, operator.Errorf(operator.NotFound, "no version of %s was ever set beside another one", model).
-			WithHint(`run one beside the primary version with "vedette model challenge place %s VERSION --shadow"`, model)
+			WithHint(`run one beside the primary version with "vedette model challenge %s VERSION --shadow"`, model)
 	}
 	return s.challenge(&c), nil
 }
