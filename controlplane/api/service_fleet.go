@@ -177,6 +177,9 @@ func (s *Service) deviceModel(m *fleet.Model) operator.DeviceModel {
 			Release: s.ref(m.Name, t.Release), GoldenRows: t.GoldenRows, GoldenWrong: t.GoldenWrong, GoldenWorst: t.GoldenWorst,
 			P95US: t.P95US, PeakBytes: t.PeakBytes, Provider: t.Provider, RuntimeVersion: t.RuntimeVersion,
 		}
+		for _, one := range t.Tried {
+			out.Trial.Tried = append(out.Trial.Tried, operator.Tried(one))
+		}
 	}
 	return out
 }

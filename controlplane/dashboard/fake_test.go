@@ -56,7 +56,10 @@ func (f *fleet) device(id, site string) operator.Device {
 			Model: "digits", Active: &ref1, Desired: &ref2, Target: &ref2, State: "downloading", StateSince: now.Add(-time.Minute),
 			DoneBytes: 700_000, TotalBytes: 1_400_000, Waiting: f.text("not enough room"), Serving: true, Provider: f.text("CPUExecutionProvider"),
 			Outcome: &operator.Outcome{Release: ref1, Result: "active", Message: f.text(""), At: now.Add(-time.Hour)},
-			Trial:   &operator.Trial{Release: ref1, GoldenRows: 64, GoldenWorst: 9.1e-07, P95US: 412, PeakBytes: 14 << 20},
+			Trial: &operator.Trial{Release: ref1, GoldenRows: 64, GoldenWorst: 9.1e-07, P95US: 412, PeakBytes: 14 << 20, Tried: []operator.Tried{
+				{Variant: "fp32", Provider: "CPUExecutionProvider", P95US: 412, PeakBytes: 14 << 20, Chosen: true},
+				{Variant: f.text("fp32"), Provider: f.text("WebGpuExecutionProvider"), Code: f.text("no_provider"), Message: f.text("no Vulkan driver")},
+			}},
 		}},
 		Outbox: operator.Outbox{Bytes: 5120, Pending: 3, Sent: 1},
 	}

@@ -161,6 +161,19 @@ type Trial struct {
 	PeakBytes      uint64         `json:"peak_bytes"`
 	Provider       string         `json:"provider,omitempty"`
 	RuntimeVersion string         `json:"runtime_version,omitempty"`
+	Tried          []Tried        `json:"tried,omitempty"` // in order of trial, at most maxTried
+}
+
+// Tried is one variant of a release on one execution provider.
+type Tried struct {
+	Variant     string  `json:"variant"`
+	Provider    string  `json:"provider"`
+	Code        string  `json:"code,omitempty"` // why it is not fit; empty when it is
+	Message     string  `json:"message,omitempty"`
+	P95US       uint64  `json:"p95_us,omitempty"`
+	PeakBytes   uint64  `json:"peak_bytes,omitempty"`
+	GoldenWorst float64 `json:"golden_worst,omitempty"`
+	Chosen      bool    `json:"chosen,omitempty"`
 }
 
 // Event is something the device told that is neither a count nor a state.

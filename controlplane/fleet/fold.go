@@ -167,7 +167,7 @@ func modelOf(m *protocol.ModelState, received time.Time) Model {
 		out.Trial = &Trial{
 			Release: digest(t.GetRelease()), GoldenRows: t.GetGoldenRows(), GoldenWrong: t.GetGoldenWrong(),
 			GoldenWorst: t.GetGoldenWorst(), P95US: t.GetP95Us(), PeakBytes: t.GetPeakBytes(),
-			Provider: t.GetProvider(), RuntimeVersion: t.GetRuntimeVersion(),
+			Provider: t.GetProvider(), RuntimeVersion: t.GetRuntimeVersion(), Tried: triedOf(t.GetTried()),
 		}
 	}
 	return out

@@ -161,6 +161,19 @@ type Trial struct {
 	PeakBytes      uint64     `json:"peak_bytes"`   // resident
 	Provider       string     `json:"provider,omitempty"`
 	RuntimeVersion string     `json:"runtime_version,omitempty"`
+	Tried          []Tried    `json:"tried,omitempty"` // every variant on every execution provider, in order of trial
+}
+
+// Tried is one variant of a release on one execution provider.
+type Tried struct {
+	Variant     string  `json:"variant"`
+	Provider    string  `json:"provider"`
+	Code        string  `json:"code,omitempty"` // why it is not fit: golden_mismatch, crash, no_provider, …; empty when it is
+	Message     string  `json:"message,omitempty"`
+	P95US       uint64  `json:"p95_us,omitempty"`       // warm latency at batch 1
+	PeakBytes   uint64  `json:"peak_bytes,omitempty"`   // resident
+	GoldenWorst float64 `json:"golden_worst,omitempty"` // largest |got−want|
+	Chosen      bool    `json:"chosen,omitempty"`
 }
 
 // DeviceDetail is everything known about one device.
