@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -156,8 +157,10 @@ func (a *Agent) openObserver() error {
 }
 
 func (a *Agent) openEngine() error {
+	limits := a.cfg.Calls
+	limits.Concurrency = cmp.Or(limits.Concurrency, a.share.concurrency)
 	a.engine = infer.New(a.cfg.Runtime, infer.Config{
-		Limits: infer.Limits{Concurrency: a.share.concurrency}, Observer: a.observer, Hung: a.onHung, ChallengerHung: a.onChallengerHung, Log: a.log,
+		Limits: limits, Models: a.cfg.Models, Observer: a.observer, Hung: a.onHung, ChallengerHung: a.onChallengerHung, Log: a.log,
 	})
 	return nil
 }
@@ -269,10 +272,21 @@ func (a *Agent) onActive(r infer.Release) error {
 
 func (a *Agent) openServer() error {
 	a.server = serve.New(a.engine, serve.Config{
-		Listen: a.cfg.Listen, Socket: a.cfg.Socket, Version: a.cfg.Version,
+		Listen: a.cfg.Listen, Socket: a.cfg.Socket, GRPC: a.cfg.GRPC, GRPCSocket: a.cfg.GRPCSocket,
+		Version: a.cfg.Version, Device: a.identity.Device(), Traces: a.cfg.Traces, Assigned: a.assigned,
 		Runtime: a.cfg.Runtime.Info(), Labels: a.observer, Agent: a.status, Log: a.log,
 	})
 	return nil
+}
+
+// assigned reports whether the control plane wants the model here.
+func (a *Agent) assigned(model string) bool {
+	for _, m := range a.updater.States() {
+		if m.GetModel() == model && (len(m.GetTarget()) > 0 || len(m.GetActive()) > 0) {
+			return true
+		}
+	}
+	return false
 }
 
 func (a *Agent) openUplink() (err error) {

@@ -31,6 +31,14 @@ type Config struct {
 	// Listen and Socket are where predictions are served: host:port (empty for
 	// serve.DefaultListen, "-" for none) and the path of a Unix socket.
 	Listen, Socket string
+	// GRPC and GRPCSocket are where they are served over gRPC: host:port (empty or
+	// "-" for none) and the path of a Unix socket.
+	GRPC, GRPCSocket string
+	// Calls bounds the calls of every model that Models does not name.
+	Calls  infer.Limits
+	Models map[string]infer.Limits
+	// Traces is the URL of an OpenTelemetry collector, empty for none.
+	Traces string
 	// Profile names the firmware profile; empty matches one to the device. It says
 	// what the agent takes of the device where the next three are zero, and which
 	// execution providers are tried first.

@@ -92,6 +92,8 @@ type Config struct {
 	// Assigned reports whether the device is to serve the model: one that does
 	// not serve yet is answered with 503 then, not 404. Nil knows of none.
 	Assigned func(model string) bool
+	// Challengers lists the releases beside those that serve; nil knows of none.
+	Challengers func() []infer.Status
 	// Labels takes feedback; nil answers it with 501.
 	Labels Labels
 	// Agent adds the rest of the agent to the status; nil adds nothing.
@@ -194,7 +196,7 @@ func (s *Server) listenAll(ctx context.Context) error {
 func listen(ctx context.Context, network, address string) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, network, address)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w; is another agent running? choose another address or socket, or \"-\" for none", ErrListen, err)
+		return nil, fmt.Errorf("%w: %w; is another agent running? choose another with --listen, --socket or --grpc", ErrListen, err)
 	}
 	return l, nil
 }

@@ -36,6 +36,12 @@ type settings struct {
 	OnnxRuntime     string      `yaml:"onnxruntime"`
 	MemoryBudgetMiB uint64      `yaml:"memory_budget_mib"`
 	Log             logSettings `yaml:"log"`
+
+	GRPC       string                   `yaml:"grpc"`
+	GRPCSocket string                   `yaml:"grpc_socket"`
+	Limits     limitSettings            `yaml:"limits"`
+	Models     map[string]limitSettings `yaml:"models"`
+	Traces     string                   `yaml:"traces"`
 }
 
 type logSettings struct {
@@ -45,7 +51,7 @@ type logSettings struct {
 
 func defaultSettings() settings {
 	return settings{
-		State: defaultState, Listen: serve.DefaultListen,
+		State: defaultState, Listen: serve.DefaultListen, GRPC: "-",
 		Log: logSettings{Level: "info", Format: "text"},
 	}
 }
@@ -67,6 +73,7 @@ func (s *settings) check(report reportFunc) {
 	if s.MemoryBudgetMiB > maxBudgetMiB {
 		report("memory_budget_mib", fmt.Sprintf("%d MiB is more than any device has: is it a number of bytes?", s.MemoryBudgetMiB))
 	}
+	s.checkServing(report)
 	checkOneOf(report, "log.level", s.Log.Level, "debug", "info", "warn", "error")
 	checkOneOf(report, "log.format", s.Log.Format, "text", "json")
 }
@@ -82,6 +89,7 @@ func (s *settings) declare(fl *pflag.FlagSet) {
 		{&s.State, "state", "state", d.State, "directory of the agent's state"},
 		{&s.Listen, "listen", "listen", d.Listen, `address to serve predictions on, "-" for none`},
 		{&s.Socket, "socket", "socket", d.Socket, "Unix socket to serve predictions on as well"},
+		{&s.GRPC, "grpc", "grpc", d.GRPC, `address to serve predictions on over gRPC, "-" for none`},
 		{&s.Profile, "profile", "profile", d.Profile, "firmware profile (default: recognised)"},
 		{&s.Log.Level, "log-level", "log.level", d.Log.Level, "debug, info, warn or error"},
 		{&s.Log.Format, "log-format", "log.format", d.Log.Format, "text or json"},
