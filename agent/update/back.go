@@ -7,9 +7,19 @@ import (
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
-// CodeDamaged is the code of files that do not read back as they were signed.
-// Nobody's decision is at fault, so the release may be fetched again at once.
-const CodeDamaged = "damaged"
+// Codes of a disk at fault. No release is to blame for it and no decision wrong,
+// so the same one may be tried again: at once where fetching anew may help, after
+// a rest where only somebody else can.
+const (
+	CodeDamaged  = "damaged"        // files do not read back as they were signed
+	CodeStorage  = "storage_failed" // the disk did not take or give what it should
+	CodeDiskFull = "disk_full"
+	CodeReadOnly = "disk_read_only"
+)
+
+func ofDisk(code string) bool {
+	return code == CodeStorage || code == CodeDiskFull || code == CodeReadOnly
+}
 
 // maxStarts bounds the starts remembered; no crash loop needs more.
 const maxStarts = 16
@@ -122,7 +132,11 @@ func (s *step) endRevert(active, previous release.Digest, o Outcome) {
 	}
 	s.Active, s.Previous = active, previous
 	s.Last = &o
-	if s.Cause.Code != CodeDamaged {
+	switch code := s.Cause.Code; {
+	case code == CodeDamaged:
+	case ofDisk(code) && o.Release != active:
+		s.Resting = &Rest{Want: o.Want, Until: s.Ran + s.limits.Cooldown}
+	default:
 		s.bar(o)
 	}
 	s.rest()

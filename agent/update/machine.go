@@ -52,6 +52,7 @@ type Machine struct {
 	clock   time.Time // of the last step
 	attempt int       // tries of the state's action so far
 	retry   time.Time // when to try again; zero when not waiting
+	trouble Failed    // why the state's action is tried again, zero for none
 }
 
 // Start is one unclean start, on both clocks.

@@ -71,7 +71,7 @@ func (s *step) do(v Verb, r release.Digest) {
 // enter starts a state and its deadline, and does its work.
 func (s *step) enter(state State) {
 	s.State, s.Spent, s.Interrupted = state, 0, 0
-	s.attempt, s.retry = 0, time.Time{}
+	s.attempt, s.retry, s.trouble = 0, time.Time{}, Failed{}
 	s.again()
 }
 
@@ -238,7 +238,8 @@ func (s *step) failed(e Failed) {
 		}
 		s.retryOrRefuse(e)
 	case Activating:
-		if e.Release.IsZero() {
+		if e.Release.IsZero() || e.Retryable {
+			s.trouble = e
 			s.wait()
 			return
 		}
@@ -294,13 +295,17 @@ func (s *step) overdue() {
 	case Trialing:
 		s.refuse(CodeDeadline, message)
 	case Activating:
+		code := CodeDeadline
+		if s.trouble.Code != "" {
+			code, message = s.trouble.Code, message+": "+s.trouble.Message
+		}
 		if s.Target.Release.IsZero() {
 			s.do(Stop, s.Target.Release)
-			s.record(Outcome{Want: s.Target, Result: ResultFailed, Code: CodeDeadline, Message: message})
+			s.record(Outcome{Want: s.Target, Result: ResultFailed, Code: code, Message: message})
 			s.rest()
 			return
 		}
-		s.goBack(ResultFailed, CodeDeadline, message)
+		s.goBack(ResultFailed, code, message)
 	case Watching:
 		s.conclude(ResultActive, "", "")
 	case Reverting:

@@ -142,6 +142,9 @@ func (w *world) restart() {
 	if !reflect.DeepEqual(w.machine, journaled(w.t, w.machine)) {
 		w.t.Error("the journal changes by being read")
 	}
+	if w.rnd.IntN(4) == 0 { // the clock jumps while nobody looks
+		w.now = w.now.AddDate([]int{-10, 10}[w.rnd.IntN(2)], 0, 0)
+	}
 	unclean := w.rnd.IntN(2) == 0
 	w.step(update.Started{Active: w.active, Previous: w.previous, Unclean: unclean, Suspect: unclean && w.rnd.IntN(4) > 0})
 }

@@ -74,7 +74,7 @@ func TestSchedulesFindPlantedFaults(t *testing.T) {
 
 func schedulesWith(t *testing.T, cmd *exec.Cmd, plant string) (said string, err error) {
 	t.Helper()
-	cmd.Env = append(os.Environ(), plantEnv+"="+plant)
+	cmd.Env = append(os.Environ(), plantEnv+"="+plant, "VEDETTE_FULL=")
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -168,7 +168,7 @@ func TestSchedulesFindMutants(t *testing.T) {
 	}
 	for _, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
-			cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-failfast", "-run=^TestRandomSchedules$", "-overlay", m.overlay(t), ".")
+			cmd := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-failfast", "-timeout=2m", "-run=^TestRandomSchedules$", "-overlay", m.overlay(t), ".")
 			said, err := schedulesWith(t, cmd, "none")
 			if err == nil || !regexp.MustCompile(m.want).MatchString(said) || strings.Contains(said, "build failed") {
 				t.Errorf("want a complaint %q, got %v\n%.3000s", m.want, err, said)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/agent/slots"
@@ -18,7 +19,6 @@ import (
 const (
 	codeResolve  = "resolve_failed"
 	codeFetch    = "fetch_failed"
-	codeStorage  = "storage_failed"
 	codeTrial    = "trial_failed"
 	codeBaseline = "baseline_unreadable"
 	codeActivate = "activate_failed"
@@ -102,6 +102,10 @@ func code(err error, otherwise string) string {
 		return update.CodeDamaged
 	case errors.Is(err, infer.ErrLoading):
 		return update.CodeLoadHung
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return update.CodeDiskFull
+	case errors.Is(err, syscall.EROFS):
+		return update.CodeReadOnly
 	}
 	return otherwise
 }
@@ -148,7 +152,7 @@ func (u *Updater) fetch(ctx context.Context, m *model, token uint64, d release.D
 	}
 	dir, err := m.slots.Stage(m.name, manifest)
 	if err != nil {
-		return failed(d, err, codeStorage, true)
+		return failed(d, err, update.CodeStorage, true)
 	}
 	first := int64(-1)
 	err = u.cfg.Puller.Fetch(ctx, manifest, dir, func(done, total int64) {
@@ -169,7 +173,7 @@ func (u *Updater) fetch(ctx context.Context, m *model, token uint64, d release.D
 
 func (u *Updater) verify(m *model, d release.Digest) update.Event {
 	if err := m.slots.Verify(m.name, d); err != nil {
-		return failed(d, err, codeStorage, true)
+		return failed(d, err, update.CodeStorage, true)
 	}
 	return update.Verified{Release: d}
 }
@@ -185,7 +189,7 @@ func (u *Updater) try(ctx context.Context, m *model, d release.Digest) (update.E
 	}
 	manifest, err := m.slots.Manifest(m.name, d)
 	if err != nil {
-		return failed(d, err, codeStorage, true), nil
+		return failed(d, err, update.CodeStorage, true), nil
 	}
 	v, err := u.cfg.Trier.Try(ctx, trial.Candidate{Digest: d, Manifest: manifest, Dir: m.slots.Dir(m.name, d)})
 	if err != nil {
@@ -201,7 +205,7 @@ func (u *Updater) try(ctx context.Context, m *model, d release.Digest) (update.E
 	}
 	proven := slots.Slot{Release: d, Variant: v.Variant, P95: v.P95, PeakBytes: v.PeakBytes, Provider: v.Report.GetProvider()}
 	if err := m.slots.Prove(m.name, proven); err != nil {
-		return failed(d, err, codeStorage, true), v.Report
+		return failed(d, err, update.CodeStorage, true), v.Report
 	}
 	return judged, v.Report
 }
@@ -257,7 +261,7 @@ func (u *Updater) activate(ctx context.Context, m *model, d release.Digest) upda
 		return failed(d, err, codeActivate, false)
 	}
 	if err := m.slots.Activate(m.name, d); err != nil {
-		return failed(d, err, codeStorage, false)
+		return failed(d, err, update.CodeStorage, true)
 	}
 	return update.Activated{Release: d, Order: u.order.Add(1)}
 }
@@ -267,7 +271,7 @@ func (u *Updater) remove(ctx context.Context, m *model) update.Event {
 		return failed(release.Digest{}, err, codeRemove, true)
 	}
 	if err := m.slots.Remove(m.name); err != nil {
-		return failed(release.Digest{}, err, codeStorage, true)
+		return failed(release.Digest{}, err, update.CodeStorage, true)
 	}
 	return update.Activated{}
 }
