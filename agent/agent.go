@@ -274,7 +274,7 @@ func (a *Agent) openServer() error {
 	a.server = serve.New(a.engine, serve.Config{
 		Listen: a.cfg.Listen, Socket: a.cfg.Socket, GRPC: a.cfg.GRPC, GRPCSocket: a.cfg.GRPCSocket,
 		Version: a.cfg.Version, Device: a.identity.Device(), Traces: a.cfg.Traces, Assigned: a.assigned,
-		Runtime: a.cfg.Runtime.Info(), Labels: a.observer, Agent: a.status, Log: a.log,
+		Runtime: a.cfg.Runtime.Info(), Challengers: a.engine.Challengers, Labels: a.observer, Agent: a.status, Log: a.log,
 	})
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 func fromCall(in *inference.ModelInferRequest) (*request, error) {
 	req := &request{}
 	req.Model, req.Version, req.ID = in.GetModelName(), in.GetModelVersion(), in.GetId()
+	req.Key = in.GetParameters()["key"].GetStringParam()
 	raw := in.GetRawInputContents()
 	req.binary = len(raw) > 0
 	if p, ok := in.GetParameters()["binary_data_output"]; ok {
@@ -136,6 +137,12 @@ func texts(from [][]byte) []string {
 // toCall puts an answer into its message: raw all of it or none.
 func toCall(req *request, resp *infer.Response) *inference.ModelInferResponse {
 	out := &inference.ModelInferResponse{ModelName: resp.Model, ModelVersion: resp.Version, Id: resp.ID}
+	if resp.Role == infer.RoleShare {
+		out.Parameters = map[string]*inference.InferParameter{
+			"role":    {ParameterChoice: &inference.InferParameter_StringParam{StringParam: resp.Role}},
+			"release": {ParameterChoice: &inference.InferParameter_StringParam{StringParam: resp.Release.String()}},
+		}
+	}
 	raw := false
 	for i := range resp.Outputs {
 		raw = raw || req.wantsBinary(&resp.Outputs[i])

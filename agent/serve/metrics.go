@@ -29,7 +29,7 @@ type metrics struct {
 // modelMetrics are one model's.
 type modelMetrics struct{ run, wait prometheus.Observer }
 
-func newMetrics(reg prometheus.Registerer, engine Engine) *metrics {
+func newMetrics(reg prometheus.Registerer, engine Engine, challengers func() []infer.Status) *metrics {
 	m := &metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "vedette_grpc_requests_total", Help: "Calls over gRPC by method and status.",
@@ -54,6 +54,9 @@ func newMetrics(reg prometheus.Registerer, engine Engine) *metrics {
 		}, []string{"matched"}),
 	}
 	reg.MustRegister(m.calls, m.rpcTimes, m.requests, m.seconds, m.runs, m.waits, m.feedback, &engineCollector{engine: engine})
+	if challengers != nil {
+		reg.MustRegister(&challengerCollector{challengers: challengers})
+	}
 	return m
 }
 

@@ -15,6 +15,10 @@ import (
 	"github.com/vedette-edge/vedette/agent/infer"
 )
 
+// headerKey is the header that names what a challenger's share of the calls is
+// chosen by; the request's own parameter goes before it.
+const headerKey = "Vedette-Key"
+
 // headerLength is the header that says where the JSON ends and tensors begin.
 const headerLength = "Inference-Header-Content-Length"
 
@@ -78,6 +82,9 @@ func (s *Server) exchangeWith(c *fasthttp.RequestCtx, x *exchange, model, versio
 		if x.req.timeout, err = headerWait(&c.Request.Header); err != nil {
 			return err
 		}
+	}
+	if x.req.Key == "" {
+		x.req.Key = string(c.Request.Header.Peek(headerKey))
 	}
 	// The client's connection is not watched while it waits: that would cost
 	// every request a second goroutine. Timeouts and the queue bound the wait.

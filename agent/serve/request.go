@@ -80,6 +80,8 @@ func (s *scanner) requestParameter(key []byte, r *request) (err error) {
 	switch string(key) {
 	case "binary_data_output":
 		r.binary, err = s.boolean()
+	case "key":
+		r.Key, err = s.textLike(r.Key)
 	case "timeout":
 		var us int64
 		if us, err = s.integer(); err == nil {

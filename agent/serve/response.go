@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"math"
 	"strconv"
@@ -18,6 +19,11 @@ func encodeResponse(b []byte, req *request, resp *infer.Response) (out []byte, h
 	b = appendText(b, resp.Version)
 	b = append(b, `,"id":`...)
 	b = appendText(b, resp.ID)
+	if resp.Role == infer.RoleShare { // another version than the one that serves
+		b = append(b, `,"parameters":{"role":"share","release":"`...)
+		b = hex.AppendEncode(b, resp.Release[:])
+		b = append(b, `"}`...)
+	}
 	b = append(b, `,"outputs":[`...)
 	for i := range resp.Outputs {
 		t := &resp.Outputs[i]

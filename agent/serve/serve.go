@@ -140,7 +140,7 @@ func New(engine Engine, cfg Config) *Server {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		engine: engine, cfg: cfg, metrics: newMetrics(cfg.Registry, engine),
+		engine: engine, cfg: cfg, metrics: newMetrics(cfg.Registry, engine, cfg.Challengers),
 		bodies: semaphore.NewWeighted(bodiesAtOnce * cfg.MaxBody),
 	}
 	registerAgent(cfg.Registry, &s.cfg)

@@ -12,7 +12,9 @@ type Status struct {
 	Version string            `json:"version"` // of the agent
 	Runtime infer.RuntimeInfo `json:"runtime"`
 	Models  []infer.Status    `json:"models"`
-	Agent   *Agent            `json:"agent,omitempty"`
+	// Challengers run beside the models.
+	Challengers []infer.Status `json:"challengers,omitempty"`
+	Agent       *Agent         `json:"agent,omitempty"`
 }
 
 // Agent is what the status says beyond serving.
@@ -62,6 +64,9 @@ type Update struct {
 
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) error {
 	st := Status{Version: s.cfg.Version, Runtime: s.cfg.Runtime, Models: s.engine.Status()}
+	if s.cfg.Challengers != nil {
+		st.Challengers = s.cfg.Challengers()
+	}
 	if s.cfg.Agent != nil {
 		st.Agent = s.cfg.Agent()
 	}
