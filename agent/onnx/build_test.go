@@ -2,11 +2,14 @@ package onnx
 
 import (
 	"bytes"
+	"flag"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/vedette-edge/vedette/agent/infer"
 )
 
 // The graphs of these tests are written here, field by field (onnx.proto), so
@@ -113,4 +116,81 @@ func writeGraph(tb testing.TB, parts ...[]byte) string {
 		tb.Fatal(err)
 	}
 	return path
+}
+
+var update = flag.Bool("update", false, "write the graphs in testdata that are made of others anew")
+
+// zipped is a model whose scores come as maps from class to score, as skl2onnx
+// exports classifiers unless told otherwise: the output called scores becomes
+// the input of a ZipMap (ai.onnx.ml).
+func zipped(tb testing.TB, model []byte, scores string, labels []byte) []byte {
+	tb.Helper()
+	var out []byte
+	each(tb, model, func(n protowire.Number, field, body []byte) {
+		if n != 7 { // graph
+			out = append(out, field...)
+			return
+		}
+		var graph []byte
+		each(tb, body, func(n protowire.Number, field, body []byte) {
+			if n != 12 || !bytes.HasPrefix(body, text(1, scores)) {
+				graph = append(graph, field...)
+			}
+		})
+		graph = append(graph, node("ai.onnx.ml", "ZipMap", []string{scores}, []string{"output_probability"}, labels)...)
+		out = append(out, msg(7, graph, scoreMaps("output_probability", "INT64"))...)
+	})
+	return out
+}
+
+// each calls fn with every field of a message, whole and its body alone.
+func each(tb testing.TB, b []byte, fn func(n protowire.Number, field, body []byte)) {
+	tb.Helper()
+	for len(b) > 0 {
+		n, typ, tag := protowire.ConsumeTag(b)
+		if tag < 0 {
+			tb.Fatal(protowire.ParseError(tag))
+		}
+		size := protowire.ConsumeFieldValue(n, typ, b[tag:])
+		if size < 0 {
+			tb.Fatal(protowire.ParseError(size))
+		}
+		var body []byte
+		if typ == protowire.BytesType {
+			body, _ = protowire.ConsumeBytes(b[tag:])
+		}
+		fn(n, b[:tag+size], body)
+		b = b[tag+size:]
+	}
+}
+
+// TestZippedClassifier is a real classifier that answers with maps: the wine
+// model with what skl2onnx would have put behind it.
+func TestZippedClassifier(t *testing.T) {
+	const file = "testdata/wine_lr_zipmap.onnx"
+	plain, err := os.ReadFile("testdata/wine_lr.onnx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := zipped(t, plain, "probabilities", intsAttribute("classlabels_int64s", 0, 1, 2))
+	if *update {
+		if err := os.WriteFile(file, want, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("%s is not what this test makes (%v): run it with -update", file, err)
+	}
+	m := readModel(t, "wine_lr")
+	schema := m.schema()
+	schema.Outputs[1].Name, schema.Classes = "output_probability", []string{"0", "1", "2"}
+	s, out := openGraph(t, file, schema), make([]infer.Tensor, 2)
+	for _, n := range []int{1, 54, 2000} {
+		if err := s.Run(t.Context(), n, []infer.Tensor{m.batch(0, n)}, out); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.check(0, n, out); err != nil {
+			t.Errorf("%d rows: %v", n, err)
+		}
+	}
 }

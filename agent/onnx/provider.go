@@ -24,20 +24,30 @@ type provider struct {
 // by the name alone.
 var known = []provider{
 	{release.CPUProvider, "", func(*ort.SessionOptions) error { return nil }},
-	{"XnnpackExecutionProvider", "an ONNX Runtime built with --use_xnnpack",
-		named("XNNPACK", map[string]string{"intra_op_num_threads": "1"})},
+	{
+		"XnnpackExecutionProvider", "an ONNX Runtime built with --use_xnnpack",
+		named("XNNPACK", map[string]string{"intra_op_num_threads": "1"}),
+	},
 	{"CUDAExecutionProvider", "libonnxruntime_providers_cuda.so and libonnxruntime_providers_shared.so beside the library, NVIDIA's driver, CUDA and cuDNN", appendCUDA},
 	{"TensorrtExecutionProvider", "libonnxruntime_providers_tensorrt.so beside the library, NVIDIA's driver, CUDA and TensorRT", appendTensorRT},
-	{"OpenVINOExecutionProvider", "libonnxruntime_providers_openvino.so beside the library and Intel's OpenVINO runtime",
+	{
+		"OpenVINOExecutionProvider", "libonnxruntime_providers_openvino.so beside the library and Intel's OpenVINO runtime",
 		func(o *ort.SessionOptions) error {
 			return o.AppendExecutionProviderOpenVINO(map[string]string{"device_type": "AUTO"})
-		}},
-	{"CoreMLExecutionProvider", "an Apple device and an ONNX Runtime built for it",
-		func(o *ort.SessionOptions) error { return o.AppendExecutionProviderCoreMLV2(nil) }},
-	{"DmlExecutionProvider", "Windows, a DirectX 12 device and an ONNX Runtime built for DirectML",
-		func(o *ort.SessionOptions) error { return o.AppendExecutionProviderDirectML(0) }},
-	{"QNNExecutionProvider", "Qualcomm's QNN libraries (libQnnHtp.so) and an ONNX Runtime built with them",
-		named("QNN", map[string]string{"backend_path": "libQnnHtp.so"})},
+		},
+	},
+	{
+		"CoreMLExecutionProvider", "an Apple device and an ONNX Runtime built for it",
+		func(o *ort.SessionOptions) error { return o.AppendExecutionProviderCoreMLV2(nil) },
+	},
+	{
+		"DmlExecutionProvider", "Windows, a DirectX 12 device and an ONNX Runtime built for DirectML",
+		func(o *ort.SessionOptions) error { return o.AppendExecutionProviderDirectML(0) },
+	},
+	{
+		"QNNExecutionProvider", "Qualcomm's QNN libraries (libQnnHtp.so) and an ONNX Runtime built with them",
+		named("QNN", map[string]string{"backend_path": "libQnnHtp.so"}),
+	},
 	{"WebGpuExecutionProvider", "a GPU with a Vulkan driver (mesa-vulkan-drivers on Debian; from Mesa 24 on)", named("WebGPU", nil)},
 	{"VSINPUExecutionProvider", "NXP's build of ONNX Runtime and its TIM-VX driver", named("VSINPU", nil)},
 }

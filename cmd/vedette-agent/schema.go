@@ -151,7 +151,7 @@ func (d *drafter) findOutputs(s *release.Schema) {
 		switch {
 		case s.Label == "" && fixed && n == 1 && (t.Datatype == "INT64" || t.Datatype == "BYTES"):
 			s.Label = t.Name
-		case s.Scores == "" && fixed && n > 1 && (t.Datatype == "FP32" || t.Datatype == "FP64"):
+		case s.Scores == "" && fixed && n > 1 && fractional(t.Datatype):
 			s.Scores = t.Name
 		}
 	}

@@ -77,7 +77,7 @@ func newSurveyor(schema *release.Schema, f *profileFlags) (*surveyor, error) {
 func expectedSchema(s *release.Schema) *release.Schema {
 	e := &release.Schema{}
 	for _, t := range s.Outputs {
-		if t.Datatype == "FP32" {
+		if fractional(t.Datatype) {
 			t.Datatype = "FP64"
 		}
 		n, _ := t.RowSize()
@@ -258,10 +258,15 @@ func (p *surveyor) className(output string, element int) string {
 
 // tolerance is the flags' for numbers and none for what is counted or named.
 func (p *surveyor) tolerance(datatype string) (abs, rel float64) {
-	if datatype == "FP32" || datatype == "FP64" {
+	if fractional(datatype) {
 		return p.flags.abs, p.flags.rel
 	}
 	return 0, 0
+}
+
+// fractional says whether a datatype's numbers have fractions.
+func fractional(datatype string) bool {
+	return slices.Contains([]string{"FP16", "BF16", "FP32", "FP64"}, datatype)
 }
 
 // difference is |a − b|; one value that is no number and one that is are
