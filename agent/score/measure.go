@@ -61,7 +61,7 @@ func Measure(ctx context.Context, rounds int, open func() (Config, func() error,
 	return m, nil
 }
 
-func (m *Rates) all(ctx context.Context, cfg *Config) (int64, error) {
+func (r *Rates) all(ctx context.Context, cfg *Config) (int64, error) {
 	s, err := Run(ctx, *cfg)
 	return s.Rows, errors.Join(err, os.Remove(cfg.Output), cfg.withDefaults())
 }
@@ -90,12 +90,12 @@ func parseAlone(ctx context.Context, cfg *Config) (int64, error) {
 
 // inferAlone computes the first batch of the input over and over, as many rows as
 // the input has.
-func (m *Rates) inferAlone(ctx context.Context, cfg *Config) (int64, error) {
-	r, err := NewReader(*cfg)
+func (r *Rates) inferAlone(ctx context.Context, cfg *Config) (int64, error) {
+	in, err := NewReader(*cfg)
 	if err != nil {
 		return 0, err
 	}
-	rows, err := r.Next()
+	rows, err := in.Next()
 	if err != nil {
 		return 0, err
 	}
@@ -103,7 +103,7 @@ func (m *Rates) inferAlone(ctx context.Context, cfg *Config) (int64, error) {
 		return 0, err
 	}
 	left := atomic.Int64{}
-	left.Store(m.Rows / int64(rows.N))
+	left.Store(r.Rows / int64(rows.N))
 	errs := make([]error, cfg.Threads)
 	var wg sync.WaitGroup
 	for k := range cfg.Threads {
@@ -115,5 +115,5 @@ func (m *Rates) inferAlone(ctx context.Context, cfg *Config) (int64, error) {
 		})
 	}
 	wg.Wait()
-	return m.Rows / int64(rows.N) * int64(rows.N), errors.Join(errs...)
+	return r.Rows / int64(rows.N) * int64(rows.N), errors.Join(errs...)
 }

@@ -4,12 +4,17 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/parquet-go/parquet-go"
+
+	"github.com/vedette-edge/vedette/agent/infer"
+	"github.com/vedette-edge/vedette/protocol/release"
 )
 
 // readings is a table as another program would write it.
@@ -201,7 +206,7 @@ func TestParquetWithoutRows(t *testing.T) {
 func TestParquetBadRows(t *testing.T) {
 	rows := someReadings(40)
 	rows[16].B = -101
-	var rejects = filepath.Join(t.TempDir(), "rejects")
+	rejects := filepath.Join(t.TempDir(), "rejects")
 	out, err := scoreBytes(t, writeParquet(t, rows), func(c *Config) {
 		c.InFormat, c.OnError, c.Rejects = Parquet, OnErrorSkip, rejects
 	})
@@ -251,5 +256,103 @@ func TestParquetRefused(t *testing.T) {
 	})
 	if err == nil || !strings.Contains(err.Error(), "name a file") {
 		t.Errorf("a stream: %v", err)
+	}
+}
+
+// TestParquetOfAnotherProgram reads testdata/hyparquet.parquet, which
+// hyparquet-writer 0.x (JavaScript) wrote: 50 rows in three groups, the first
+// column a dictionary, a null in every seventh row of the second.
+func TestParquetOfAnotherProgram(t *testing.T) {
+	raw, err := os.ReadFile(filepath.Join("testdata", "hyparquet.parquet"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := scoreBytes(t, raw, func(c *Config) { c.InFormat, c.Keep = Parquet, []string{"id"} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want strings.Builder
+	want.WriteString("row,id,class,label,scores_low,scores_high\n")
+	for i := range 50 {
+		a, b, c := float32(i)*1.5, float32(i)/4, float32(i%4)
+		class, label := "low", 0
+		sum := fmt.Sprint(a + b + c)
+		switch {
+		case i%7 == 3:
+			sum = "NaN"
+		case a+b+c > 10:
+			class, label = "high", 1
+		}
+		fmt.Fprintf(&want, "%d,id-%d,%s,%d,0,%s\n", i+1, i%5, class, label, sum)
+	}
+	if got != want.String() {
+		t.Errorf("got\n%s\nwant\n%s", got, want.String())
+	}
+}
+
+// TestDamagedParquet flips bytes: every damage is an error or changes values, and
+// none ends the program.
+func TestDamagedParquet(t *testing.T) {
+	whole := writeParquet(t, someReadings(200), parquet.Compression(&parquet.Snappy))
+	rng := rand.New(rand.NewPCG(3, 3))
+	for n := range 2000 {
+		raw := bytes.Clone(whole)
+		for range 1 + n%3 {
+			raw[rng.IntN(len(raw))] ^= byte(1 + rng.IntN(255))
+		}
+		if n%5 == 0 {
+			raw = raw[:rng.IntN(len(raw))]
+		}
+		_, err := scoreBytes(t, raw, func(c *Config) { c.InFormat, c.OnError, c.Keep = Parquet, OnErrorSkip, []string{"id"} })
+		if n%5 == 0 && err == nil {
+			t.Errorf("a file that was cut to %d bytes was read", len(raw))
+		}
+	}
+}
+
+// TestValuesOfParquet checks what a value of one type becomes in another.
+func TestValuesOfParquet(t *testing.T) {
+	type row struct {
+		D float64 `parquet:"FP32"`
+		U uint32  `parquet:"INT64"`
+		F float32 `parquet:"INT8"`
+		L int64   `parquet:"UINT64"`
+		B bool    `parquet:"FP64"`
+		N int32   `parquet:"BOOL"`
+		W uint64  `parquet:"UINT32"`
+	}
+	schema := &release.Schema{Outputs: []release.Tensor{{Name: "ok", Datatype: "BOOL", Shape: []int64{-1}}}}
+	for _, d := range []string{"FP32", "INT64", "INT8", "UINT64", "FP64", "BOOL", "UINT32"} {
+		schema.Inputs = append(schema.Inputs, release.Tensor{Name: d, Datatype: d, Shape: []int64{-1}})
+	}
+	good := row{0.1, math.MaxUint32, -128, math.MaxInt64, true, 1, 7}
+	for name, edit := range map[string]func(*row){
+		"":                      func(*row) {},
+		`"FP32": 1e+39 is too`:  func(r *row) { r.D = 1e39 },
+		`"FP32": is not a fini`: func(r *row) { r.D = math.Inf(1) },
+		`"INT8": 1.5 is no INT`: func(r *row) { r.F = 1.5 },
+		`"INT8": "128" is no I`: func(r *row) { r.F = 128 },
+		`"INT8": is missing`:    func(r *row) { r.F = float32(math.NaN()) },
+		`"UINT64": "-1" is no`:  func(r *row) { r.L = -1 },
+		`"BOOL": "2" is no BOO`: func(r *row) { r.N = 2 },
+		`"UINT32": "4294967296`: func(r *row) { r.W = 1 << 32 },
+	} {
+		r := good
+		edit(&r)
+		_, err := scoreBytes(t, writeParquet(t, []row{r}), func(c *Config) {
+			c.InFormat, c.Schema = Parquet, schema
+			c.Model = modelFunc(func(rows int, in, out []infer.Tensor) error {
+				got := fmt.Sprint(in[0].Data, in[1].Data, in[2].Data, in[3].Data, in[4].Data, in[5].Data, in[6].Data)
+				if want := "[0.1] [4294967295] [-128] [9223372036854775807] [1] [true] [7]"; got != want {
+					return fmt.Errorf("got %s, want %s", got, want)
+				}
+				infer.Fit[bool](&out[0], rows)
+				out[0].FitShape(rows)
+				return nil
+			})
+		})
+		if (name == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), name) {
+			t.Errorf("%v, want %q", err, name)
+		}
 	}
 }

@@ -81,7 +81,7 @@ func openLeaf(f *parquet.File, c *parquet.Column) (leaf, error) {
 		return refuse(fmt.Sprintf("is of type %s: store it as the number that the model was trained on", c.Type()))
 	}
 	p := newPages(f, c)
-	switch k := c.Type().Kind(); k {
+	switch c.Type().Kind() {
 	case parquet.Float:
 		return &leafOf[float32]{pages: p, view: func(v encoding.Values, _ int) []float32 { return v.Float() }}, nil
 	case parquet.Double:
@@ -100,9 +100,9 @@ func openLeaf(f *parquet.File, c *parquet.Column) (leaf, error) {
 		return &leafOf[bool]{pages: p, view: viewBooleans}, nil
 	case parquet.ByteArray:
 		return &leafOf[string]{pages: p, view: viewTexts}, nil
-	default:
-		return refuse(fmt.Sprintf("is of type %s, which no model takes", k))
+	case parquet.Int96, parquet.FixedLenByteArray:
 	}
+	return refuse(fmt.Sprintf("is of type %s, which no model takes", c.Type()))
 }
 
 // notNumber reports whether an integer of the column stands for something whose

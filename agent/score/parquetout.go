@@ -63,7 +63,7 @@ func newParquetEncoder(cfg *Config, t table, state []byte) (*parquetEncoder, err
 	if err != nil {
 		return nil, err
 	}
-	e.rows = parquet.NewGenericWriter[any](&e.buf, schema, parquet.Compression(&parquet.Snappy), parquet.CreatedBy("vedette-agent", "", ""))
+	e.rows = parquet.NewGenericWriter[any](&e.buf, schema, parquet.Compression(&parquet.Snappy), parquet.CreatedBy("vedette-agent", "1.0.0", "parquet-go"))
 	if err := e.start(); err != nil {
 		return nil, fmt.Errorf("encode Parquet: %w", err)
 	}
@@ -147,7 +147,7 @@ func (e *parquetEncoder) addRow() {
 func (e *parquetEncoder) addKept(t table) {
 	in, _ := t.(*parquetTable)
 	for k, name := range e.keep {
-		node, parse := parquet.Node(parquet.String()), parseText
+		node, parse := parquet.String(), parseText
 		if in != nil {
 			leaf := in.nodes[in.kept[k]]
 			node, parse = parquet.Leaf(leaf.Type()), parserOf(leaf.Type().Kind())
@@ -209,9 +209,9 @@ func parserOf(k parquet.Kind) func(s string) (parquet.Value, error) {
 			}
 			return parquet.Int64Value(v), err
 		}
-	default:
-		return parseText
+	case parquet.ByteArray, parquet.Int96, parquet.FixedLenByteArray: // only texts among them are kept
 	}
+	return parseText
 }
 
 // textNode is a column of few different texts.
@@ -320,11 +320,11 @@ func fillOutput[T any](o outputField, c *chunk, to []parquet.Value, data []T, va
 }
 
 func integer32[T int8 | int16 | uint8 | uint16 | uint32](v T) parquet.Value {
-	return parquet.Int32Value(int32(v)) //nolint:gosec // the same bits
+	return parquet.Int32Value(int32(v)) // of an unsigned one the bits
 }
 
 func integer64[T uint64](v T) parquet.Value {
-	return parquet.Int64Value(int64(v)) //nolint:gosec // the same bits
+	return parquet.Int64Value(int64(v)) // the bits
 }
 
 // nullable makes a column of outputs optional where bad rows are written too.

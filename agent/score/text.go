@@ -99,7 +99,6 @@ type unpacked struct {
 	io.Reader
 	from   io.Reader // the file itself
 	packed *counted
-	close  func()
 }
 
 // maxWindow bounds the memory that a zstd file may ask for.

@@ -48,9 +48,9 @@ or a graph with its schema (--graph and --schema).
 
 A row that cannot be scored ends the run with its number and column, unless
 --on-error says to leave it out (skip) or to write it without outputs (null);
---rejects lists such rows in a file. An interrupted run goes on with --resume: no
-row is scored twice, none is missing. --report compares the rows with the model's
-training data, as the fleet does. "-" is standard input or output.`,
+--rejects lists such rows in a file. An interrupted run goes on with --resume:
+no row is scored twice, none is missing. --report compares the rows with the
+model's training data, as the fleet does. "-" is standard input or output.`,
 		Example: `  vedette-agent score readings.csv --model digits --to predictions.csv
   vedette-agent score rows.parquet --release digits/ --keep id --to predictions.parquet --report drift.json
   vedette-agent score rows.jsonl --graph model.onnx --schema schema.json --on-error skip --rejects bad.jsonl
