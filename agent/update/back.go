@@ -15,10 +15,12 @@ const (
 	CodeStorage  = "storage_failed" // the disk did not take or give what it should
 	CodeDiskFull = "disk_full"
 	CodeReadOnly = "disk_read_only"
+	codeDisk     = "disk" // as CodeStorage, of package pull
 )
 
-func ofDisk(code string) bool {
-	return code == CodeStorage || code == CodeDiskFull || code == CodeReadOnly
+// OfDisk reports whether the code is that of a disk which may work again later.
+func OfDisk(code string) bool {
+	return code == CodeStorage || code == CodeDiskFull || code == CodeReadOnly || code == codeDisk
 }
 
 // maxStarts bounds the starts remembered; no crash loop needs more.
@@ -134,7 +136,7 @@ func (s *step) endRevert(active, previous release.Digest, o Outcome) {
 	s.Last = &o
 	switch code := s.Cause.Code; {
 	case code == CodeDamaged:
-	case ofDisk(code) && o.Release != active:
+	case OfDisk(code) && o.Release != active:
 		s.Resting = &Rest{Want: o.Want, Until: s.Ran + s.limits.Cooldown}
 	default:
 		s.bar(o)

@@ -49,8 +49,9 @@ func (s *step) take(e Event) {
 	case Verified:
 		s.pass(Verifying, e.Release, Trialing)
 	case Progress:
-		if s.is(Downloading, e.Release) {
-			s.attempt = 0
+		// A disk that takes no more is not better for a link that works.
+		if s.is(Downloading, e.Release) && !OfDisk(s.trouble.Code) {
+			s.attempt, s.trouble = 0, Failed{}
 		}
 	case Activated:
 		s.activated(e)
@@ -239,27 +240,27 @@ func (s *step) failed(e Failed) {
 		s.retryOrRefuse(e)
 	case Activating:
 		if e.Release.IsZero() || e.Retryable {
-			s.trouble = e
-			s.wait()
+			s.waitFor(e)
 			return
 		}
 		s.goBack(ResultFailed, e.Code, e.Message)
 	case Reverting:
-		s.wait()
+		s.waitFor(e)
 	case Idle, Watching:
 	}
 }
 
 func (s *step) retryOrRefuse(e Failed) {
 	if e.Retryable {
-		s.wait()
+		s.waitFor(e)
 		return
 	}
 	s.refuse(e.Code, e.Message)
 }
 
-// wait plans another try of the state's work. The deadline still holds.
-func (s *step) wait() {
+// waitFor plans another try of the state's work. The deadline still holds.
+func (s *step) waitFor(e Failed) {
+	s.trouble = e
 	s.attempt++
 	s.retry = s.now.Add(s.limits.Backoff(s.attempt, s.rnd))
 }
@@ -288,17 +289,21 @@ func (s *step) tick() {
 // overdue is the deadline of each state. For watching it is the good end: the
 // release served that long and nothing spoke against it.
 func (s *step) overdue() {
-	message := fmt.Sprintf("%s did not end within %v", s.State, s.limits.of(s.State))
+	code, message := CodeDeadline, fmt.Sprintf("%s did not end within %v", s.State, s.limits.of(s.State))
+	tried := s.trouble.Code != "" // and failed for reasons that say nothing about the release
+	if tried {
+		code, message = s.trouble.Code, message+": "+s.trouble.Message
+	}
 	switch s.State {
 	case Resolving, Downloading, Verifying:
-		s.giveUp(CodeDeadline, message)
+		s.giveUp(code, message)
 	case Trialing:
-		s.refuse(CodeDeadline, message)
-	case Activating:
-		code := CodeDeadline
-		if s.trouble.Code != "" {
-			code, message = s.trouble.Code, message+": "+s.trouble.Message
+		if tried {
+			s.giveUp(code, message)
+			return
 		}
+		s.refuse(code, message)
+	case Activating:
 		if s.Target.Release.IsZero() {
 			s.do(Stop, s.Target.Release)
 			s.record(Outcome{Want: s.Target, Result: ResultFailed, Code: code, Message: message})

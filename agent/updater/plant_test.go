@@ -148,13 +148,17 @@ func (s *schedule) passAll(c trial.Candidate) trial.Verdict {
 type mutant struct{ name, file, old, new, want string }
 
 var mutants = []mutant{
-	{"a step is done before it is journaled", "../updater/run.go",
+	{
+		"a step is done before it is journaled", "../updater/run.go",
 		"	if err := u.write(m, next, m.trial, at); err != nil && !entersAgain(e, old, next) {\n		return err\n	}\n	u.set(func() { m.machine, m.at = next, at })",
-		"	u.set(func() { m.machine, m.at = next, at })\n	u.announce(m, old, next)\n	defer func() { _ = u.write(m, next, m.trial, at) }()", "is tried again under"},
-	{"what is active is changed before it is loaded", "../updater/work.go",
+		"	u.set(func() { m.machine, m.at = next, at })\n	u.announce(m, old, next)\n	defer func() { _ = u.write(m, next, m.trial, at) }()", "is tried again under",
+	},
+	{
+		"what is active is changed before it is loaded", "../updater/work.go",
 		"	if err := u.serve(ctx, m, slot); err != nil {\n		return failed(d, err, codeActivate, false)\n	}\n	if err := m.slots.Activate(m.name, d); err != nil {\n		return failed(d, err, codeStorage, false)\n	}\n",
-		"	if err := m.slots.Activate(m.name, d); err != nil {\n		return failed(d, err, codeStorage, false)\n	}\n	if err := u.serve(ctx, m, slot); err != nil {\n		return update.Activated{Release: d, Order: u.order.Add(1)}\n	}\n", ""},
-	{"files are not read back", "../slots/check.go", "	for _, f := range m.Files() {", "	for _, f := range m.Files()[:0] {", "damaged on disk"},
+		"	if err := m.slots.Activate(m.name, d); err != nil {\n		return failed(d, err, codeStorage, false)\n	}\n	if err := u.serve(ctx, m, slot); err != nil {\n		return update.Activated{Release: d, Order: u.order.Add(1)}\n	}\n", "",
+	},
+	{"files are not read back", "../slots/check.go", "	for _, f := range m.Files() {", "	for _, f := range m.Files()[:0] {", "damaged|unverified"},
 	{"a refused release is not remembered", "../update/step.go", "	if o.Result == ResultRefused || o.Result == ResultReverted {", "	if false {", "is tried again under"},
 	{"other models are not counted", "../updater/work.go", "				sum += u.takes(other, l, d)", "				_ = u.takes(other, l, d)", "active releases take"},
 	{"a failed load is not tried again", "../updater/restore.go", "		m.mendAt = u.cfg.Now().Add(u.cfg.Limits.Backoff(m.mends, u.cfg.Random()))", "		m.mendAt = time.Time{}", "is active, 000000000000 serves"},

@@ -74,35 +74,32 @@ func cutUpdate(t *testing.T, k int, loss agenttest.Loss, seed uint64) {
 	}
 }
 
+// untilDone is work that does not come to an end by itself.
+func untilDone(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 // The plug is pulled in each state while its work is going on, and the control
 // plane stays silent afterwards: the journal alone must carry the update on.
 func TestPowerCutInEveryState(t *testing.T) {
-	never := make(chan struct{})
-	block := func(ctx context.Context) error {
-		select {
-		case <-never:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 	tests := []struct {
 		state  update.State
 		hold   func(*rig)
 		at     update.State // state to go back from, when reverting
 		active *agenttest.Bundle
 	}{
-		{state: update.Resolving, active: v2, hold: func(r *rig) { r.blockPuller("resolve", block) }},
-		{state: update.Downloading, active: v2, hold: func(r *rig) { r.blockPuller("fetch", block) }},
+		{state: update.Resolving, active: v2, hold: func(r *rig) { r.blockPuller("resolve", untilDone) }},
+		{state: update.Downloading, active: v2, hold: func(r *rig) { r.blockPuller("fetch", untilDone) }},
 		{state: update.Trialing, active: v2, hold: func(r *rig) { r.trier.block = make(chan struct{}) }},
 		{state: update.Activating, active: v2, hold: func(r *rig) {
-			r.engine.fail = func(ctx context.Context, _ infer.Release) error { return block(ctx) }
+			r.engine.fail = func(ctx context.Context, _ infer.Release) error { return untilDone(ctx) }
 		}},
 		{state: update.Watching, active: v2, hold: func(*rig) {}},
 		{state: update.Reverting, active: v1, at: update.Watching, hold: func(r *rig) {
 			r.engine.fail = func(ctx context.Context, rel infer.Release) error {
 				if rel.Digest == v1.Digest {
-					return block(ctx)
+					return untilDone(ctx)
 				}
 				return nil
 			}

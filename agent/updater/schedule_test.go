@@ -19,6 +19,7 @@ import (
 	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/agent/slots"
 	"github.com/vedette-edge/vedette/agent/trial"
+	"github.com/vedette-edge/vedette/agent/update"
 	"github.com/vedette-edge/vedette/agent/updater"
 	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -299,22 +300,22 @@ func (s *schedule) change() {
 // say is what the control plane says at every connect.
 func (s *schedule) say() {
 	d := &protocol.Desired{Generation: s.generation}
-	text := ""
+	var text strings.Builder
 	for _, model := range []string{"meter", "other", "pump"} {
 		if b := s.wish[model]; b != nil {
 			a := desire(s.generation, b).GetAssignments()[0]
 			a.Decision = s.decision[model]
 			d.Assignments = append(d.Assignments, a)
-			text += fmt.Sprintf(" %s %s/%d", model, b.Manifest.Version, a.Decision)
+			fmt.Fprintf(&text, " %s %s/%d", model, b.Manifest.Version, a.Decision)
 		}
 	}
 	if s.beside != nil {
 		d.Assignments = append(d.Assignments, &protocol.Assignment{
 			Model: "meter", Release: s.beside.Digest.Bytes(), Role: infer.RoleShadow, Decision: s.decision["meter"],
 		})
-		text += " beside " + s.beside.Manifest.Version
+		text.WriteString(" beside " + s.beside.Manifest.Version)
 	}
-	s.note("desired %d:%s", s.generation, text)
+	s.note("desired %d:%s", s.generation, text.String())
 	s.updater.Desired(d)
 }
 
@@ -584,7 +585,11 @@ func (s *schedule) hear(*protocol.Event) {
 	defer s.mu.Unlock()
 	for _, m := range s.updater.States() {
 		for challenger, state := range map[bool]*protocol.ModelState{false: m, true: m.GetChallenger().GetState()} {
-			for _, o := range state.GetRefused() {
+			list := state.GetRefused()
+			if o := state.GetOutcome(); o.GetResult() == update.ResultRefused || o.GetResult() == update.ResultReverted {
+				list = append(list, o)
+			}
+			for _, o := range list {
 				key := laneKey(challenger, o.GetRelease())
 				// A report names the generation; the decision is not newer.
 				s.barred[key] = max(s.barred[key], min(decisions[key], o.GetGeneration()))

@@ -112,7 +112,8 @@ func code(err error, otherwise string) string {
 
 // failed is an error as the machine sees it.
 func failed(d release.Digest, err error, otherwise string, retryable bool) update.Failed {
-	return update.Failed{Release: d, Code: code(err, otherwise), Message: err.Error(), Retryable: retryable}
+	c := code(err, otherwise)
+	return update.Failed{Release: d, Code: c, Message: err.Error(), Retryable: retryable || update.OfDisk(c)}
 }
 
 // mayPass says whether a puller's error is worth another try.
