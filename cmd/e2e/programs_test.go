@@ -164,12 +164,18 @@ type program struct {
 
 func (p *plant) start(name string, args ...string) *program {
 	p.t.Helper()
+	return p.launch(name, p.command(context.Background(), name, args...))
+}
+
+// launch starts a prepared program, whose log bears the name.
+func (p *plant) launch(name string, cmd *exec.Cmd) *program {
+	p.t.Helper()
 	log, err := os.CreateTemp(p.dir, name+"-*.log")
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	defer log.Close() // the child holds its own copy
-	r := &program{t: p.t, log: log.Name(), cmd: p.command(context.Background(), name, args...), done: make(chan struct{})}
+	r := &program{t: p.t, log: log.Name(), cmd: cmd, done: make(chan struct{})}
 	r.cmd.Stdout, r.cmd.Stderr = log, log
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := r.cmd.Start(); err != nil {
