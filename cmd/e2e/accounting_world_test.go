@@ -505,7 +505,7 @@ func (w *world) hash() [16]byte {
 			h.Write([]byte(f.frame.Encode()))
 		}
 		_, frames := d.book.Image()
-		for _, f := range frames {
+		for f := range frames {
 			f.Head.LSN = 0
 			h.Write([]byte(f.Encode()))
 		}
