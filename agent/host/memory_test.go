@@ -4,6 +4,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -40,17 +41,26 @@ func TestTrim(t *testing.T) {
 	}
 }
 
-func TestTextMappings(t *testing.T) {
-	for line, want := range map[string]bool{
-		"00402000-00a79000 r-xp 00002000 fe:00 10498884    /usr/bin/vedette-agent": true,
-		"00a79000-01231000 r--p 00679000 fe:00 10498884    /usr/bin/vedette-agent": false, // relocated data may be among it
-		"7ffe8d7e4000-7ffe8d7e6000 r-xp 00000000 00:00 0   [vdso]":                 false,
-		"7f0000000000-7f0000001000 r-xp 00000000 00:00 0":                          false, // made at run time: it has no file to come back from
-		"00a79000-00402000 r-xp 00002000 fe:00 10498884    /usr/bin/vedette-agent": false,
-		"rubbish r-xp 0 0 0 /x": false,
+func TestWhatComesBack(t *testing.T) {
+	for entry, want := range map[string]bool{
+		"00402000-00a79000 r-xp 00002000 fe:00 10498884    /usr/bin/vedette-agent\nRss: 8 kB\nAnonymous:             0 kB": true,
+		"00402000-00a79000 r-xp 00002000 fe:00 10498884    /usr/bin/vedette-agent\nRss: 8 kB\nAnonymous:             4 kB": false, // a debugger's breakpoint
+		"00402000-00a79000 r-xp 00002000 fe:00 10498884    /usr/bin/vedette-agent":                                         false, // nothing is known of it
+		"00a79000-01231000 r--p 00679000 fe:00 10498884    /usr/bin/vedette-agent\nAnonymous:             0 kB":            true,
+		"00a79000-01231000 r--p 00679000 fe:00 10498884    /usr/bin/vedette-agent\nAnonymous:             4 kB":            false, // relocated
+		"00a79000-01231000 r--p 00679000 fe:00 10498884    /usr/lib/libother.so\nAnonymous:             0 kB":              false,
+		"00a79000-01231000 rw-p 00679000 fe:00 10498884    /usr/bin/vedette-agent\nAnonymous:             0 kB":            false,
+		"7ffe8d7e4000-7ffe8d7e6000 r-xp 00000000 00:00 0   [vdso]\nAnonymous:             0 kB":                            false,
+		"7f0000000000-7f0000001000 r-xp 00000000 00:00 0  \nAnonymous:             0 kB":                                   false, // made at run time
+		"00a79000-00402000 r-xp 00002000 fe:00 10498884    /usr/bin/vedette-agent\nAnonymous:             0 kB":            false,
+		"rubbish r-xp 0 0 0 /x\nAnonymous:             0 kB":                                                               false,
 	} {
-		if _, _, got := code(line); got != want {
-			t.Errorf("%q: got %v, want %v", line, got, want)
+		list, err := mappings(strings.NewReader(entry))
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%q: got %v, %v", entry, list, err)
+		}
+		if got := list[0].comesBack("/usr/bin/vedette-agent"); got != want {
+			t.Errorf("%q: got %v, want %v", entry, got, want)
 		}
 	}
 }

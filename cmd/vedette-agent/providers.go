@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -21,8 +22,9 @@ import (
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
-// probeCommand is how doctor calls this program to ask for one execution
-// provider: a driver may take the process that asks down with it.
+// probeCommand is how this program calls itself to ask about ONNX Runtime, or
+// for one execution provider: a driver may take the process that asks down with
+// it.
 const probeCommand = "probe"
 
 // probeTimeout is how long a driver may take to start.
@@ -30,14 +32,17 @@ const probeTimeout = 30 * time.Second
 
 func (a *app) probeCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:    probeCommand + " PROVIDER",
-		Short:  "Ask for an execution provider in this process (doctor calls this)",
+		Use:    probeCommand + " [PROVIDER]",
+		Short:  "Describe ONNX Runtime, or ask for an execution provider, in this process (run and doctor call this)",
 		Hidden: true,
-		Args:   arguments("PROVIDER"),
+		Args:   cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			rt, err := a.runtime()
 			if err != nil {
 				return err
+			}
+			if len(args) == 0 {
+				return json.NewEncoder(a.out).Encode(rt.Info())
 			}
 			return rt.Probe(args[0])
 		},

@@ -69,7 +69,7 @@ func (a *app) serve(cmd *cobra.Command, s *settings) error {
 	if a.library == "" && os.Getenv(onnx.EnvLibrary) == "" {
 		a.library = s.OnnxRuntime
 	}
-	rt, err := a.runtime()
+	rt, err := a.servingRuntime(cmd.Context(), s.State)
 	if err != nil {
 		return err
 	}
