@@ -170,7 +170,7 @@ func (f *fetch) download(ctx context.Context, name string, d release.Digest, par
 	return f.p.retry(ctx, name, func() (bool, error) {
 		before := part.done
 		err := f.transfer(ctx, d, part, base)
-		return part.done > before, err
+		return part.done-before >= lively, err
 	})
 }
 
@@ -199,7 +199,7 @@ func (f *fetch) transfer(ctx context.Context, d release.Digest, part *part, base
 		switch {
 		case errors.Is(err, io.EOF) && part.done == part.size:
 			return nil
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF) && ctx.Err() == nil:
 			return classify(fmt.Errorf("%w: it ended after %d of %d bytes", ErrLink, part.done, part.size))
 		case err != nil:
 			return linkError(ctx, "download", err)

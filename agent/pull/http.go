@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,6 +40,8 @@ const (
 type HTTP struct {
 	Client *http.Client
 	Base   string // URL up to the host, such as https://control.example:8443
+
+	patience time.Duration // bounds one metadata file; metadataTimeout when 0
 }
 
 var (
@@ -126,7 +129,7 @@ func (h *HTTP) Delta(ctx context.Context, to release.Digest, from []release.Dige
 
 // Metadata implements trust.Fetcher.
 func (h *HTTP) Metadata(ctx context.Context, name string, limit int64) ([]byte, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, metadataTimeout, errStalled)
+	ctx, cancel := context.WithTimeoutCause(ctx, cmp.Or(h.patience, metadataTimeout), errStalled)
 	defer cancel()
 	res, err := h.get(ctx, trustPath+url.PathEscape(name)+".json", 0)
 	if errors.Is(err, ErrNotFound) {
@@ -159,7 +162,10 @@ func (h *HTTP) get(ctx context.Context, path string, offset int64) (*http.Respon
 	if offset > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}
-	res, err := h.Client.Do(req)
+	// A control plane never sends a device elsewhere.
+	client := *h.Client
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	res, err := client.Do(req)
 	if err != nil {
 		return nil, linkError(ctx, "ask the control plane", err)
 	}
@@ -176,6 +182,8 @@ func refusal(res *http.Response) error {
 	switch code := res.StatusCode; {
 	case page && code < http.StatusInternalServerError && code != http.StatusNotFound:
 		return classify(fmt.Errorf("%w (status %d)", ErrPortal, code))
+	case res.Header.Get("Location") != "" && code/100 == 3:
+		return classify(fmt.Errorf("%w: it redirects to %q", ErrPortal, res.Header.Get("Location")))
 	case code == http.StatusOK, code == http.StatusPartialContent, code == http.StatusNoContent:
 		return nil
 	case code == http.StatusNotFound, code == http.StatusGone:
