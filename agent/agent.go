@@ -44,6 +44,7 @@ type Agent struct {
 	observer *observe.Observer
 	engine   *infer.Engine
 	files    *slots.Root
+	puller   *pull.Puller
 	updater  *updater.Updater
 	server   *serve.Server
 	uplink   *uplink.Uplink
@@ -214,12 +215,12 @@ func (a *Agent) openUpdater() error {
 		return fmt.Errorf("open trust: %w", err)
 	}
 	source := &pull.HTTP{Client: a.client(), Base: a.identity.DeviceAPI()}
+	a.puller = pull.New(pull.Config{
+		Blobs: source, Metadata: source, Trust: store, Deltas: source, Held: held.Files,
+		Events: a.tell, Now: a.identity.Now, Log: a.log,
+	})
 	a.updater, err = updater.New(updater.Config{
-		FS: files, Slots: held,
-		Puller: pull.New(pull.Config{
-			Blobs: source, Metadata: source, Trust: store, Deltas: source, Held: held.Files,
-			Events: a.tell, Now: a.identity.Now, Log: a.log,
-		}),
+		FS: files, Slots: held, Puller: a.puller,
 		Trier:  trial.New(trial.Config{Args: a.cfg.TrialArgs, Providers: a.share.providers, AgentVersion: a.cfg.Version, Log: a.log}),
 		Engine: a.engine, Unclean: a.boot.Unclean, MemoryBudget: a.share.memory,
 		OnActive: a.onActive, Events: a.tell, Stamp: a.boot.Stamp, Limits: a.cfg.Limits, Log: a.log,

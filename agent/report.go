@@ -58,6 +58,8 @@ func (a *Agent) status() *serve.Agent {
 	if stats.Error != nil {
 		s.Outbox.Error = stats.Error.Error()
 	}
+	fetched := a.puller.Stats()
+	s.Fetch = serve.Fetch{Copied: fetched.Copied, Deltas: fetched.Deltas, DeltasFailed: fetched.Failed, SavedBytes: fetched.SavedBytes}
 	for _, m := range report.GetModels() {
 		s.Updates = append(s.Updates, serve.Update{
 			Model: m.GetModel(), State: m.GetState(), ForMs: m.GetStateForMs(),

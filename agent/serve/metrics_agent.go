@@ -24,6 +24,9 @@ var (
 	updateDesc   = prometheus.NewDesc("vedette_update_state", "1 for the state that a model's update is in.", []string{"model", "state"}, nil)
 	updateForSec = prometheus.NewDesc("vedette_update_state_seconds", "How long a model's update has been in its state.", []string{"model"}, nil)
 	fetchedDesc  = prometheus.NewDesc("vedette_update_fetched_bytes", "Bytes fetched of the release that a model is updated to.", []string{"model"}, nil)
+	deltasDesc   = prometheus.NewDesc("vedette_update_deltas_total", "Files of releases for which there was a delta since the start: made by it, or fetched whole because it failed.", []string{"outcome"}, nil)
+	copiedDesc   = prometheus.NewDesc("vedette_update_copied_files_total", "Files of releases that another release here has too, since the start.", nil, nil)
+	savedDesc    = prometheus.NewDesc("vedette_update_saved_bytes_total", "Bytes that deltas and copies saved since the start.", nil, nil)
 	fetchDesc    = prometheus.NewDesc("vedette_update_size_bytes", "Bytes to fetch of the release that a model is updated to.", []string{"model"}, nil)
 )
 
@@ -39,6 +42,7 @@ func registerAgent(reg prometheus.Registerer, cfg *Config) {
 func (c *agentCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		infoDesc, startsDesc, uplinkDesc, recordsDesc, bytesDesc, mergedDesc, diskDesc, updateDesc, updateForSec, fetchedDesc, fetchDesc,
+		deltasDesc, copiedDesc, savedDesc,
 	} {
 		ch <- d
 	}
@@ -59,6 +63,13 @@ func (c *agentCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(bytesDesc, float64(a.Outbox.Bytes))
 	ch <- prometheus.MustNewConstMetric(mergedDesc, prometheus.CounterValue, float64(a.Outbox.Merged))
 	gauge(diskDesc, truth(a.Outbox.Error != ""))
+	count := func(d *prometheus.Desc, n uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	count(deltasDesc, a.Fetch.Deltas, "applied")
+	count(deltasDesc, a.Fetch.DeltasFailed, "failed")
+	count(copiedDesc, a.Fetch.Copied)
+	count(savedDesc, a.Fetch.SavedBytes)
 	for _, u := range a.Updates {
 		gauge(updateDesc, 1, u.Model, u.State)
 		gauge(updateForSec, float64(u.ForMs)/1e3, u.Model)

@@ -17,6 +17,7 @@ func TestMetricsFollowConventions(t *testing.T) {
 		Agent: func() *Agent {
 			return &Agent{
 				Device: "cam-1", BootCount: 3, Uplink: Uplink{Connected: true}, Outbox: Outbox{Open: 2, Pending: 5, Bytes: 700},
+				Fetch:   Fetch{Copied: 1, Deltas: 2, DeltasFailed: 3, SavedBytes: 4},
 				Updates: []Update{{Model: "adder", State: "downloading", ForMs: 1500, Done: 10, Total: 40}},
 			}
 		},
@@ -43,6 +44,10 @@ func TestMetricsFollowConventions(t *testing.T) {
 		`vedette_update_state{model="adder",state="downloading"} 1`,
 		`vedette_update_state_seconds{model="adder"} 1.5`,
 		`vedette_update_fetched_bytes{model="adder"} 10`,
+		`vedette_update_deltas_total{outcome="applied"} 2`,
+		`vedette_update_deltas_total{outcome="failed"} 3`,
+		`vedette_update_copied_files_total 1`,
+		`vedette_update_saved_bytes_total 4`,
 		`vedette_infer_queue_depth{model="adder",release="000000000000",version="v1"} 0`,
 		`vedette_infer_wait_duration_seconds_count{model="adder"} 1`,
 		`vedette_grpc_requests_total{code="OK",method="/inference.GRPCInferenceService/ModelInfer"} 1`,

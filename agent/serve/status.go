@@ -26,6 +26,15 @@ type Agent struct {
 	Uplink     Uplink   `json:"uplink"`
 	Outbox     Outbox   `json:"outbox"`
 	Updates    []Update `json:"updates"`
+	Fetch      Fetch    `json:"fetch"`
+}
+
+// Fetch is what did not have to be fetched since the start.
+type Fetch struct {
+	Copied       uint64 `json:"copied"`        // files that another release here has too
+	Deltas       uint64 `json:"deltas"`        // files made by a delta
+	DeltasFailed uint64 `json:"deltas_failed"` // deltas in whose place the whole file was fetched
+	SavedBytes   uint64 `json:"saved_bytes"`
 }
 
 // Uplink is the connection to the control plane.
