@@ -41,7 +41,7 @@ func (a *app) describeRuntime(ctx context.Context) (info infer.RuntimeInfo, err 
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, exe, probeCommand, "--onnxruntime", library) //nolint:gosec // this very program
+	cmd := exec.CommandContext(ctx, exe, probeCommand, "--onnxruntime", library)
 	out, err := cmd.Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return info, fmt.Errorf("open ONNX Runtime: %s", strings.TrimPrefix(strings.TrimSpace(string(exit.Stderr)), "vedette-agent: "))
