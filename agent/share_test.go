@@ -26,16 +26,26 @@ func TestShareOf(t *testing.T) {
 		want   share
 	}{
 		{"no profile", Config{}, nil, 4, 4 << 30, share{providers: []string{"CPUExecutionProvider", "GPU", "XnnpackExecutionProvider", "NPUExecutionProvider"}}},
-		{"the profile's share", Config{}, board, 4, 1 << 30, share{profile: "board", concurrency: 2, memory: 256 << 20, outbox: 10 << 20,
-			providers: []string{"CPUExecutionProvider", "NPUExecutionProvider", "XnnpackExecutionProvider", "GPU"}}},
-		{"more memory, fewer processors", Config{}, board, 2, 4 << 30, share{profile: "board", concurrency: 1, memory: 1 << 30, outbox: 10 << 20,
-			providers: []string{"CPUExecutionProvider", "NPUExecutionProvider", "XnnpackExecutionProvider", "GPU"}}},
-		{"memory not known", Config{}, board, 64, 0, share{profile: "board", concurrency: 4, memory: 256 << 20, outbox: 10 << 20,
-			providers: []string{"CPUExecutionProvider", "NPUExecutionProvider", "XnnpackExecutionProvider", "GPU"}}},
-		{"the configuration's word", Config{Concurrency: 9, MemoryBudget: 5, OutboxBytes: 7}, board, 4, 1 << 30, share{profile: "board", concurrency: 9, memory: 5, outbox: 7,
-			providers: []string{"CPUExecutionProvider", "NPUExecutionProvider", "XnnpackExecutionProvider", "GPU"}}},
-		{"another profile by name", Config{Profile: "raspberry-pi-4"}, board, 4, 1 << 30, share{profile: "raspberry-pi-4", concurrency: 2, memory: 384 << 20, outbox: 20 << 20,
-			providers: []string{"CPUExecutionProvider", "XnnpackExecutionProvider", "GPU", "NPUExecutionProvider"}}},
+		{"the profile's share", Config{}, board, 4, 1 << 30, share{
+			profile: "board", concurrency: 2, memory: 256 << 20, outbox: 10 << 20,
+			providers: []string{"CPUExecutionProvider", "NPUExecutionProvider", "XnnpackExecutionProvider", "GPU"},
+		}},
+		{"more memory, fewer processors", Config{}, board, 2, 4 << 30, share{
+			profile: "board", concurrency: 1, memory: 1 << 30, outbox: 10 << 20,
+			providers: []string{"CPUExecutionProvider", "NPUExecutionProvider", "XnnpackExecutionProvider", "GPU"},
+		}},
+		{"memory not known", Config{}, board, 64, 0, share{
+			profile: "board", concurrency: 4, memory: 256 << 20, outbox: 10 << 20,
+			providers: []string{"CPUExecutionProvider", "NPUExecutionProvider", "XnnpackExecutionProvider", "GPU"},
+		}},
+		{"the configuration's word", Config{Concurrency: 9, MemoryBudget: 5, OutboxBytes: 7}, board, 4, 1 << 30, share{
+			profile: "board", concurrency: 9, memory: 5, outbox: 7,
+			providers: []string{"CPUExecutionProvider", "NPUExecutionProvider", "XnnpackExecutionProvider", "GPU"},
+		}},
+		{"another profile by name", Config{Profile: "raspberry-pi-4"}, board, 4, 1 << 30, share{
+			profile: "raspberry-pi-4", concurrency: 2, memory: 384 << 20, outbox: 20 << 20,
+			providers: []string{"CPUExecutionProvider", "XnnpackExecutionProvider", "GPU", "NPUExecutionProvider"},
+		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -50,7 +60,7 @@ func TestShareOf(t *testing.T) {
 			}
 		})
 	}
-	if _, err := shareOf(&Config{Runtime: rt, Profile: "raspbery-pi-4"}, board, 4, 1<<30); !errors.Is(err, ErrProfile) || !strings.Contains(err.Error(), "raspberry-pi-4") {
+	if _, err := shareOf(&Config{Runtime: rt, Profile: "raspberry-pi-04"}, board, 4, 1<<30); !errors.Is(err, ErrProfile) || !strings.Contains(err.Error(), "raspberry-pi-4") {
 		t.Errorf("a misspelt profile: error %v does not list those that there are", err)
 	}
 }

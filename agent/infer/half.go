@@ -19,10 +19,10 @@ type half interface {
 // Float32 is the exact value.
 func (h Float16) Float32() float32 {
 	sign, exponent, fraction := uint32(h)>>15<<31, uint32(h)>>10&0x1f, uint32(h)&0x3ff
-	switch {
-	case exponent == 0x1f: // infinity or NaN
+	switch exponent {
+	case 0x1f: // infinity or NaN
 		return math.Float32frombits(sign | 0xff<<23 | fraction<<13)
-	case exponent == 0: // zero or subnormal: fraction × 2⁻²⁴, exact as float32
+	case 0: // zero or subnormal: fraction × 2⁻²⁴, exact as float32
 		v := float32(fraction) * 0x1p-24
 		return math.Float32frombits(math.Float32bits(v) | sign)
 	}
@@ -33,7 +33,7 @@ func (h Float16) Float32() float32 {
 // becomes an infinity, NaN stays NaN.
 func NewFloat16(v float32) Float16 {
 	bits := math.Float32bits(v)
-	sign, magnitude := uint16(bits>>16&0x8000), bits&0x7fffffff //nolint:gosec // 16 bits are kept
+	sign, magnitude := uint16(bits>>16&0x8000), bits&0x7fffffff
 	switch {
 	case magnitude > 0x7f800000: // NaN, quiet
 		return Float16(sign | 0x7e00)
@@ -41,7 +41,7 @@ func NewFloat16(v float32) Float16 {
 		return Float16(sign | 0x7c00)
 	case magnitude < 0x38800000: // below 2⁻¹⁴: adding 0.5 leaves fraction × 2⁻²⁴ in the low bits, rounded by the processor
 		low := math.Float32bits(math.Float32frombits(magnitude)+0.5) - math.Float32bits(0.5)
-		return Float16(sign | uint16(low)) //nolint:gosec // at most 2¹⁰
+		return Float16(sign | uint16(low))
 	}
 	rounded := magnitude + 0xfff + magnitude>>13&1            // half of the last place kept, ties to even
 	return Float16(sign | uint16((rounded-(127-15)<<23)>>13)) //nolint:gosec // the range was checked
@@ -53,8 +53,8 @@ func (b BFloat16) Float32() float32 { return math.Float32frombits(uint32(b) << 1
 // NewBFloat16 rounds v to the nearest number, ties to even; NaN stays NaN.
 func NewBFloat16(v float32) BFloat16 {
 	bits := math.Float32bits(v)
-	if v != v { //nolint:staticcheck // NaN alone differs from itself
-		return BFloat16(bits>>16 | 0x40) //nolint:gosec // 16 bits are left
+	if v != v { // NaN alone differs from itself
+		return BFloat16(bits>>16 | 0x40)
 	}
 	return BFloat16((bits + 0x7fff + bits>>16&1) >> 16) //nolint:gosec // 16 bits are left
 }

@@ -28,7 +28,7 @@ func msg(n protowire.Number, parts ...[]byte) []byte {
 func text(n protowire.Number, s string) []byte { return msg(n, []byte(s)) }
 
 func num(n protowire.Number, v int64) []byte {
-	return protowire.AppendVarint(protowire.AppendTag(nil, n, protowire.VarintType), uint64(v)) //nolint:gosec // protobuf's int64
+	return protowire.AppendVarint(protowire.AppendTag(nil, n, protowire.VarintType), uint64(v))
 }
 
 // tensorType is a TypeProto; a dimension below zero is free.

@@ -84,7 +84,7 @@ func TestWebGPUOnTheProcessor(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root may enter another root")
 	}
-	place, err := os.MkdirTemp(root, "vedette-test-")
+	place, err := os.MkdirTemp(root, "vedette-test-") //nolint:usetesting // it has to lie in the other root
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func halfOf(v float64) infer.Float16 {
 		return 0
 	}
 	fraction, exponent := math.Frexp(math.Abs(v))
-	bits := uint16(exponent+14)<<10 | uint16((fraction*2-1)*1024) //nolint:gosec // small
+	bits := uint16(exponent+14)<<10 | uint16((fraction*2-1)*1024)
 	if v < 0 {
 		bits |= 0x8000
 	}
@@ -82,6 +82,7 @@ func repeat(values any, n int) any {
 // typeGraph gives X back as it came and cast to FP32, so that both what goes in
 // and what comes out is seen.
 func typeGraph(tb testing.TB, datatype string, free bool) (string, release.Schema) {
+	tb.Helper()
 	path := writeGraph(tb, input("X", datatype, -1, 3), output("same", datatype, -1, 3), output("number", "FP32", -1, 3),
 		node("", "Identity", []string{"X"}, []string{"same"}),
 		node("", "Cast", []string{"X"}, []string{"number"}, intAttribute("to", int64(elements["FP32"]))))
@@ -178,6 +179,7 @@ func TestSeveralInputsAndOutputs(t *testing.T) {
 
 // lengths doubles rows of any length and adds them up.
 func lengths(tb testing.TB) *session {
+	tb.Helper()
 	path := writeGraph(tb, input("X", "FP32", -1, -1), output("doubled", "FP32", -1, -1), output("total", "FP32", -1, 1),
 		constant("axis", []int64{1}, 1),
 		node("", "Add", []string{"X", "X"}, []string{"doubled"}),

@@ -1,8 +1,8 @@
 package trial_test
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -43,22 +43,38 @@ func TestProviders(t *testing.T) {
 		tried  []string
 		says   string // in the NPU's row
 	}{
-		{name: "the faster one is taken", script: on(slow, agenttest.Script{}), took: "NPU",
-			tried: []string{"variant-0 CPU", "variant-0 NPU chosen"}},
-		{name: "a slower one is not", script: on(agenttest.Script{}, slow), took: "CPU",
-			tried: []string{"variant-0 CPU chosen", "variant-0 NPU"}},
-		{name: "one that computes something else loses", script: on(slow, agenttest.Script{Shift: 0.1}), took: "CPU",
-			tried: []string{"variant-0 CPU chosen", "variant-0 NPU golden_mismatch"}, says: "4 of 4 rows disagree"},
-		{name: "one that crashes loses itself alone", script: on(slow, agenttest.Script{OnLoad: agenttest.Segfault}), took: "CPU",
-			tried: []string{"variant-0 CPU chosen", "variant-0 NPU crash"}, says: "loading the graph"},
-		{name: "one that hangs too", script: on(slow, agenttest.Script{OnRun: agenttest.Hang, AfterRuns: 20}), config: trial.Config{Timeout: 2 * time.Second}, took: "CPU",
-			tried: []string{"variant-0 CPU chosen", "variant-0 NPU hang"}, says: "measuring latency"},
-		{name: "one that takes too much memory too", script: on(slow, agenttest.Script{Bytes: 96 << 20}), limits: release.Limits{MemoryBytes: 32 << 20}, took: "CPU",
-			tried: []string{"variant-0 CPU chosen", "variant-0 NPU memory"}, says: "MiB"},
-		{name: "one that refuses the graph too", script: on(slow, agenttest.Script{OnLoad: agenttest.Refuse}), took: "CPU",
-			tried: []string{"variant-0 CPU chosen", "variant-0 NPU load_failed"}, says: "scripted to refuse"},
-		{name: "one that is right where the CPU is wrong is taken", script: on(agenttest.Script{Shift: 1}, slow), took: "NPU",
-			tried: []string{"variant-0 CPU golden_mismatch", "variant-0 NPU chosen"}},
+		{
+			name: "the faster one is taken", script: on(slow, agenttest.Script{}), took: "NPU",
+			tried: []string{"variant-0 CPU", "variant-0 NPU chosen"},
+		},
+		{
+			name: "a slower one is not", script: on(agenttest.Script{}, slow), took: "CPU",
+			tried: []string{"variant-0 CPU chosen", "variant-0 NPU"},
+		},
+		{
+			name: "one that computes something else loses", script: on(slow, agenttest.Script{Shift: 0.1}), took: "CPU",
+			tried: []string{"variant-0 CPU chosen", "variant-0 NPU golden_mismatch"}, says: "4 of 4 rows disagree",
+		},
+		{
+			name: "one that crashes loses itself alone", script: on(slow, agenttest.Script{OnLoad: agenttest.Segfault}), took: "CPU",
+			tried: []string{"variant-0 CPU chosen", "variant-0 NPU crash"}, says: "loading the graph",
+		},
+		{
+			name: "one that hangs too", script: on(slow, agenttest.Script{OnRun: agenttest.Hang, AfterRuns: 20}), config: trial.Config{Timeout: 2 * time.Second}, took: "CPU",
+			tried: []string{"variant-0 CPU chosen", "variant-0 NPU hang"}, says: "measuring latency",
+		},
+		{
+			name: "one that takes too much memory too", script: on(slow, agenttest.Script{Bytes: 96 << 20}), limits: release.Limits{MemoryBytes: 32 << 20}, took: "CPU",
+			tried: []string{"variant-0 CPU chosen", "variant-0 NPU memory"}, says: "MiB",
+		},
+		{
+			name: "one that refuses the graph too", script: on(slow, agenttest.Script{OnLoad: agenttest.Refuse}), took: "CPU",
+			tried: []string{"variant-0 CPU chosen", "variant-0 NPU load_failed"}, says: "scripted to refuse",
+		},
+		{
+			name: "one that is right where the CPU is wrong is taken", script: on(agenttest.Script{Shift: 1}, slow), took: "NPU",
+			tried: []string{"variant-0 CPU golden_mismatch", "variant-0 NPU chosen"},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -133,7 +149,7 @@ func TestNoTimeForMore(t *testing.T) {
 func TestManyPairs(t *testing.T) {
 	scripts := make([]agenttest.Script, 9)
 	for i := range scripts {
-		scripts[i] = agenttest.Script{Name: fmt.Sprint(i), OnLoad: agenttest.Refuse}
+		scripts[i] = agenttest.Script{Name: strconv.Itoa(i), OnLoad: agenttest.Refuse}
 	}
 	scripts[8] = on(scripts[8], agenttest.Script{})
 	v, err := newTrier(trial.Config{Providers: []string{"CPU", "NPU"}}).Try(t.Context(), candidate(t, release.Limits{}, scripts...))

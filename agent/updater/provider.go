@@ -34,7 +34,7 @@ func (u *Updater) load(ctx context.Context, m *model, r infer.Release) error {
 	if err := u.cfg.Engine.Activate(ctx, r); err != nil {
 		return err
 	}
-	u.emit(eventFallback, m.lane, r.Digest, fmt.Sprintf("%s cannot be used any more, the release serves on the CPU: run `vedette-agent doctor` on the device", provider))
+	u.emit(eventFallback, m.lane, r.Digest, provider+" cannot be used any more, the release serves on the CPU: run `vedette-agent doctor` on the device")
 	return nil
 }
 

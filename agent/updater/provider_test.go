@@ -19,6 +19,7 @@ import (
 // without one. cpu judges the trial on the CPU alone. asked are the providers
 // that the engine was asked for since.
 func withGPU(t *testing.T, cpu func() trial.Verdict) (r *rig, asked *[]string) {
+	t.Helper()
 	r, asked = installed(t), new([]string)
 	gone := false
 	r.engine.fail = func(_ context.Context, rel infer.Release) error {

@@ -194,21 +194,20 @@ func (d *decoder) zipMap(node field) error {
 
 // classLabels reads the labels that one field of an AttributeProto holds: a
 // ZipMap has no other lists than classlabels_int64s and classlabels_strings.
-func (d *decoder) classLabels(f field, classes *[]string) (err error) {
-	label := ""
+func (d *decoder) classLabels(f field, classes *[]string) error {
 	switch {
 	case f.num == 8 && f.typ == protowire.BytesType: // ints, packed
 		return d.packed(f.body, func(v uint64) error { return d.addClass(classes, strconv.FormatInt(int64(v), 10)) }) //nolint:gosec // protobuf's int64 is this bit pattern
 	case f.num == 8: // ints
-		label = strconv.FormatInt(int64(f.value), 10) //nolint:gosec // protobuf's int64 is this bit pattern
+		return d.addClass(classes, strconv.FormatInt(int64(f.value), 10)) //nolint:gosec // protobuf's int64 is this bit pattern
 	case f.num == 9: // strings
-		if label, err = d.text(f); err != nil {
+		label, err := d.text(f)
+		if err != nil {
 			return err
 		}
-	default:
-		return nil
+		return d.addClass(classes, label)
 	}
-	return d.addClass(classes, label)
+	return nil
 }
 
 func (d *decoder) addClass(classes *[]string, label string) error {
