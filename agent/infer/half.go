@@ -41,10 +41,10 @@ func NewFloat16(v float32) Float16 {
 		return Float16(sign | 0x7c00)
 	case magnitude < 0x38800000: // below 2⁻¹⁴: adding 0.5 leaves fraction × 2⁻²⁴ in the low bits, rounded by the processor
 		low := math.Float32bits(math.Float32frombits(magnitude)+0.5) - math.Float32bits(0.5)
-		return Float16(sign | uint16(low))
+		return Float16(sign | uint16(low)) //nolint:gosec // at most 2¹⁰
 	}
 	rounded := magnitude + 0xfff + magnitude>>13&1            // half of the last place kept, ties to even
-	return Float16(sign | uint16((rounded-(127-15)<<23)>>13)) //nolint:gosec // the range was checked
+	return Float16(sign | uint16((rounded-(127-15)<<23)>>13))
 }
 
 // Float32 is the exact value.
@@ -54,9 +54,9 @@ func (b BFloat16) Float32() float32 { return math.Float32frombits(uint32(b) << 1
 func NewBFloat16(v float32) BFloat16 {
 	bits := math.Float32bits(v)
 	if v != v { // NaN alone differs from itself
-		return BFloat16(bits>>16 | 0x40)
+		return BFloat16(bits>>16 | 0x40) //nolint:gosec // 16 bits are left
 	}
-	return BFloat16((bits + 0x7fff + bits>>16&1) >> 16) //nolint:gosec // 16 bits are left
+	return BFloat16((bits + 0x7fff + bits>>16&1) >> 16)
 }
 
 func fillHalves[T half](to []T, from []float64, round func(float32) T) {

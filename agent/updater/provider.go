@@ -27,7 +27,7 @@ func (u *Updater) load(ctx context.Context, m *model, r infer.Release) error {
 	}
 	provider := r.Provider
 	u.cfg.Log.Warn("release does not load on its execution provider, proving it on the CPU",
-		"model", m.lane.String(), "release", r.Digest.Short(), "provider", provider, "error", err)
+		"model", m.String(), "release", r.Digest.Short(), "provider", provider, "error", err)
 	if r, err = u.prove(ctx, r, err); err != nil {
 		return err
 	}
