@@ -19,7 +19,7 @@ func (i *Identity) Admitted(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make request: %w", err)
 	}
-	res, err := client(i.dial).Do(req)
+	res, err := client(i.cfg.Timeout, i.dial).Do(req)
 	if err != nil {
 		return transportError(ctx, err)
 	}

@@ -25,11 +25,8 @@ import (
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
-const (
-	requestTimeout = 60 * time.Second
-	// maxAnswer bounds an answer in bytes: three certificates.
-	maxAnswer = 64 << 10
-)
+// maxAnswer bounds an answer in bytes: three certificates.
+const maxAnswer = 64 << 10
 
 // Options of an enrolment. The zero value takes everything from the token.
 type Options struct {
@@ -60,11 +57,7 @@ func Enrol(ctx context.Context, dir, token string, opts Options) (*Identity, err
 	if err != nil {
 		return nil, err
 	}
-	clock := openClock(dir, opts.Config, oldest.Add(100*365*24*time.Hour))
-	http := client(pinned(t.CA, clock.Now))
-	answer, err := post(ctx, http, t.DeviceAPI+protocol.EnrolPath, protocol.EnrolRequest{
-		Token: t.Secret, Device: opts.Device, CSR: csr,
-	})
+	answer, err := ask(ctx, dir, t, &opts, protocol.EnrolRequest{Token: t.Secret, Device: opts.Device, CSR: csr})
 	if err != nil {
 		return nil, fmt.Errorf("enrol at %s: %w", t.DeviceAPI, err)
 	}
@@ -78,6 +71,20 @@ func Enrol(ctx context.Context, dir, token string, opts Options) (*Identity, err
 	i := newIdentity(dir, opts.Config, s)
 	i.TrustedTime(answer.ServerMS)
 	return i, nil
+}
+
+// ask posts the request. A device that enrols may have no idea of the time, or
+// a wrong one: a server whose certificate is not valid then is judged by the
+// time that the agent and the token prove to have passed.
+func ask(ctx context.Context, dir string, t *protocol.EnrolmentToken, opts *Options, in protocol.EnrolRequest) (answer *protocol.EnrolResponse, err error) {
+	clock := openClock(dir, opts.Config, oldest.Add(100*365*24*time.Hour))
+	for _, now := range []time.Time{clock.Now(), buildTime(), t.Expires} {
+		answer, err = post(ctx, client(opts.Timeout, pinned(t.CA, now)), t.DeviceAPI+protocol.EnrolPath, in)
+		if !errors.Is(err, link.ErrExpired) {
+			break
+		}
+	}
+	return answer, err
 }
 
 func mayEnrol(dir string, t *protocol.EnrolmentToken, opts *Options) error {
@@ -150,7 +157,7 @@ func makeCSR(key *ecdsa.PrivateKey, device string) (string, error) {
 
 // pinned dials a server that must show the CA of that digest in its chain and a
 // certificate by it for the name dialled.
-func pinned(ca [sha256.Size]byte, now func() time.Time) func(context.Context, string, string) (net.Conn, error) {
+func pinned(ca [sha256.Size]byte, now time.Time) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {
@@ -163,7 +170,7 @@ func pinned(ca [sha256.Size]byte, now func() time.Time) func(context.Context, st
 			// against the token alone.
 			InsecureSkipVerify: true, //nolint:gosec // see above
 			VerifyConnection: func(cs tls.ConnectionState) error {
-				return verifyPinned(cs.PeerCertificates, ca, host, now())
+				return verifyPinned(cs.PeerCertificates, ca, host, now)
 			},
 		}}
 		return d.DialContext(ctx, network, address)
@@ -183,6 +190,9 @@ func verifyPinned(chain []*x509.Certificate, pin [sha256.Size]byte, host string,
 		return ErrWrongCA
 	}
 	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now})
+	if err = link.Explain(err); errors.Is(err, link.ErrExpired) {
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrWrongCA, err)
 	}
@@ -229,7 +239,7 @@ func transportError(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, ErrWrongCA), errors.Is(err, ErrWrongServer), errors.Is(err, ErrAnswer):
+	case errors.Is(err, ErrWrongCA), errors.Is(err, ErrWrongServer), errors.Is(err, ErrAnswer), errors.Is(why, link.ErrExpired):
 		return why
 	case errors.Is(why, link.ErrAuthority), errors.Is(why, link.ErrNotTLS):
 		return fmt.Errorf("%w: %w", ErrWrongCA, why)
@@ -255,7 +265,10 @@ var refusals = map[string]error{
 
 func refusal(status int, body []byte) error {
 	var e protocol.APIError
-	if err := json.Unmarshal(body, &e); err != nil || e.Code == "" {
+	switch err := json.Unmarshal(body, &e); {
+	case (err != nil || e.Code == "") && status >= http.StatusInternalServerError:
+		return fmt.Errorf("%w: status %d", ErrServer, status)
+	case err != nil || e.Code == "":
 		return fmt.Errorf("%w: status %d", ErrAnswer, status)
 	}
 	if known, ok := refusals[e.Code]; ok {

@@ -16,6 +16,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
@@ -69,14 +70,19 @@ var (
 
 // Config of an Identity. The zero value is right on a device.
 type Config struct {
-	Now    func() time.Time // the device's clock; nil: time.Now
-	Logger *slog.Logger     // nil: none
+	Now     func() time.Time // the device's clock; nil: time.Now
+	Timeout time.Duration    // of one request; 0: DefaultTimeout
+	Logger  *slog.Logger     // nil: none
 }
+
+// DefaultTimeout is patience for a slow link and a server under a storm.
+const DefaultTimeout = 60 * time.Second
 
 func (c Config) withDefaults() Config {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -156,7 +162,8 @@ func (i *Identity) Expires() time.Time { return i.now().pair.Leaf.NotAfter }
 func (i *Identity) CASHA256() [sha256.Size]byte { return sha256.Sum256(i.now().ca.Raw) }
 
 // Now is the latest of the device's clock, the agent's build time and the time
-// the control plane has told, which goes on since.
+// the control plane has told, which goes on since. A clock that is far ahead of
+// what was told since the start is not believed.
 func (i *Identity) Now() time.Time { return i.clock.Now() }
 
 // TrustedTime takes the server's time, in Unix milliseconds, from an
@@ -174,14 +181,14 @@ func (i *Identity) TLS() *tls.Config {
 		MinVersion:   tls.VersionTLS12,
 		Certificates: []tls.Certificate{s.pair},
 		RootCAs:      pool,
-		Time:         i.Now,
+		Time:         i.clock.ForConnection,
 	}
 }
 
 // client makes an HTTP client for a few requests; it keeps no connection open.
-func client(dial func(context.Context, string, string) (net.Conn, error)) *http.Client {
+func client(timeout time.Duration, dial func(context.Context, string, string) (net.Conn, error)) *http.Client {
 	return &http.Client{
-		Timeout: requestTimeout,
+		Timeout: timeout,
 		Transport: &http.Transport{
 			DialTLSContext:    dial,
 			DisableKeepAlives: true,

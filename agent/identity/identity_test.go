@@ -75,7 +75,7 @@ func TestTLSShowsTheCertificateAndPinsTheCA(t *testing.T) {
 	if _, err := tls.Dial("tcp", "127.0.0.1:"+other.port(), i.TLS()); err == nil {
 		t.Error("a server of another CA was accepted")
 	}
-	c := client(i.dial)
+	c := client(DefaultTimeout, i.dial)
 	if _, err := post(t.Context(), c, p.server.URL+protocol.RenewPath, protocol.RenewRequest{CSR: mustCSR(t)}); err != nil {
 		t.Fatal(err)
 	}
@@ -472,7 +472,10 @@ func TestRenewalIsSpread(t *testing.T) {
 	}
 }
 
-func TestClock(t *testing.T) {
+func TestClock(t *testing.T) { synctest.Test(t, testClock) }
+
+func testClock(t *testing.T) {
+	t.Helper()
 	year := func(y int) time.Time { return time.Date(y, 1, 1, 0, 0, 0, 0, time.UTC) }
 	limit := year(2036)
 	open := func(dir string, now time.Time) *clock {

@@ -40,7 +40,7 @@ func (i *Identity) Renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	answer, err := post(ctx, client(i.dial), held.DeviceAPI+protocol.RenewPath, protocol.RenewRequest{CSR: csr})
+	answer, err := post(ctx, client(i.cfg.Timeout, i.dial), held.DeviceAPI+protocol.RenewPath, protocol.RenewRequest{CSR: csr})
 	if err != nil {
 		return fmt.Errorf("renew certificate at %s: %w", held.DeviceAPI, err)
 	}
