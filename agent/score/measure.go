@@ -14,13 +14,19 @@ import (
 )
 
 // Rates says how fast the parts of a run are by themselves and together, in rows
-// a second, one figure for each round.
+// a second, one figure for each round. On a machine that does other things as
+// well the rows a second of processor time say more.
 type Rates struct {
 	Threads int       `json:"threads"`
 	Rows    int64     `json:"rows"`
 	Parse   []float64 `json:"parse"` // reading and parsing alone
 	Infer   []float64 `json:"infer"` // the model alone
 	Score   []float64 `json:"score"` // everything, written to a file
+	// The same by processor time, the system's for this process included; empty
+	// where the system does not tell.
+	ParseCPU []float64 `json:"parse_cpu,omitempty"`
+	InferCPU []float64 `json:"infer_cpu,omitempty"`
+	ScoreCPU []float64 `json:"score_cpu,omitempty"`
 }
 
 // Medians of the three figures.
@@ -41,20 +47,23 @@ func Measure(ctx context.Context, rounds int, open func() (Config, func() error,
 	m := &Rates{}
 	for range rounds {
 		for _, part := range []struct {
-			run func(context.Context, *Config) (int64, error)
-			to  *[]float64
-		}{{parseAlone, &m.Parse}, {m.inferAlone, &m.Infer}, {m.all, &m.Score}} {
+			run     func(context.Context, *Config) (int64, error)
+			to, cpu *[]float64
+		}{{parseAlone, &m.Parse, &m.ParseCPU}, {m.inferAlone, &m.Infer, &m.InferCPU}, {m.all, &m.Score, &m.ScoreCPU}} {
 			cfg, done, err := open()
 			if err != nil {
 				return nil, err
 			}
-			start := time.Now()
+			start, busy := time.Now(), processorTime()
 			rows, err := part.run(ctx, &cfg)
-			took := time.Since(start)
+			took, worked := time.Since(start), processorTime()-busy
 			if err := errors.Join(err, done()); err != nil {
 				return nil, err
 			}
 			*part.to = append(*part.to, float64(rows)/took.Seconds())
+			if worked > 0 {
+				*part.cpu = append(*part.cpu, float64(rows)/worked.Seconds())
+			}
 			m.Rows, m.Threads = max(m.Rows, rows), cfg.Threads
 		}
 	}
