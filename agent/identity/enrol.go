@@ -79,7 +79,7 @@ func Enrol(ctx context.Context, dir, token string, opts Options) (*Identity, err
 func ask(ctx context.Context, dir string, t *protocol.EnrolmentToken, opts *Options, in protocol.EnrolRequest) (answer *protocol.EnrolResponse, err error) {
 	clock := openClock(dir, opts.Config, oldest.Add(100*365*24*time.Hour))
 	for _, now := range []time.Time{clock.Now(), buildTime(), t.Expires} {
-		answer, err = post(ctx, client(opts.Timeout, pinned(t.CA, now)), t.DeviceAPI+protocol.EnrolPath, in)
+		answer, err = post(ctx, client(opts.Timeout, pinned(opts.Timeout, t.CA, now)), t.DeviceAPI+protocol.EnrolPath, in)
 		if !errors.Is(err, link.ErrExpired) {
 			break
 		}
@@ -157,13 +157,13 @@ func makeCSR(key *ecdsa.PrivateKey, device string) (string, error) {
 
 // pinned dials a server that must show the CA of that digest in its chain and a
 // certificate by it for the name dialled.
-func pinned(ca [sha256.Size]byte, now time.Time) func(context.Context, string, string) (net.Conn, error) {
+func pinned(timeout time.Duration, ca [sha256.Size]byte, now time.Time) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {
 			return nil, err
 		}
-		d := tls.Dialer{Config: &tls.Config{
+		d := tls.Dialer{NetDialer: &net.Dialer{Timeout: timeout}, Config: &tls.Config{
 			MinVersion: tls.VersionTLS12,
 			ServerName: host,
 			// The pool of the system means nothing here; VerifyConnection checks

@@ -62,7 +62,8 @@ func (i *Identity) Renew(ctx context.Context) error {
 }
 
 func (i *Identity) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	d := tls.Dialer{Config: i.TLS()}
+	// The limit is the dialler's own: a request that has given up leaves it alone.
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: i.cfg.Timeout}, Config: i.TLS()}
 	return d.DialContext(ctx, network, address)
 }
 

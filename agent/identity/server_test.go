@@ -35,6 +35,7 @@ type plane struct {
 
 	mu       sync.Mutex
 	device   string                         // guarded by mu: name that certificates are for
+	ends     time.Time                      // of server certificates; a day from now when zero
 	begins   time.Time                      // guarded by mu: of device certificates
 	lifetime time.Duration                  // guarded by mu: of device certificates
 	now      int64                          // guarded by mu: ServerMS of answers
@@ -96,8 +97,11 @@ func (p *plane) serve(hosts []string) {
 	p.t.Helper()
 	key := newKey(p.t)
 	template := &x509.Certificate{
-		NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(24 * time.Hour),
+		NotBefore: time.Unix(0, 0), NotAfter: p.ends,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if p.ends.IsZero() {
+		template.NotAfter = time.Now().Add(24 * time.Hour)
 	}
 	if slices.Contains(hosts, "127.0.0.1") {
 		template.IPAddresses = append(template.IPAddresses, []byte{127, 0, 0, 1})
