@@ -157,7 +157,7 @@ func (c *challenger) answer(ctx context.Context, e *Engine, req *Request, id str
 		call.ordered = call.Inputs
 	}
 	out := s.outputs(resp)
-	owned := e.compute(ctx, c.lane, s, call, out)
+	owned := e.compute(ctx, c.lane, s, call, out, nil)
 	if call.Err == nil {
 		call.Outputs = out
 	} else {

@@ -215,6 +215,7 @@ func (e *Engine) makeLane(model string) *lane {
 	l := e.lane(model)
 	if l == nil {
 		l = newLane(e.cfg.Models[model].or(e.cfg.Limits), &e.wg)
+		l.late = e.late
 		if l.limits.BatchRows > 1 {
 			l.batcher = &batcher{engine: e, lane: l}
 		}
@@ -388,7 +389,7 @@ func (e *Engine) InferInto(ctx context.Context, req *Request, resp *Response) er
 		c.ordered = c.Inputs // a single one is the request's own
 	}
 	out := s.outputs(resp)
-	owned := e.compute(ctx, l, s, c, out)
+	owned := e.compute(ctx, l, s, c, out, req.Abandon)
 	if c.Err == nil {
 		c.Outputs = out
 	}
@@ -433,7 +434,8 @@ func unknownModel(req *Request) error {
 
 // compute waits for a turn, runs, and fills in what the call came to. It reports
 // whether the reference to s is still the caller's: a run that hangs keeps it.
-func (e *Engine) compute(ctx context.Context, l *lane, s *served, c *Call, out []Tensor) (owned bool) {
+// See Request for abandon, which may be nil.
+func (e *Engine) compute(ctx context.Context, l *lane, s *served, c *Call, out []Tensor, abandon func()) (owned bool) {
 	if l.batcher != nil && s.batchable && c.Rows < l.limits.BatchRows {
 		l.batcher.compute(ctx, s, c, out)
 		return true
@@ -445,7 +447,17 @@ func (e *Engine) compute(ctx context.Context, l *lane, s *served, c *Call, out [
 		return true
 	}
 	c.Waited = time.Since(c.At)
-	latency, err := r.run(s, c.Rows, c.Inputs, out, deadline)
+	var latency time.Duration
+	if abandon != nil {
+		latency, err = r.runHere(s, c, out, deadline, abandon)
+		c.told = errors.Is(err, ErrHung)
+	} else {
+		latency, err = r.run(s, c.Rows, c.Inputs, out, deadline)
+	}
+	if c.told {
+		c.Err = err
+		return true // the run has ended after all
+	}
 	if errors.Is(err, ErrHung) {
 		c.Err = err
 		e.hung(s, c)
@@ -468,8 +480,19 @@ func (e *Engine) hung(s *served, c *Call) {
 	}
 }
 
-// served counts a call and tells the observer.
+// late counts a call that hangs on its caller's goroutine.
+func (e *Engine) late(s *served, c *Call) {
+	failed := *c
+	failed.Err = ErrHung
+	e.hung(s, &failed)
+	e.served(s, &failed)
+}
+
+// served counts a call and tells the observer, unless late did.
 func (e *Engine) served(s *served, c *Call) {
+	if c.told {
+		return
+	}
 	if c.Err != nil {
 		s.failed.Add(1)
 	} else {

@@ -546,18 +546,3 @@ func TestWarmsWithGoldenRow(t *testing.T) {
 		t.Errorf("warmed with %v, want %s", got, want)
 	}
 }
-
-func BenchmarkInfer(b *testing.B) {
-	e := New(&runtime0{load: func(Release) (Session, error) { return &session0{}, nil }}, Config{})
-	defer e.Close(b.Context())
-	if err := e.Activate(b.Context(), testRelease(1)); err != nil {
-		b.Fatal(err)
-	}
-	in := rowsOf(1)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := e.Infer(b.Context(), &Request{Model: "m", Inputs: in}); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

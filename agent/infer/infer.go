@@ -125,6 +125,11 @@ type Request struct {
 	Inputs []Tensor
 	// Outputs names those wanted, nil for all.
 	Outputs []string
+	// Abandon, if set, lets the run go on the caller's goroutine, which is faster
+	// but leaves nobody there to answer when the run hangs: Abandon is called
+	// then, once, on another goroutine. InferInto returns when the run ends after
+	// all, if ever.
+	Abandon func()
 }
 
 // Response holds the answer. Its slices belong to whoever owns the response.
@@ -165,6 +170,7 @@ type Call struct {
 	Beside *Beside
 
 	ordered []Tensor // room for Inputs
+	told    bool     // it hung, and was counted then
 }
 
 // calls that ended, with the room they had.

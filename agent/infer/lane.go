@@ -18,9 +18,10 @@ type lane struct {
 	limits     Limits // without zeros
 	waiting    atomic.Int64
 	hung       atomic.Int64
-	service    atomic.Int64 // moving average of a run, in nanoseconds
-	timers     sync.Pool    // *time.Timer, stopped
-	batcher    *batcher     // nil when every call has a run of its own
+	service    atomic.Int64             // moving average of a run, in nanoseconds
+	timers     sync.Pool                // *time.Timer, stopped
+	batcher    *batcher                 // nil when every call has a run of its own
+	late       func(s *served, c *Call) // told of a call that hangs on its caller's goroutine
 }
 
 func newLane(limits Limits, wg *sync.WaitGroup) *lane {

@@ -16,6 +16,8 @@ type runner struct {
 	timer *time.Timer
 	start chan struct{} // job is set
 	done  chan struct{} // job has ended in time
+	watch *time.Timer   // calls late
+	told  chan struct{} // late has returned
 	job   job
 }
 
@@ -29,12 +31,52 @@ type job struct {
 	// settled is swapped to true by the runner at the end and by the caller at
 	// the deadline; the second of them knows that it lost.
 	settled atomic.Bool
+
+	// Of a run on the caller's own goroutine:
+	call    *Call
+	abandon func()
 }
 
 func newRunner(l *lane) *runner {
 	r := &runner{lane: l, timer: time.NewTimer(time.Hour), start: make(chan struct{}, 1), done: make(chan struct{}, 1)}
 	r.timer.Stop()
+	r.told = make(chan struct{}, 1)
+	r.watch = time.AfterFunc(time.Hour, r.late)
+	r.watch.Stop()
 	return r
+}
+
+// runHere is run on the caller's own goroutine, which saves changing it twice.
+// If the run does not end before the deadline, c is told and abandon called from
+// elsewhere; runHere returns ErrHung when the run ends after all.
+func (r *runner) runHere(s *served, c *Call, out []Tensor, deadline time.Duration, abandon func()) (time.Duration, error) {
+	r.job.served, r.job.rows, r.job.in, r.job.out = s, c.Rows, c.Inputs, out
+	r.job.call, r.job.abandon = c, abandon
+	r.job.settled.Store(false)
+	r.watch.Reset(deadline)
+	r.compute()
+	if !r.watch.Stop() {
+		<-r.told
+	}
+	latency, err := r.job.latency, r.job.err
+	if r.job.settled.Swap(true) {
+		r.lane.hung.Add(-1)
+		latency, err = 0, ErrHung
+	} else {
+		r.lane.measured(latency)
+	}
+	r.release()
+	return latency, err
+}
+
+// late is called at the deadline of runHere.
+func (r *runner) late() {
+	if !r.job.settled.Swap(true) {
+		r.lane.hung.Add(1)
+		r.lane.late(r.job.served, r.job.call)
+		r.job.abandon()
+	}
+	r.told <- struct{}{}
 }
 
 // run computes rows of in into out and gives the runner back. If the run does
@@ -63,7 +105,7 @@ func (r *runner) run(s *served, rows int, in, out []Tensor, deadline time.Durati
 
 // release gives the runner back, without what its last job held.
 func (r *runner) release() {
-	r.job.served, r.job.in, r.job.out, r.job.err = nil, nil, nil, nil
+	r.job.served, r.job.in, r.job.out, r.job.err, r.job.call, r.job.abandon = nil, nil, nil, nil, nil, nil
 	r.lane.idle <- r
 }
 

@@ -34,7 +34,9 @@ func (s *Server) dispatch(c *fasthttp.RequestCtx) {
 	if c.IsPost() {
 		if model, version, ok := inferPath(c.Path()); ok {
 			start := time.Now()
-			s.routed.done(s.guarded(c, model, version), time.Since(start))
+			if status := s.guarded(c, model, version); status != 0 {
+				s.routed.done(status, time.Since(start))
+			}
 			return
 		}
 	}
@@ -45,7 +47,8 @@ func (s *Server) dispatch(c *fasthttp.RequestCtx) {
 	s.others(c)
 }
 
-// guarded answers a prediction and returns the status. A panic is a mistake of
+// guarded answers a prediction and returns the status, 0 if it was answered and
+// counted before. A panic is a mistake of
 // ours about one request; the device goes on with the next.
 func (s *Server) guarded(c *fasthttp.RequestCtx, model, version []byte) (status int) {
 	defer func() {
@@ -53,7 +56,11 @@ func (s *Server) guarded(c *fasthttp.RequestCtx, model, version []byte) (status 
 			status = s.refuse(c, fmt.Errorf("a request made the server panic: %v", p))
 		}
 	}()
-	if err := s.predict(c, model, version); err != nil {
+	switch err := s.predict(c, model, version); {
+	case errors.Is(err, errAbandoned):
+		c.SetConnectionClose()
+		return 0
+	case err != nil:
 		return s.refuse(c, err)
 	}
 	return http.StatusOK
@@ -77,10 +84,10 @@ func inferPath(path []byte) (model, version []byte, ok bool) {
 	return model, version, len(model) > 0 && bytes.IndexByte(version, '/') < 0
 }
 
-// bound reads a body too large for the connection's buffer, which no route but
-// the predictions' takes beyond maxFeedback.
+// bound reads the body, which no route but the predictions' takes beyond
+// maxFeedback.
 func bound(c *fasthttp.RequestCtx) error {
-	if !c.Request.IsBodyStream() {
+	if !c.Request.IsBodyStream() || c.Request.Header.ContentLength() == 0 {
 		return nil
 	}
 	raw, err := io.ReadAll(io.LimitReader(c.RequestBodyStream(), maxFeedback+1))
@@ -103,9 +110,6 @@ func (s *Server) refuse(c *fasthttp.RequestCtx, err error) int {
 	}
 	c.Response.Header.SetContentTypeBytes(typeJSON)
 	c.Response.SetBody(text)
-	if c.Request.IsBodyStream() {
-		c.SetConnectionClose() // the rest of the body is not read
-	}
 	return v.status
 }
 

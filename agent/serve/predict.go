@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -28,10 +29,15 @@ const headerTimeLimit = "Inference-Timeout"
 
 // exchange is what one HTTP prediction needs, kept for the next one.
 type exchange struct {
-	large []byte // a body that the connection's buffer does not hold
-	out   []byte // the answer
-	req   request
-	resp  infer.Response
+	in   []byte // the request's body
+	out  []byte // the answer
+	req  request
+	resp infer.Response
+
+	conn      net.Conn // where an abandoned request is answered
+	since     time.Time
+	abandon   func() // made once: a new one for each request would cost an allocation
+	abandoned bool
 }
 
 // maxPooled keeps one giant body from staying in memory.
@@ -41,13 +47,29 @@ func (s *Server) exchange() *exchange {
 	if x, ok := s.exchanges.Get().(*exchange); ok {
 		return x
 	}
-	return &exchange{}
+	x := &exchange{}
+	x.abandon = func() { s.abandon(x) }
+	return x
+}
+
+// abandon answers for a prediction whose goroutine hangs in its run, and ends
+// the connection: nobody else will read from it. The prediction's goroutine sees
+// what is set here when its run ends after all.
+func (s *Server) abandon(x *exchange) {
+	x.abandoned = true
+	v, text := s.refusal(infer.ErrHung)
+	s.routed.done(v.status, time.Since(x.since))
+	answer := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nRetry-After: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+		v.status, http.StatusText(v.status), v.retryAfter(), len(text), text)
+	_ = x.conn.SetWriteDeadline(time.Now().Add(bodyTimeout)) // the caller may be gone
+	_, _ = x.conn.Write(answer)
+	_ = x.conn.Close()
 }
 
 // recycle keeps x for the next prediction. After a hang the run still reads the
 // request and writes the answer, so both are left to it.
 func (s *Server) recycle(x *exchange) {
-	if cap(x.large) > maxPooled || cap(x.out) > maxPooled || x.resp.Held {
+	if cap(x.in) > maxPooled || cap(x.out) > maxPooled || x.resp.Held {
 		return
 	}
 	s.exchanges.Put(x)
@@ -78,6 +100,7 @@ func (s *Server) exchangeWith(c *fasthttp.RequestCtx, x *exchange, model, versio
 		return s.nameFeature(name, err)
 	}
 	x.req.Model, x.req.Version = name, string(version)
+	x.conn, x.since, x.req.Abandon = c.Conn(), c.Time(), x.abandon
 	if x.req.timeout == 0 {
 		if x.req.timeout, err = headerWait(&c.Request.Header); err != nil {
 			return err
@@ -89,6 +112,10 @@ func (s *Server) exchangeWith(c *fasthttp.RequestCtx, x *exchange, model, versio
 	// The client's connection is not watched while it waits: that would cost
 	// every request a second goroutine. Timeouts and the queue bound the wait.
 	err = s.answer(context.Background(), &x.req, &x.resp)
+	x.conn, x.req.Abandon = nil, nil
+	if x.abandoned {
+		return errAbandoned
+	}
 	if s.traces != nil {
 		headers := carrier(func(key string) string { return string(c.Request.Header.Peek(key)) })
 		s.traces.span(context.Background(), headers, &x.req.Request, &x.resp, c.Time(), err)
@@ -112,28 +139,30 @@ func (s *Server) body(c *fasthttp.RequestCtx, x *exchange) ([]byte, error) {
 		return x.unsized(c.RequestBodyStream())
 	case size > s.cfg.MaxBody:
 		return nil, errBodySize
-	case !s.bodies.TryAcquire(size):
+	case size <= smallBody:
+	case s.bodies.TryAcquire(size):
+		defer s.bodies.Release(size)
+	default:
 		return nil, errBodies
 	}
-	defer s.bodies.Release(size)
-	x.large = slices.Grow(x.large[:0], int(size))[:size]
-	if _, err := io.ReadFull(c.RequestBodyStream(), x.large); err != nil {
+	x.in = slices.Grow(x.in[:0], int(size))[:size]
+	if _, err := io.ReadFull(c.RequestBodyStream(), x.in); err != nil {
 		return nil, &httpError{http.StatusBadRequest, "read body: " + err.Error()}
 	}
-	return x.large, nil
+	return x.in, nil
 }
 
 // unsized reads a body that came in pieces, without its length.
 func (x *exchange) unsized(r io.Reader) ([]byte, error) {
-	x.large = slices.Grow(x.large[:0], smallBody+1)[:smallBody+1]
-	n, err := io.ReadFull(r, x.large)
+	x.in = slices.Grow(x.in[:0], smallBody+1)[:smallBody+1]
+	n, err := io.ReadFull(r, x.in)
 	switch {
 	case err == nil:
 		return nil, errUnsized
 	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, &httpError{http.StatusBadRequest, "read body: " + err.Error()}
 	}
-	return x.large[:n], nil
+	return x.in[:n], nil
 }
 
 // answer computes one decoded request, whichever way it came.

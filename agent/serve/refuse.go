@@ -16,6 +16,8 @@ var (
 	errBodySize = errors.New("the body is larger than this server takes")
 	// errUnsized says that a body without Content-Length went over maxUnsized.
 	errUnsized = &httpError{http.StatusLengthRequired, "send Content-Length with a body of this size"}
+	// errAbandoned says that the request was answered by abandon.
+	errAbandoned = errors.New("the run ended after its request was answered")
 	// errBodies says that the bodies being read together are as large as this
 	// server allows.
 	errBodies = errors.New("too many large requests at once")

@@ -1,0 +1,263 @@
+package serve
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vedette-edge/vedette/agent/infer"
+)
+
+// gated is an adder whose runs wait.
+type gated struct {
+	adder
+	gate chan struct{} // nil lets everything through
+}
+
+func (g *gated) Load(context.Context, infer.Release) (infer.Session, error) { return g, nil }
+
+func (g *gated) Run(ctx context.Context, rows int, in, out []infer.Tensor) error {
+	if g.gate != nil {
+		<-g.gate
+	}
+	return g.adder.Run(ctx, rows, in, out)
+}
+
+// gatedServer serves a model whose runs wait until the gate is closed.
+func gatedServer(t *testing.T, limits infer.Limits) (*Server, *gated, *infer.Engine) {
+	t.Helper()
+	g := &gated{}
+	e := infer.New(g, infer.Config{Limits: limits})
+	if err := e.Activate(t.Context(), infer.Release{Manifest: testManifest(), Dir: t.TempDir()}); err != nil {
+		t.Fatal(err)
+	}
+	g.gate = make(chan struct{})
+	return New(e, Config{}), g, e
+}
+
+// answered is a prediction's answer: status and Retry-After, and the body.
+type answered struct{ how, body string }
+
+// ask sends a prediction over a connection of its own; the answer comes later.
+func ask(s *Server, header ...string) <-chan answered {
+	near, far := net.Pipe()
+	go s.http.ServeConn(far)
+	answer := make(chan answered, 1)
+	go func() {
+		r := httptest.NewRequest(http.MethodPost, "/v2/models/adder/infer", strings.NewReader(twoRows))
+		r.Close = true
+		for i := 0; i+1 < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		r.Write(near)
+		resp, err := http.ReadResponse(bufio.NewReader(near), r)
+		if err != nil {
+			answer <- answered{how: err.Error()}
+			return
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		answer <- answered{strconv.Itoa(resp.StatusCode) + " " + resp.Header.Get("Retry-After"), string(body)}
+	}()
+	return answer
+}
+
+// TestHungRequestIsAnswered hangs a run: its request gets 503 at the deadline,
+// and the connection ends.
+func TestHungRequestIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, g, e := gatedServer(t, infer.Limits{Concurrency: 1})
+		start := time.Now()
+		got := <-ask(s)
+		if got.how != "503 5" || time.Since(start) != infer.MinDeadline {
+			t.Fatalf("%s after %v, want 503 5 after %v", got.how, time.Since(start), infer.MinDeadline)
+		}
+		if !strings.Contains(got.body, infer.ErrHung.Error()) {
+			t.Errorf("answer %s", got.body)
+		}
+		close(g.gate)
+		synctest.Wait()
+		if got := (<-ask(s)).how; got != "200 " {
+			t.Errorf("after the run ended: %s", got)
+		}
+		if st := e.Status()[0]; st.Failed != 1 || st.Calls != 1 || st.Hung != 0 {
+			t.Errorf("status %+v", st)
+		}
+		text := do(t, s, "GET", "/metrics", "").Body.String()
+		if !strings.Contains(text, `vedette_http_requests_total{code="503",route="POST /v2/models/{model}/infer"} 1`) {
+			t.Error("the hung request is not counted once")
+		}
+		e.Close(context.Background())
+	})
+}
+
+// TestDeadlinesAndQueue fills the one place and the queue: who gives a time is
+// answered when it is over, who comes too late at once.
+func TestDeadlinesAndQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, g, e := gatedServer(t, infer.Limits{Concurrency: 1, Queue: 2})
+		first := ask(s)
+		synctest.Wait()
+		start := time.Now()
+		second := ask(s, "Inference-Timeout", "250ms")
+		synctest.Wait()
+		third := ask(s)
+		synctest.Wait()
+		if got := (<-ask(s)).how; got != "429 1" || time.Since(start) != 0 {
+			t.Errorf("beyond the queue: %s after %v, want 429 1 at once", got, time.Since(start))
+		}
+		if got := (<-second).how; got != "503 1" || time.Since(start) != 250*time.Millisecond {
+			t.Errorf("out of time: %s after %v, want 503 1 after 250ms", got, time.Since(start))
+		}
+		if got := (<-ask(s, "Inference-Timeout", "soon")).how; got != "400 " {
+			t.Errorf("no time: %s", got)
+		}
+		close(g.gate)
+		for _, answer := range []<-chan answered{first, third} {
+			if got := (<-answer).how; got != "200 " {
+				t.Errorf("got %s, want 200", got)
+			}
+		}
+		e.Close(context.Background())
+	})
+}
+
+// TestTimeoutParameter reads the parameter as Triton's clients send it.
+func TestTimeoutParameter(t *testing.T) {
+	r := &request{}
+	for text, want := range map[string]time.Duration{"250000": 250 * time.Millisecond, "0": 0, "-1": -1, "1.5": -1, "9223372036854775807": -1} {
+		body := strings.Replace(twoRows, `"id":"p1"`, `"id":"p1","parameters":{"timeout":`+text+`}`, 1)
+		err := r.decode([]byte(body), len(body))
+		if (err != nil) != (want < 0) || err == nil && r.timeout != want {
+			t.Errorf("timeout %s: %v, %v; want %v", text, r.timeout, err, want)
+		}
+	}
+}
+
+// TestModelBeingMadeReady answers 503 for what is to serve, 404 for what is not.
+func TestModelBeingMadeReady(t *testing.T) {
+	s, _ := testServer(t, &adder{}, Config{Assigned: func(m string) bool { return m == "coming" || m == "adder" }})
+	for path, want := range map[string]string{
+		"POST /v2/models/coming/infer":           "503 5",
+		"GET /v2/models/coming/ready":            "503 5",
+		"GET /v2/models/coming":                  "503 5",
+		"POST /v2/models/other/infer":            "404 ",
+		"GET /v2/models/other/ready":             "404 ",
+		"POST /v2/models/adder/versions/9/infer": "404 ",
+		"GET /v2/models/adder/versions/9/ready":  "404 ",
+	} {
+		method, url, _ := strings.Cut(path, " ")
+		w := do(t, s, method, url, twoRows)
+		if got := strconv.Itoa(w.Code) + " " + w.Header().Get("Retry-After"); got != want || !strings.HasPrefix(w.Body.String(), `{"error":`) {
+			t.Errorf("%s: %s %s, want %s", path, got, w.Body, want)
+		}
+	}
+}
+
+// TestRetryAfterFollowsService: a queue of slow calls is worth a longer wait.
+func TestRetryAfterFollowsService(t *testing.T) {
+	for after, want := range map[time.Duration]string{0: "429 1", 300 * time.Millisecond: "429 1", 2100 * time.Millisecond: "429 3"} {
+		s := New(broken{err: &infer.Overload{After: after}}, Config{})
+		w := do(t, s, "POST", "/v2/models/m/infer", twoRows)
+		if got := strconv.Itoa(w.Code) + " " + w.Header().Get("Retry-After"); got != want {
+			t.Errorf("%v: %s, want %s", after, got, want)
+		}
+	}
+}
+
+// chunked hides a reader's length.
+type chunked struct{ io.Reader }
+
+// TestBodiesAreBounded sends bodies of all sizes, with and without their length.
+func TestBodiesAreBounded(t *testing.T) {
+	s, _ := testServer(t, &adder{}, Config{Listen: "127.0.0.1:0", MaxBody: 1 << 20})
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop(context.Background())
+	url := "http://" + s.Addr().String() + "/v2/models/adder/infer"
+	padded := func(n int) string { return strings.Repeat(" ", n) + twoRows }
+	for name, tc := range map[string]struct {
+		body io.Reader
+		want int
+	}{
+		"small":               {strings.NewReader(twoRows), 200},
+		"over a buffer":       {strings.NewReader(padded(200 << 10)), 200},
+		"too large":           {strings.NewReader(padded(1 << 20)), 413},
+		"chunked":             {chunked{strings.NewReader(twoRows)}, 200},
+		"chunked, large":      {chunked{strings.NewReader(padded(200 << 10))}, 411},
+		"chunked, and broken": {chunked{strings.NewReader("{")}, 400},
+	} {
+		resp, err := http.Post(url, "application/json", tc.body)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		raw, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != tc.want {
+			t.Errorf("%s: %d %s, want %d", name, resp.StatusCode, raw, tc.want)
+		}
+	}
+	if !s.bodies.TryAcquire(bodiesAtOnce << 20) {
+		t.Error("room of a body was not given back")
+	}
+	// With no room left a large body is put off, a small one is not.
+	for body, want := range map[string]int{padded(200 << 10): 429, twoRows: 200} {
+		if w := do(t, s, "POST", "/v2/models/adder/infer", body); w.Code != want {
+			t.Errorf("%d bytes with no room: %d, want %d", len(body), w.Code, want)
+		}
+	}
+}
+
+// TestConnectionsAreBounded opens one too many.
+func TestConnectionsAreBounded(t *testing.T) {
+	s, _ := testServer(t, &adder{}, Config{Listen: "127.0.0.1:0", Connections: 2})
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop(context.Background())
+	status := func() (int, net.Conn) {
+		c, err := net.Dial("tcp", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, "GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode, c
+	}
+	for i, want := range []int{200, 200, 503} {
+		got, c := status()
+		defer c.Close()
+		if got != want {
+			t.Errorf("connection %d: %d, want %d", i, got, want)
+		}
+	}
+}
+
+// TestPanicIsAnswered: a mistake about one request is no end of the device.
+func TestPanicIsAnswered(t *testing.T) {
+	s := New(panicking{}, Config{})
+	if w := do(t, s, "POST", "/v2/models/m/infer", twoRows); w.Code != http.StatusInternalServerError {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+type panicking struct{ broken }
+
+func (panicking) InferInto(context.Context, *infer.Request, *infer.Response) error {
+	panic(errors.New("a mistake"))
+}
