@@ -66,7 +66,7 @@ package: tools ## the agent's packages, deb and rpm for amd64 and arm64, in buil
 test-package: build ## install, upgrade, downgrade, remove and purge packages in a Debian of their own; run the arm64 agent
 	@deploy/packages/tools.sh
 	@GO=$(GO) deploy/packages/build.sh build/package
-	VEDETTE_PACKAGES=$(CURDIR)/build/package $(GO) test -count=1 -timeout 20m -v -run 'Package|Arm64' ./deploy/packages ./cmd/e2e
+	VEDETTE_PACKAGES=$(CURDIR)/build/package $(GO) test -count=1 -timeout 20m -v -run 'Package|Arm64' ./deploy/packages ./cmd/vedette-agent ./cmd/e2e
 
 .PHONY: setup
 setup: tools $(RUNTIME) $(ASSETS) ## fetch ONNX Runtime and the pages' assets (pinned)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -155,7 +156,7 @@ func (d *debian) owned() {
 		if err != nil {
 			return err
 		}
-		if st, ok := info.Sys().(*syscall.Stat_t); !ok || fmt.Sprint(st.Uid) != want || info.Mode().Perm()&0o077 != 0 && e.IsDir() {
+		if st, ok := info.Sys().(*syscall.Stat_t); !ok || strconv.FormatUint(uint64(st.Uid), 10) != want || info.Mode().Perm()&0o077 != 0 && e.IsDir() {
 			d.t.Errorf("%s: mode %v, owner %d, want %s", path, info.Mode(), st.Uid, want)
 		}
 		return nil

@@ -28,6 +28,10 @@ const (
 	exitOK     = 0
 	exitFailed = 1 // it was refused, or did not work
 	exitUsage  = 2 // the command line makes no sense
+	// exitConfig says that the configuration makes no sense (EX_CONFIG of
+	// sysexits.h). systemd tries nothing again after it, as it must after a
+	// crash, which ends a Go program with 2.
+	exitConfig = 78
 )
 
 // defaultState is where a packaged agent keeps its state.
@@ -65,6 +69,9 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	}
 	if !errors.Is(err, errReported) {
 		fmt.Fprintf(errOut, "vedette-agent: %v\n", err)
+	}
+	if _, ok := errors.AsType[*configError](err); ok {
+		return exitConfig
 	}
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return exitUsage

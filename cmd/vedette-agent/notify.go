@@ -12,8 +12,9 @@ import (
 // Type=notify. A process that replaced itself keeps its id and with it the
 // right to notify.
 const (
-	// statusEvery is how often the summary is told where no watchdog asks.
-	statusEvery = 30 * time.Second
+	// statusEvery is how often the summary is told, at least: `systemctl status`
+	// should not be long behind.
+	statusEvery = 10 * time.Second
 	// signsPerTimeout is how many signs of life fit into the watchdog's time:
 	// one that comes late costs nothing.
 	signsPerTimeout = 3
@@ -48,7 +49,7 @@ func newSupervisor(log *slog.Logger) *supervisor {
 	if timeout, err := daemon.SdWatchdogEnabled(false); err != nil {
 		log.Warn("watchdog is not understood and not served", "error", err)
 	} else if timeout > 0 {
-		s.every = timeout / signsPerTimeout
+		s.every = min(timeout/signsPerTimeout, statusEvery)
 	}
 	return s
 }

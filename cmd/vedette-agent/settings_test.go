@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -108,8 +109,8 @@ func TestWhatIsWrongWithAConfiguration(t *testing.T) {
 		path := write(t, "agent.yaml", c.file)
 		var out, errOut bytes.Buffer
 		code := run(append([]string{"run", "--check", "--config", path}, c.args...), nil, &out, &errOut)
-		if code != exitUsage {
-			t.Errorf("%s: exit code %d, want %d\n%s%s", name, code, exitUsage, out.String(), errOut.String())
+		if code != exitConfig {
+			t.Errorf("%s: exit code %d, want %d\n%s%s", name, code, exitConfig, out.String(), errOut.String())
 		}
 		at := 0
 		for _, want := range c.want {
@@ -200,5 +201,17 @@ func TestShapesOfSettings(t *testing.T) {
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// The service gives up on a configuration that makes no sense, and on nothing
+// else: a Go program that crashed ends with 2.
+func TestServiceGivesUpOnConfigurationsOnly(t *testing.T) {
+	raw, err := os.ReadFile(filepath.Join(repository(t), "deploy", "systemd", "vedette-agent.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("\nRestartPreventExitStatus=%d\n", exitConfig); !strings.Contains(string(raw), want) {
+		t.Errorf("the unit lacks %q", want)
 	}
 }

@@ -123,6 +123,7 @@ func TestPackages(t *testing.T) {
 }
 
 func checkDeb(t *testing.T, file string) {
+	t.Helper()
 	need(t, "dpkg-deb", "dpkg")
 	list := output(t, "dpkg-deb", "--contents", file)
 	for _, path := range contents {
@@ -130,7 +131,7 @@ func checkDeb(t *testing.T, file string) {
 			t.Errorf("the package lacks %s:\n%s", path, list)
 		}
 	}
-	for _, line := range strings.Split(strings.TrimSpace(list), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(list), "\n") {
 		if !strings.Contains(line, " root/root ") || strings.Contains(line[:10], "s") || line[8] == 'w' {
 			t.Errorf("owner or mode: %s", line)
 		}
@@ -156,6 +157,7 @@ func checkDeb(t *testing.T, file string) {
 }
 
 func checkRPM(t *testing.T, file string) {
+	t.Helper()
 	need(t, "rpm", "rpm")
 	list := strings.Split(output(t, "rpm", "-qlp", "--noplugins", file), "\n")
 	for _, path := range contents {
@@ -179,6 +181,7 @@ func checkRPM(t *testing.T, file string) {
 // checkUnpacked runs what the package holds from where it was unpacked: the
 // program finds its library, and takes the configuration that comes with it.
 func checkUnpacked(t *testing.T, file string) {
+	t.Helper()
 	need(t, "dpkg-deb", "dpkg")
 	dir := t.TempDir()
 	output(t, "dpkg-deb", "--extract", file, dir)
