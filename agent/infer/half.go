@@ -43,7 +43,7 @@ func NewFloat16(v float32) Float16 {
 		low := math.Float32bits(math.Float32frombits(magnitude)+0.5) - math.Float32bits(0.5)
 		return Float16(sign | uint16(low)) //nolint:gosec // at most 2¹⁰
 	}
-	rounded := magnitude + 0xfff + magnitude>>13&1            // half of the last place kept, ties to even
+	rounded := magnitude + 0xfff + magnitude>>13&1 // half of the last place kept, ties to even
 	return Float16(sign | uint16((rounded-(127-15)<<23)>>13))
 }
 
