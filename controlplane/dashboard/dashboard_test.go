@@ -197,13 +197,16 @@ func TestPagesShowWhatMatters(t *testing.T) {
 	h := open(t)
 	h.signIn("olga")
 	for path, want := range map[string][]string{
-		"/":                          {"Site b", "drift", "sensor fault", "cam-a2", "digits 2", "1\u2009234\u2009567", "97.8\u2009%"},
-		"/devices":                   {"cam-a1", "cam-c2", "offline", "downloading", `href="/devices?cursor=cam-c2"`},
-		"/devices/cam-a2":            {"sensor fault", "64", "9.1e-07", "412 µs", "4.2 s behind", "120 predictions", `class="now">downloading`, "not enough room", `viewBox="0 0 8 8"`},
-		"/rollouts/digits-2-1":       {"2 · half", "golden mismatch, late", "1 of 3 devices failed", "new lenses at site b", ">Pause<", ">Abort<", `datetime="2026-03-14T09:00:00Z"`},
-		"/drift":                     {"Site a", "Site c", "class=\"h8 apart\"", "left the training data", "ci.example", "at most every 6 h"},
-		"/quality":                   {"data-charts=", "site b", "84.7\u2009%"},
-		"/models/digits":             {"below floor", "production"},
+		"/":                    {"Site b", "drift", "sensor fault", "cam-a2", "digits 2", "1\u2009234\u2009567", "97.8\u2009%"},
+		"/devices":             {"cam-a1", "cam-c2", "offline", "downloading", `href="/devices?cursor=cam-c2"`},
+		"/devices/cam-a2":      {"sensor fault", "64", "9.1e-07", "412 µs", "4.2 s behind", "120 predictions", `class="now">downloading`, "not enough room", `viewBox="0 0 8 8"`},
+		"/rollouts/digits-2-1": {"2 · half", "golden mismatch, late", "1 of 3 devices failed", "new lenses at site b", ">Pause<", ">Abort<", `datetime="2026-03-14T09:00:00Z"`},
+		"/drift":               {"Site a", "Site c", "class=\"h8 apart\"", "left the training data", "ci.example", "at most every 6 h"},
+		"/quality":             {"data-charts=", "site b", "84.7\u2009%"},
+		"/models/digits": {
+			"below floor", "production", "shadow of 20\u2009% of the calls", "1 of 2 devices run it", "96.6\u2009%", "is it better at night",
+			"131 µs", "1.11 ×", "94.3\u2009%", "golden_mismatch", ">Take it away<",
+		},
 		"/models/digits/versions/2":  {"2 of 2 needed", "abcdef0123", digest2.String()},
 		"/ledger":                    {"rollout.step", `id="r40"`, "/ledger?cursor=40"},
 		"/enrolment":                 {"t-1", "vedette device token create", ">Revoke<"},
@@ -375,6 +378,12 @@ func TestCommands(t *testing.T) {
 			url.Values{"stage": {"production"}, "revision": {"3"}, "reason": {"proven"}},
 			"paula: digits 2 to production at 3 because proven", "/models/digits/versions/2",
 		},
+		{
+			"olga", "/models/digits/versions/2/challenge",
+			url.Values{"role": {"share"}, "share": {"12.5 %"}, "selector": {"site=b"}, "reason": {"one in eight"}},
+			`olga: digits 2 as share of 125 on "site=b" because one in eight`, "/models/digits",
+		},
+		{"olga", "/models/digits/end-challenge", url.Values{"reason": {"seen enough"}}, "olga: end challenge of digits because seen enough", "/models/digits"},
 		{"olga", "/enrolment/t-1/revoke", url.Values{"reason": {"leaked"}}, "olga: revoke token t-1", "/enrolment"},
 	} {
 		t.Run(c.path, func(t *testing.T) {

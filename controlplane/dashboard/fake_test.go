@@ -56,6 +56,9 @@ func (f *fleet) device(id, site string) operator.Device {
 			Model: "digits", Active: &ref1, Desired: &ref2, Target: &ref2, State: "downloading", StateSince: now.Add(-time.Minute),
 			DoneBytes: 700_000, TotalBytes: 1_400_000, Waiting: f.text("not enough room"), Serving: true, Provider: f.text("CPUExecutionProvider"),
 			Outcome: &operator.Outcome{Release: ref1, Result: "active", Message: f.text(""), At: now.Add(-time.Hour)},
+			Challenger: &operator.Challenger{Share: 200, DeviceModel: operator.DeviceModel{
+				Model: "digits", Role: operator.Shadow, Active: &ref2, State: "idle", Serving: true, Waiting: f.text("its primary"),
+			}},
 			Trial: &operator.Trial{Release: ref1, GoldenRows: 64, GoldenWorst: 9.1e-07, P95US: 412, PeakBytes: 14 << 20, Tried: []operator.Tried{
 				{Variant: "fp32", Provider: "CPUExecutionProvider", P95US: 412, PeakBytes: 14 << 20, Chosen: true},
 				{Variant: f.text("fp32"), Provider: f.text("WebGpuExecutionProvider"), Code: f.text("no_provider"), Message: f.text("no Vulkan driver")},
@@ -281,6 +284,33 @@ func (f *fleet) Model(ctx context.Context, name string) (*operator.ModelDetail, 
 		return nil, operator.Errorf(operator.NotFound, "there is no model %s", name)
 	}
 	return &operator.ModelDetail{Model: list[0], List: f.versions()}, nil
+}
+
+func (f *fleet) Challenge(context.Context, string) (*operator.ChallengeDetail, error) {
+	evidence := operator.Versus{
+		Rows: 48_211, Calls: 48_211, Compared: 48_211, Agreed: 46_572, Skipped: 310, Worst: 0.8123,
+		Agreement: &operator.Proportion{Share: 0.966, Lower: 0.9643, Upper: 0.9676}, P50US: 131, P95US: 402, PrimaryP50US: 118, PrimaryP95US: 371,
+		Labels: 9_120, Accuracy: &operator.Proportion{Share: 0.943, Lower: 0.938, Upper: 0.9476},
+		PrimaryLabels: 9_120, PrimaryAccuracy: &operator.Proportion{Share: 0.931, Lower: 0.9256, Upper: 0.936},
+	}
+	return &operator.ChallengeDetail{
+		Challenge: operator.Challenge{
+			Model: "digits", Version: "2", Release: digest2, Role: operator.Shadow, Share: 200, Selector: f.text("site=c"), Reason: f.text("is it better at night"),
+			Actor: f.text("ada"), Since: now.Add(-26 * time.Hour), Decision: 41, Devices: 2, Running: 1, Evidence: evidence,
+		},
+		List: []operator.ChallengeDevice{
+			{Device: "cam-c1", Site: "c", Primary: &ref1, State: "idle", Running: true, Evidence: evidence},
+			{Device: "cam-c2", Site: "c", Primary: &ref1, State: "idle", Waiting: f.text("the same release is the primary one here"), Outcome: &operator.Outcome{Release: ref2, Result: "refused", Code: f.text("golden_mismatch"), Message: f.text("4 of 64 rows differ")}},
+		},
+	}, nil
+}
+
+func (f *fleet) SetChallenge(ctx context.Context, model string, n operator.ChallengeCreate) (*operator.Challenge, error) {
+	return nil, f.did(ctx, "%s %s as %s of %d on %q because %s", model, n.Version, n.Role, n.Share, n.Selector, n.Reason)
+}
+
+func (f *fleet) EndChallenge(ctx context.Context, model string, r operator.Reasoned) (*operator.Challenge, error) {
+	return nil, f.did(ctx, "end challenge of %s because %s", model, r.Reason)
 }
 
 func (f *fleet) Version(_ context.Context, _, version string) (*operator.VersionDetail, error) {

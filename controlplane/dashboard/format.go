@@ -31,6 +31,8 @@ func functions() template.FuncMap {
 		"micros": func(us uint64) string {
 			return formatDuration(time.Duration(min(us, math.MaxInt64/1000)) * time.Microsecond)
 		},
+		"faster":  faster,
+		"part":    partText,
 		"took":    func(d release.Duration) string { return formatDuration(time.Duration(d)) },
 		"words":   words,
 		"tone":    tone,

@@ -19,7 +19,11 @@ func (s *Server) model(ctx context.Context, r *request) (string, *page, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	return "model", &page{Title: m.Name, Section: "models", Live: "#versions", Kinds: "model,device", Data: m}, nil
+	c, err := s.challengeOf(ctx, m.Name)
+	if err != nil {
+		return "", nil, err
+	}
+	return "model", &page{Title: m.Name, Section: "models", Live: "#versions,#challenge", Kinds: "model,device", Data: modelView{m, c}}, nil
 }
 
 func (s *Server) version(ctx context.Context, r *request) (string, *page, error) {
