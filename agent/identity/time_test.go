@@ -24,7 +24,7 @@ func TestClockThatJumpsWhileRunning(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		told := time.Date(2028, 1, 1, 0, 0, 0, 0, time.UTC)
-		w := &wall{ahead: told.Sub(time.Now())} // the bubble begins in 2000
+		w := &wall{ahead: time.Until(told)} // the bubble begins in 2000
 		c := openClock(dir, Config{Now: w.Now}.withDefaults(), told.Add(3*decade))
 		c.Trust(told.UnixMilli())
 		right := w.ahead
@@ -53,7 +53,7 @@ func TestClockThatJumpsWhileRunning(t *testing.T) {
 // restart that nobody has told the time yet.
 func TestStartsWithAWrongClock(t *testing.T) {
 	for name, ahead := range map[string]time.Duration{
-		"right": 0, "first boot in 1970": time.Unix(0, 0).Sub(time.Now()),
+		"right": 0, "first boot in 1970": time.Until(time.Unix(0, 0)),
 		"ten years late": -decade, "ten years early": decade - 48*time.Hour, "beyond the CA": 3 * decade,
 	} {
 		t.Run(name, func(t *testing.T) {

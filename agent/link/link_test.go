@@ -162,7 +162,7 @@ func dial(t *testing.T, address string, roots *x509.CertPool) error {
 
 func TestWhatHasNoReasonStaysAsItIs(t *testing.T) {
 	err := errors.New("something else")
-	if got := Explain(err); got != err || Code(got) != "" {
+	if got := Explain(err); !errors.Is(got, err) || got.Error() != err.Error() || Code(got) != "" {
 		t.Errorf("got %v, want %v", got, err)
 	}
 	if got := Explain(nil); got != nil {

@@ -22,7 +22,6 @@ import (
 )
 
 const (
-	connectTimeout = 30 * time.Second // a broker under a reconnect storm answers late
 	keepAlive      = 30 * time.Second
 	pingTimeout    = 15 * time.Second
 	subackTimeout  = 30 * time.Second
@@ -76,8 +75,8 @@ func (s *session) options(ctx context.Context) *mqtt.ClientOptions {
 		SetAutoReconnect(false). // a new connection is a new session: nothing of the old one is sent again
 		SetKeepAlive(keepAlive).
 		SetPingTimeout(pingTimeout).
-		SetConnectTimeout(connectTimeout).
-		SetWriteTimeout(connectTimeout).
+		SetConnectTimeout(cfg.ConnectTimeout).
+		SetWriteTimeout(DefaultConnectTimeout).
 		SetBinaryWill(protocol.StatusTopic(cfg.Device), s.presence(false), 1, false).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) {
 			select {
@@ -96,14 +95,14 @@ func (s *session) options(ctx context.Context) *mqtt.ClientOptions {
 
 // dial opens the transport. It ends with ctx, which paho's own dialler would not.
 func (u *Uplink) dial(ctx context.Context, broker *url.URL) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, u.cfg.ConnectTimeout)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", broker.Host)
 	if err != nil {
 		return nil, fmt.Errorf("dial broker: %w", err)
 	}
 	if u.cfg.TLS == nil || broker.Scheme == "tcp" || broker.Scheme == "mqtt" {
-		return conn, nil
+		return &greeted{Conn: conn}, nil
 	}
 	cfg := u.cfg.TLS().Clone()
 	if cfg.ServerName == "" {
@@ -113,7 +112,23 @@ func (u *Uplink) dial(ctx context.Context, broker *url.URL) (net.Conn, error) {
 	if err := secured.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("TLS with broker: %w", err), conn.Close())
 	}
-	return secured, nil
+	return &greeted{Conn: secured}, nil
+}
+
+// greeted is a connection whose first byte has to be a broker's: a web server's
+// answer reads as a long MQTT packet that is cut off.
+type greeted struct {
+	net.Conn
+	heard bool
+}
+
+func (g *greeted) Read(b []byte) (int, error) {
+	n, err := g.Conn.Read(b)
+	if !g.heard && n > 0 && b[0] != packets.Connack<<4 {
+		return 0, ErrNotBroker
+	}
+	g.heard = g.heard || n > 0
+	return n, err
 }
 
 // wait waits for paho, at most for a time.
@@ -131,7 +146,7 @@ func wait(ctx context.Context, t mqtt.Token, limit time.Duration, what string) e
 }
 
 func (s *session) connect(ctx context.Context) error {
-	switch err := wait(ctx, s.client.Connect(), 2*connectTimeout, "connect"); {
+	switch err := wait(ctx, s.client.Connect(), time.Duration(2*len(s.u.cfg.Brokers))*s.u.cfg.ConnectTimeout, "connect"); {
 	case errors.Is(err, packets.ErrorRefusedNotAuthorised), errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword):
 		return fmt.Errorf("connect: %w", ErrRefused)
 	case err != nil:

@@ -25,6 +25,8 @@ var (
 	ErrRefused = errors.New("the control plane refuses this device: check that it is enrolled and not revoked; a revoked one enrols again with a token made with --replace")
 	// ErrStuck says that the broker took nothing for so long that the link must be dead.
 	ErrStuck = errors.New("the broker stopped answering")
+	// ErrNotBroker says that something else answers on the broker's port.
+	ErrNotBroker = errors.New("what answers is not the control plane's MQTT broker: check host and port of the broker's address, and look for a proxy in between")
 	// errConfig is a programming error of the caller.
 	errConfig = errors.New("uplink needs a device id, a broker, an outbox, hello and report")
 )
@@ -63,6 +65,9 @@ type Config struct {
 	HelloEvery time.Duration
 	// AckTimeout is how long a record may go unanswered before it is sent again, DefaultAckTimeout if 0.
 	AckTimeout time.Duration
+	// ConnectTimeout bounds opening a connection, and then its handshake, for each
+	// broker; DefaultConnectTimeout if 0.
+	ConnectTimeout time.Duration
 	// MaxBackoff bounds the wait between attempts to connect, DefaultMaxBackoff if 0.
 	// The wait is drawn evenly from zero to a bound that doubles from FirstBackoff.
 	MaxBackoff time.Duration
@@ -75,6 +80,8 @@ const (
 	DefaultReport     = 60 * time.Second
 	DefaultHello      = 5 * time.Minute
 	DefaultAckTimeout = 20 * time.Second
+	// DefaultConnectTimeout lets a broker under a reconnect storm answer late.
+	DefaultConnectTimeout = 30 * time.Second
 	// DefaultMaxBackoff lets 30,000 devices come back at the 500 a second one
 	// small server takes.
 	DefaultMaxBackoff = time.Minute
@@ -118,6 +125,7 @@ func New(cfg Config) (*Uplink, error) {
 	cfg.ReportEvery = cmp.Or(cfg.ReportEvery, DefaultReport)
 	cfg.HelloEvery = cmp.Or(cfg.HelloEvery, DefaultHello)
 	cfg.AckTimeout = cmp.Or(cfg.AckTimeout, DefaultAckTimeout)
+	cfg.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, DefaultConnectTimeout)
 	cfg.MaxBackoff = cmp.Or(cfg.MaxBackoff, DefaultMaxBackoff)
 	if cfg.Stamp == nil {
 		cfg.Stamp = func() *protocol.Stamp { return nil }
@@ -245,6 +253,8 @@ func codeOf(err error) string {
 		return "refused"
 	case errors.Is(err, ErrStuck):
 		return "stuck"
+	case errors.Is(err, ErrNotBroker):
+		return "not_broker"
 	default:
 		return cmp.Or(link.Code(err), "link")
 	}
