@@ -34,6 +34,9 @@ type Script struct {
 	Bytes int `json:"bytes,omitempty"`
 	// WrongShape gives every output a column too many.
 	WrongShape bool `json:"wrong_shape,omitempty"`
+	// ExceptIn names an environment variable: in processes that have it, OnLoad and
+	// OnRun do not happen. A release may pass its trial and still not serve.
+	ExceptIn string `json:"except_in,omitempty"`
 	// On is what it does instead on an execution provider, by the provider's name.
 	On map[string]Script `json:"on,omitempty"`
 }
@@ -94,25 +97,28 @@ func (r Runtime) provider(name string) (string, error) {
 }
 
 // Load reads the script.
-func (rt Runtime) Load(_ context.Context, r infer.Release) (infer.Session, error) {
-	v, err := r.Graph()
+func (r Runtime) Load(_ context.Context, rel infer.Release) (infer.Session, error) {
+	v, err := rel.Graph()
 	if err != nil {
 		return nil, err
 	}
-	provider, err := rt.provider(r.Provider)
+	provider, err := r.provider(rel.Provider)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := os.ReadFile(r.Path(v.Graph))
+	raw, err := os.ReadFile(rel.Path(v.Graph))
 	if err != nil {
 		return nil, fmt.Errorf("read script: %w", err)
 	}
-	s := &session{schema: &r.Manifest.Schema, provider: provider}
+	s := &session{schema: &rel.Manifest.Schema, provider: provider}
 	if err := json.Unmarshal(raw, &s.script); err != nil {
 		return nil, fmt.Errorf("read script: %w", err)
 	}
 	if on, ok := s.script.On[provider]; ok {
 		s.script = on
+	}
+	if name := s.script.ExceptIn; name != "" && os.Getenv(name) != "" {
+		s.script.OnLoad, s.script.OnRun = "", ""
 	}
 	if err := s.script.OnLoad.happen("load"); err != nil {
 		return nil, err
