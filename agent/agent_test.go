@@ -32,6 +32,7 @@ import (
 	"github.com/vedette-edge/vedette/agent/identity"
 	"github.com/vedette-edge/vedette/agent/outbox"
 	"github.com/vedette-edge/vedette/agent/slots"
+	"github.com/vedette-edge/vedette/agent/update"
 	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
@@ -389,5 +390,33 @@ func TestHungCallAsksForAnotherProcess(t *testing.T) {
 	defer next.Close()
 	if !next.boot.Unclean {
 		t.Error("the replaced process ended cleanly, says the next one")
+	}
+}
+
+// A load that hangs asks for another process too, and that one serves the release
+// before.
+func TestHungLoadAsksForAnotherProcess(t *testing.T) {
+	state := t.TempDir()
+	enrol(t, state)
+	install(t, state, agenttest.Script{})
+	install(t, state, agenttest.Script{OnLoad: agenttest.Hang})
+	cfg := config(state)
+	cfg.Limits = update.DefaultLimits()
+	cfg.Limits.Load = 300 * time.Millisecond
+	d := launch(t, cfg)
+	select {
+	case err := <-d.ended:
+		if !errors.Is(err, ErrRestart) {
+			t.Errorf("Run: %v, want %v", err, ErrRestart)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("the agent goes on with a hung load")
+	}
+	next := launch(t, config(state))
+	if status, answer := next.infer(); status != http.StatusOK {
+		t.Errorf("answer %d %s, want the release before", status, answer)
+	}
+	if err := next.halt(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -51,6 +52,7 @@ func TestMain(m *testing.M) {
 			os.Exit(3)
 		}
 	default:
+		_ = flag.Set("test.parallel", "8") // those that run at once wait for processes, mostly
 		os.Exit(m.Run())
 	}
 }
