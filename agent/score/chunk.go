@@ -23,6 +23,7 @@ type chunk struct {
 	first int64    // number of the first row, counted from 1
 	n     int      // rows as they were read
 	end   position // after the last row
+	read  int64    // bytes of the input's size that are done
 
 	raw     []byte   // text of the rows
 	records []record // where they are in raw

@@ -132,7 +132,7 @@ func (j *job) cut(ctx context.Context, work, order chan<- *chunk) error {
 			return nil
 		}
 		// What was read before an error is written before the run ends with it.
-		c.err = err
+		c.err, c.read = err, j.table.read()
 		work <- c
 		order <- c
 		if err != nil {
@@ -199,7 +199,7 @@ func (j *job) write(ctx context.Context, order <-chan *chunk) error {
 			return err
 		}
 		if j.cfg.Progress != nil {
-			j.cfg.Progress(Progress{Rows: j.summary.Rows, Bytes: j.table.read()})
+			j.cfg.Progress(Progress{Rows: j.summary.Rows, Bytes: c.read})
 		}
 		j.free <- c
 	}

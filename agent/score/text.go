@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync/atomic"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -29,7 +28,7 @@ func openText(cfg *Config, csv bool, blank func([]byte) bool) (*text, error) {
 	return &text{src: newSource(in, csv), input: in, blank: blank}, nil
 }
 
-func (t *text) read() int64 { return t.input.packed.n.Load() }
+func (t *text) read() int64 { return t.input.packed.n }
 
 func (t *text) close() error { return nil }
 
@@ -141,7 +140,7 @@ func (u *unpacked) seek(offset int64) error {
 		if _, err := s.Seek(offset, io.SeekStart); err != nil {
 			return fmt.Errorf("seek input: %w", err)
 		}
-		u.packed.n.Store(offset)
+		u.packed.n = offset
 		u.Reader = bufio.NewReaderSize(u.packed, readSize)
 		return nil
 	}
@@ -160,11 +159,11 @@ func (u *unpacked) seek(offset int64) error {
 // counted counts what is read.
 type counted struct {
 	r io.Reader
-	n atomic.Int64
+	n int64
 }
 
 func (c *counted) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
-	c.n.Add(int64(n))
+	c.n += int64(n)
 	return n, err
 }
