@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vedette-edge/vedette/agent/infer"
+	"github.com/vedette-edge/vedette/agent/onnx"
 	"github.com/vedette-edge/vedette/agent/slots"
 	"github.com/vedette-edge/vedette/agent/trial"
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -87,6 +89,44 @@ func TestTrialOfRealModel(t *testing.T) {
 		}
 		if v.OK && (v.P95 <= 0 || v.PeakBytes == 0 || v.Report.GetGoldenRows() != 64) {
 			t.Errorf("verdict lacks measurements: %+v", v)
+		}
+	}
+}
+
+// TestTrialOnEveryProvider measures the real model on every execution provider
+// of the library. One that this machine has no device for says so and hurts
+// nothing; where there is a device, golden vectors and the clock decide. (This is
+// no formality: with ONNX Runtime 1.30.0 on Mesa's lavapipe, WebGPU computes this
+// very model wrongly, while others come out right.)
+func TestTrialOnEveryProvider(t *testing.T) {
+	dir := t.TempDir()
+	m, digest := digitsRelease(t, dir, 1)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rt, err := onnx.Open(library(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	providers := infer.Candidates(rt.Info().Providers, nil)
+	v, err := trial.New(trial.Config{
+		Exe: exe, Args: []string{trialCommand, "--onnxruntime", library(t)}, Env: []string{envProgram + "=1"}, Providers: providers,
+	}).Try(t.Context(), trial.Candidate{Digest: digest, Manifest: m, Dir: dir})
+	if err != nil || !v.OK {
+		t.Fatalf("verdict %q %q, %v, want ok", v.Code, v.Message, err)
+	}
+	tried := v.Report.GetTried()
+	if len(tried) != len(providers) || tried[0].GetProvider() != release.CPUProvider || tried[0].GetCode() != "" {
+		t.Fatalf("tried %v, want each of %v, the CPU first and fit", tried, providers)
+	}
+	for _, p := range tried {
+		t.Logf("%s: %q %s p95 %d µs, %d KiB", p.GetProvider(), p.GetCode(), p.GetMessage(), p.GetP95Us(), p.GetPeakBytes()>>10)
+		if p.GetCode() != "" && p.GetMessage() == "" {
+			t.Errorf("%s: %q without a reason", p.GetProvider(), p.GetCode())
+		}
+		if p.GetChosen() != (p.GetProvider() == v.Provider) {
+			t.Errorf("%s: chosen %v, the verdict says %s", p.GetProvider(), p.GetChosen(), v.Provider)
 		}
 	}
 }
