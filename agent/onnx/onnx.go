@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 
@@ -22,6 +23,12 @@ const Name = "onnxruntime"
 
 // MinVersion is the oldest ONNX Runtime whose interface the binding speaks.
 const MinVersion = "1.24"
+
+// envTelemetry keeps the library from reporting to its makers. 1.30.0 otherwise
+// makes up a device id, keeps a database of events in the home directory, syncs
+// it to disk at every start and uploads it: tens of milliseconds, 2.6 MB, and
+// nothing that a device may say without being asked to.
+const envTelemetry = "ORT_DISABLE_TELEMETRY"
 
 // cpuProvider is what every build of the library offers.
 const cpuProvider = release.CPUProvider
@@ -62,6 +69,9 @@ func Open(path string) (*Runtime, error) {
 			return nil, fmt.Errorf("%w: %s is loaded already, not %s", ErrLibrary, loaded.runtime.info.Library, path)
 		}
 		return loaded.runtime, nil
+	}
+	if err := os.Setenv(envTelemetry, "1"); err != nil {
+		return nil, fmt.Errorf("%w: keep it from reporting: %w", ErrLibrary, err)
 	}
 	lib, err := inspect(path)
 	if err != nil {
