@@ -140,7 +140,7 @@ func (o *output) checkpoint(j *job, force bool) error {
 	if o.file == nil {
 		return nil
 	}
-	if busy, err := o.collect(force); busy || err != nil {
+	if busy, err := o.collect(force); busy || err != nil || o.broken {
 		return err
 	}
 	since := time.Since(o.at)
@@ -149,7 +149,7 @@ func (o *output) checkpoint(j *job, force bool) error {
 		return nil
 	}
 	if !settled {
-		if err := o.encoder.settle(o.file); err != nil {
+		if err := o.failed(o.encoder.settle(o.file)); err != nil {
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ func TestMain(m *testing.M) {
 // killedJob is what the processes of one test score.
 type killedJob struct {
 	Dir, In, Out string // folder and formats
+	Room         uint64 // bytes that a file may have, 0 for any number
 }
 
 func (k killedJob) path(name string) string { return filepath.Join(k.Dir, name) }
@@ -93,6 +95,9 @@ func child(raw string) int {
 	var k killedJob
 	err := json.Unmarshal([]byte(raw), &k)
 	tokens := bufio.NewReader(os.Stdin)
+	if err == nil && k.Room > 0 {
+		err = syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: k.Room, Max: k.Room})
+	}
 	if err == nil {
 		err = k.run("out", 2, true, func(Progress) {
 			os.Stdout.WriteString(".")
@@ -212,6 +217,41 @@ func TestKilled(t *testing.T) {
 				t.Errorf("left behind: %q", left)
 			}
 		})
+	}
+}
+
+// TestNoRoom goes on after a disk was full in the middle of a write.
+func TestNoRoom(t *testing.T) {
+	for _, k := range []killedJob{{In: CSV, Out: CSV}, {In: CSV, Out: JSONLines}, {In: Parquet, Out: Parquet}} {
+		k.Dir = t.TempDir()
+		k.write(t, 8000)
+		if err := k.run("want", 2, false, nil); err != nil {
+			t.Fatal(err)
+		}
+		k.Room = uint64(len(k.read(t, "want"))) / 2
+		cmd, tokens, dots := k.start(t)
+		for tries := 0; k.checkpointRow() < 0 && tries < 1000; tries++ {
+			_, _ = tokens.Write([]byte("."))
+			time.Sleep(time.Millisecond) // another process waits for the disk
+		}
+		tokens.Close()
+		if _, err := io.Copy(io.Discard, dots); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Fatalf("%s: a file of half its size is complete", k.Out)
+		}
+		k.Room = 0
+		if err := k.run("out", 2, true, nil); err != nil {
+			t.Fatal(err)
+		}
+		got, want := k.read(t, "out"), k.read(t, "want")
+		if k.Out == Parquet {
+			got, want = predictionsText(t, got), predictionsText(t, want)
+		}
+		if !bytes.Equal(got, want) || !bytes.Equal(k.read(t, "out.rejects"), k.read(t, "want.rejects")) {
+			t.Errorf("%s: not the rows of an unbroken run", k.Out)
+		}
 	}
 }
 

@@ -40,6 +40,7 @@ type output struct {
 	rejects *partFile // nil for none
 	job     string    // digest
 	begun   bool
+	broken  bool       // something was written in part: only an earlier checkpoint holds
 	saved   bool       // there is a checkpoint
 	at      time.Time  // of it, or of the beginning
 	storing chan error // receives when the checkpoint being written is; nil for none
@@ -105,6 +106,15 @@ func (o *output) write(c *chunk) error {
 	if err == nil && o.rejects != nil {
 		err = writeRejects(o.rejects, c.bad)
 	}
+	return o.failed(err)
+}
+
+// failed remembers that a write went wrong, and says what to do.
+func (o *output) failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	o.broken = true
 	if errors.Is(err, errWrite) {
 		return fmt.Errorf("%w; free some room and go on with --resume", err)
 	}
@@ -135,6 +145,7 @@ func (o *output) finish(in position, s *Summary) error {
 	if err == nil {
 		err = o.complete(in, s)
 	}
+	err = o.failed(err)
 	if err = errors.Join(err, o.abandon()); err != nil {
 		return err
 	}

@@ -177,6 +177,8 @@ func (f *scoreFlags) check(output string) error {
 		return usagef("--report needs the model's baseline (--baseline FILE); `vedette-agent profile` writes one")
 	case f.graph != "" && f.schema == "":
 		return usagef("--graph needs --schema FILE; `vedette-agent profile` writes one")
+	case f.measure > 0 && f.to == "-":
+		return usagef("--measure writes the predictions to a file: name one with --to FILE")
 	case output == "json" && f.to == "-":
 		return usagef("-o json prints a summary: write the predictions to a file with --to FILE")
 	case f.to != "-" && !f.force && !f.resume:
