@@ -1,5 +1,10 @@
 package delta
 
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
 // How the counterpart of a block is looked for.
 const (
 	// probe is how many bytes of a block are compared. Where a weight changed by
@@ -66,13 +71,24 @@ func (a *aligner) search(sample []byte, expected int64) (place int64, score int,
 	return expected + int64(best-swing), score, nil
 }
 
-// equal counts the places at which both have the same byte.
+// equal counts the places at which both have the same byte, eight at a time.
 func equal(a, b []byte) (n int) {
 	b = b[:len(a)]
+	for len(a) >= 8 {
+		n += zeros(binary.LittleEndian.Uint64(a) ^ binary.LittleEndian.Uint64(b))
+		a, b = a[8:], b[8:]
+	}
 	for i, v := range a {
 		if v == b[i] {
 			n++
 		}
 	}
 	return n
+}
+
+// zeros counts the bytes of x that are zero: only in those does no bit reach the
+// highest one.
+func zeros(x uint64) int {
+	const low = 0x7f7f7f7f7f7f7f7f
+	return bits.OnesCount64(^(x&low + low | x | low))
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -49,7 +50,7 @@ type encoder struct {
 	methods    []Method
 	align      aligner
 	zstd       *zstd.Encoder
-	dictionary *zstd.Encoder
+	dictionary *zstd.Encoder // nil when no method needs it
 
 	block, counterpart, diff, temp []byte // of Block bytes
 	window                         []byte // the dictionary
@@ -61,25 +62,30 @@ func newEncoder(old source, size int64, methods []Method) (*encoder, error) {
 		zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1),
 		zstd.WithEncoderCRC(false), // the result is verified as a whole
 	}
-	plain, err := zstd.NewWriter(nil, options...)
-	if err != nil {
-		return nil, fmt.Errorf("make encoder: %w", err)
-	}
-	dictionary, err := zstd.NewWriter(nil, append(options, zstd.WithWindowSize(4*Block))...)
-	if err != nil {
-		return nil, fmt.Errorf("make encoder: %w", err)
-	}
-	return &encoder{
-		old: old, methods: methods, zstd: plain, dictionary: dictionary, align: aligner{old: old, grown: size - old.size},
+	e := &encoder{
+		old: old, methods: methods, align: aligner{old: old, grown: size - old.size},
 		block: make([]byte, Block), counterpart: make([]byte, Block),
 		diff: make([]byte, Block), temp: make([]byte, Block), window: make([]byte, Block+2*reach),
-	}, nil
+	}
+	var err error
+	if e.zstd, err = zstd.NewWriter(nil, options...); err != nil {
+		return nil, fmt.Errorf("make encoder: %w", err)
+	}
+	if slices.Contains(methods, Dictionary) { // it takes half of the memory
+		e.dictionary, err = zstd.NewWriter(nil, append(options, zstd.WithWindowSize(4*Block))...)
+		if err != nil {
+			return nil, fmt.Errorf("make encoder: %w", err)
+		}
+	}
+	return e, nil
 }
 
 // close frees what the compressors hold; they have no output of their own.
 func (e *encoder) close() {
 	_ = e.zstd.Close()
-	_ = e.dictionary.Close()
+	if e.dictionary != nil {
+		_ = e.dictionary.Close()
+	}
 }
 
 // encode describes the block b that begins at an offset of the new file.
