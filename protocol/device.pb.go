@@ -1557,12 +1557,13 @@ type Window struct {
 	Calls            uint64                 `protobuf:"varint,9,opt,name=calls,proto3" json:"calls,omitempty"` // calls answered
 	FailedCalls      uint64                 `protobuf:"varint,10,opt,name=failed_calls,json=failedCalls,proto3" json:"failed_calls,omitempty"`
 	FailedRows       uint64                 `protobuf:"varint,11,opt,name=failed_rows,json=failedRows,proto3" json:"failed_rows,omitempty"`
-	Latency          []byte                 `protobuf:"bytes,12,opt,name=latency,proto3" json:"latency,omitempty"`   // DDSketch (protobuf) of call latency, microseconds
+	Latency          []byte                 `protobuf:"bytes,12,opt,name=latency,proto3" json:"latency,omitempty"`   // DDSketch of call latency, microseconds, its bins packed [P-4.13]
 	Distinct         []byte                 `protobuf:"bytes,13,opt,name=distinct,proto3" json:"distinct,omitempty"` // HyperLogLog of input rows
 	Streams          []*Histogram           `protobuf:"bytes,14,rep,name=streams,proto3" json:"streams,omitempty"`   // one per stream of the baseline, same order
 	Merged           uint32                 `protobuf:"varint,15,opt,name=merged,proto3" json:"merged,omitempty"`    // windows merged into this one, 0 and 1 both mean none
 	Provider         string                 `protobuf:"bytes,16,opt,name=provider,proto3" json:"provider,omitempty"`
 	Comparison       *Comparison            `protobuf:"bytes,17,opt,name=comparison,proto3" json:"comparison,omitempty"` // role shadow: the same calls as the primary answered them
+	Packed           []byte                 `protobuf:"bytes,18,opt,name=packed,proto3" json:"packed,omitempty"`         // in a record: the streams, packed [P-4.13]; then streams is empty
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1716,6 +1717,13 @@ func (x *Window) GetComparison() *Comparison {
 	return nil
 }
 
+func (x *Window) GetPacked() []byte {
+	if x != nil {
+		return x.Packed
+	}
+	return nil
+}
+
 // Comparison sets a shadow beside the primary on the same rows. Windows merge
 // only when the primary is the same.
 type Comparison struct {
@@ -1725,7 +1733,7 @@ type Comparison struct {
 	Agreed        uint64                 `protobuf:"varint,3,opt,name=agreed,proto3" json:"agreed,omitempty"`                              // of those: the same class, or every watched output within its tolerance
 	SkippedRows   uint64                 `protobuf:"varint,4,opt,name=skipped_rows,json=skippedRows,proto3" json:"skipped_rows,omitempty"` // rows meant for the shadow that it had no time for
 	Worst         float64                `protobuf:"fixed64,5,opt,name=worst,proto3" json:"worst,omitempty"`                               // largest |shadow − primary| over the watched scores
-	Latency       []byte                 `protobuf:"bytes,6,opt,name=latency,proto3" json:"latency,omitempty"`                             // DDSketch (protobuf) of the primary's latency on these calls, microseconds
+	Latency       []byte                 `protobuf:"bytes,6,opt,name=latency,proto3" json:"latency,omitempty"`                             // DDSketch of the primary's latency on these calls, microseconds, as in Window
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3032,7 +3040,7 @@ const file_device_proto_rawDesc = "" +
 	"\tHistogram\x12\x12\n" +
 	"\x04bins\x18\x01 \x03(\x04R\x04bins\x12\x18\n" +
 	"\amissing\x18\x02 \x01(\x04R\amissing\x12\x14\n" +
-	"\x05other\x18\x03 \x01(\x04R\x05other\"\xa9\x04\n" +
+	"\x05other\x18\x03 \x01(\x04R\x05other\"\xc1\x04\n" +
 	"\x06Window\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\arelease\x18\x02 \x01(\fR\arelease\x12\x12\n" +
@@ -3054,7 +3062,8 @@ const file_device_proto_rawDesc = "" +
 	"\bprovider\x18\x10 \x01(\tR\bprovider\x126\n" +
 	"\n" +
 	"comparison\x18\x11 \x01(\v2\x16.vedette.v1.ComparisonR\n" +
-	"comparison\"\xa5\x01\n" +
+	"comparison\x12\x16\n" +
+	"\x06packed\x18\x12 \x01(\fR\x06packed\"\xa5\x01\n" +
 	"\n" +
 	"Comparison\x12\x18\n" +
 	"\aprimary\x18\x01 \x01(\fR\aprimary\x12\x12\n" +

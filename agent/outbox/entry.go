@@ -8,9 +8,8 @@ import (
 	"time"
 	"unique"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/sketch"
 )
 
 // Entry is one record body with what the outbox needs to know of it.
@@ -30,9 +29,9 @@ type Entry struct {
 
 // NewEntry encodes a body. ErrTooLarge when no message could carry it.
 func NewEntry(b *protocol.Body) (Entry, error) {
-	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(b)
+	raw, err := sketch.EncodeBody(b)
 	if err != nil {
-		return Entry{}, fmt.Errorf("encode record: %w", err)
+		return Entry{}, fmt.Errorf("make record: %w", err)
 	}
 	if len(raw) > MaxBody {
 		return Entry{}, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(raw), MaxBody)
@@ -42,9 +41,9 @@ func NewEntry(b *protocol.Body) (Entry, error) {
 
 // entryOf reads an encoded body back.
 func entryOf(raw string) (Entry, error) {
-	b := &protocol.Body{}
-	if err := proto.Unmarshal([]byte(raw), b); err != nil {
-		return Entry{}, fmt.Errorf("decode record: %w", err)
+	b, err := sketch.DecodeBody([]byte(raw))
+	if err != nil {
+		return Entry{}, fmt.Errorf("read record: %w", err)
 	}
 	return describe(b, raw), nil
 }

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strconv"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/sketch"
 )
@@ -18,12 +16,13 @@ var errUnlike = errors.New("records do not have the same shape")
 
 // join merges the older entry into the newer one of its lane. Counts are exact [P-4.8].
 func join(older, newer Entry) (Entry, error) {
-	from, into := &protocol.Body{}, &protocol.Body{}
-	if err := proto.Unmarshal([]byte(older.Body), from); err != nil {
-		return Entry{}, fmt.Errorf("decode older record: %w", err)
+	from, err := sketch.DecodeBody([]byte(older.Body))
+	if err != nil {
+		return Entry{}, fmt.Errorf("read older record: %w", err)
 	}
-	if err := proto.Unmarshal([]byte(newer.Body), into); err != nil {
-		return Entry{}, fmt.Errorf("decode newer record: %w", err)
+	into, err := sketch.DecodeBody([]byte(newer.Body))
+	if err != nil {
+		return Entry{}, fmt.Errorf("read newer record: %w", err)
 	}
 	if err := joinBodies(into, from); err != nil {
 		return Entry{}, err

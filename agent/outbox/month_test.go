@@ -179,8 +179,8 @@ func TestMonthOffline(t *testing.T) {
 	t.Logf("%d windows became %d records of %d bytes by %d merges", 5*days*24*60, st.Pending, st.Bytes, st.Merged)
 	got := newTwin()
 	for _, it := range o.book.pending {
-		b := &protocol.Body{}
-		if err := proto.Unmarshal([]byte(it.Body), b); err != nil {
+		b, err := sketch.DecodeBody([]byte(it.Body))
+		if err != nil {
 			t.Fatal(err)
 		}
 		if b.GetEvent() != nil {

@@ -23,9 +23,8 @@ import (
 	"sync"
 	"syscall"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/sketch"
 )
 
 // What an outbox may answer.
@@ -270,8 +269,8 @@ func (o *Outbox) dated(e Entry) Entry {
 	if o.opt.Stamp == nil {
 		return e
 	}
-	b := &protocol.Body{}
-	if err := proto.Unmarshal([]byte(e.Body), b); err != nil {
+	b, err := sketch.DecodeBody([]byte(e.Body))
+	if err != nil {
 		return e
 	}
 	b.At = o.opt.Stamp()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/operator"
+	"github.com/vedette-edge/vedette/protocol/sketch"
 )
 
 // tapBuffer is how many messages of a device may wait for one listener. A
@@ -153,11 +154,11 @@ func recordJSON(r *protocol.Record) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	var body protocol.Body
-	if err := proto.Unmarshal(r.GetBody(), &body); err != nil {
+	body, err := sketch.DecodeBody(r.GetBody())
+	if err != nil {
 		return nil, err
 	}
-	inner, err := protojson.Marshal(&body)
+	inner, err := protojson.Marshal(body)
 	if err != nil {
 		return nil, err
 	}

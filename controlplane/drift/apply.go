@@ -4,8 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/release"
 	"github.com/vedette-edge/vedette/protocol/sketch"
@@ -75,8 +73,8 @@ func bodyOf(a *protocol.Accepted) *protocol.Body {
 	if len(data) == 0 {
 		return nil
 	}
-	b := new(protocol.Body)
-	if err := proto.Unmarshal(data, b); err != nil {
+	b, err := sketch.DecodeBody(data)
+	if err != nil {
 		return nil
 	}
 	return b

@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/sketch"
 )
 
 // ErrMalformed says that a message breaks the shape of the protocol. Nothing is
@@ -104,8 +103,8 @@ func (e epochCursor) take(r *protocol.Record) (*protocol.Accepted, epochCursor) 
 
 // checkBody refuses a body that cannot be folded.
 func (e epochCursor) checkBody(r *protocol.Record) error {
-	b := &protocol.Body{}
-	if err := proto.Unmarshal(r.GetBody(), b); err != nil {
+	b, err := sketch.DecodeBody(r.GetBody())
+	if err != nil {
 		return errors.New("the body cannot be decoded")
 	}
 	if err := checkContent(b); err != nil {

@@ -3,12 +3,9 @@ package sketch
 import (
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/DataDog/sketches-go/ddsketch"
-	"github.com/DataDog/sketches-go/ddsketch/pb/sketchpb"
-	"google.golang.org/protobuf/proto"
 )
 
 // Limits of a latency sketch. Latencies are clamped to 1 µs and a day, so a
@@ -16,7 +13,6 @@ import (
 const (
 	latencyAccuracy = 0.02 // relative, of a quantile
 	latencyBins     = 640  // log(day / µs) / log(gamma), rounded up
-	maxLatencyBytes = 16 << 10
 	maxLatency      = 24 * time.Hour
 	maxCount        = 1 << 53 // counts are exact in a float64 up to here
 )
@@ -67,75 +63,63 @@ func (l *Latency) Quantile(q float64) time.Duration {
 	return time.Duration(us * float64(time.Microsecond))
 }
 
-// Encode returns the sketch as DDSketch's protobuf, nil when empty.
+// Encode returns the sketch as packed counts: first bin, number of bins less
+// one, total, each in gamma code, and the bins' counts. Nil when empty.
 func (l *Latency) Encode() ([]byte, error) {
 	if l.sk.IsEmpty() {
 		return nil, nil
 	}
-	b, err := proto.Marshal(l.sk.ToProto())
-	if err != nil {
-		return nil, fmt.Errorf("encode latency: %w", err)
+	var counts []uint64
+	first := 0
+	l.sk.GetPositiveValueStore().ForEach(func(index int, count float64) bool {
+		if counts == nil {
+			first = index
+		}
+		for len(counts) < index-first { // bins between that hold nothing
+			counts = append(counts, 0)
+		}
+		counts = append(counts, uint64(count))
+		return false
+	})
+	if first < 0 || first+len(counts) > latencyBins {
+		return nil, fmt.Errorf("%w: bins from %d on", ErrLatency, first)
 	}
-	return b, nil
+	var w bitWriter
+	total := sumOf(counts)
+	w.gamma(uint64(first))
+	w.gamma(uint64(len(counts) - 1))
+	w.gamma(total)
+	w.counts(counts, total)
+	return w.out, nil
 }
 
-// DecodeLatency reads what Encode wrote, and nothing else: another accuracy,
-// bins outside the range, fractions and negative counts are refused. No bytes
-// are an empty sketch.
+// DecodeLatency reads what Encode wrote, and nothing else. No bytes are an empty
+// sketch.
 func DecodeLatency(b []byte) (*Latency, error) {
 	l := NewLatency()
 	if len(b) == 0 {
 		return l, nil
 	}
-	if len(b) > maxLatencyBytes {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrLatency, len(b), maxLatencyBytes)
-	}
-	var p sketchpb.DDSketch
-	if err := proto.Unmarshal(b, &p); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrLatency, err)
-	}
-	if err := l.take(&p); err != nil {
-		return nil, err
-	}
-	return l, nil
-}
-
-func (l *Latency) take(p *sketchpb.DDSketch) error {
-	own := l.sk.ToProto().GetMapping()
-	m := p.GetMapping()
-	if m.GetGamma() != own.GetGamma() || m.GetIndexOffset() != own.GetIndexOffset() || m.GetInterpolation() != own.GetInterpolation() {
-		return fmt.Errorf("%w: other mapping", ErrLatency)
-	}
-	n := p.GetNegativeValues()
-	if len(n.GetBinCounts())+len(n.GetContiguousBinCounts()) > 0 || p.GetZeroCount() != 0 {
-		return fmt.Errorf("%w: values below a microsecond", ErrLatency)
-	}
-	pos := p.GetPositiveValues()
-	for i, c := range pos.GetContiguousBinCounts() {
-		if err := l.addBin(int64(pos.GetContiguousBinIndexOffset())+int64(i), c); err != nil {
-			return err
+	r := bitReader{in: b}
+	first, more := r.gamma(), r.gamma()
+	if total := r.gamma(); !r.failed && total <= maxCount && more < latencyBins && first+more < latencyBins {
+		counts := make([]uint64, more+1)
+		r.counts(counts, total)
+		if r.end() && total > 0 {
+			return l, l.take(int(first), counts) //nolint:gosec // below latencyBins
 		}
 	}
-	for i, c := range pos.GetBinCounts() {
-		if err := l.addBin(int64(i), c); err != nil {
-			return err
-		}
-	}
-	if l.sk.GetCount() > maxCount {
-		return fmt.Errorf("%w: too many calls", ErrLatency)
-	}
-	return nil
+	return nil, fmt.Errorf("%w: %w", ErrLatency, errPacked)
 }
 
-func (l *Latency) addBin(index int64, count float64) error {
-	if count == 0 {
-		return nil
-	}
-	if index < 0 || index >= latencyBins || !(count > 0 && count <= maxCount) || count != math.Trunc(count) {
-		return fmt.Errorf("%w: bin %d holds %v", ErrLatency, index, count)
-	}
-	if err := l.sk.AddWithCount(l.sk.Value(int(index)), count); err != nil {
-		return fmt.Errorf("%w: bin %d: %w", ErrLatency, index, err)
+func (l *Latency) take(first int, counts []uint64) error {
+	for i, c := range counts {
+		if c == 0 {
+			continue
+		}
+		if err := l.sk.AddWithCount(l.sk.Value(first+i), float64(c)); err != nil {
+			return fmt.Errorf("%w: bin %d: %w", ErrLatency, first+i, err)
+		}
 	}
 	return nil
 }

@@ -98,11 +98,11 @@ func TestDistinctUnion(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := float64(2*c.n - c.overlap)
-		if e := float64(a.Estimate()); math.Abs(e-want) > 1+0.05*want {
-			t.Errorf("%d and %d of them in both: got %v, want %v within 5%%", c.n, c.overlap, e, want)
+		if e := float64(a.Estimate()); math.Abs(e-want) > 1+0.2*want {
+			t.Errorf("%d and %d of them in both: got %v, want %v within three standard errors", c.n, c.overlap, e, want)
 		}
-		if c.n == 540 && len(data) > 2*540+1 {
-			t.Errorf("540 rows: %d bytes, want two each", len(data))
+		if len(data) > 112 {
+			t.Errorf("%d rows: %d bytes, want at most 112", c.n, len(data))
 		}
 	}
 }
