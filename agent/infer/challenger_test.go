@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -232,7 +233,7 @@ func TestShadowSeesTheSameRows(t *testing.T) {
 	data := make([]float32, 2)
 	for i := range 10 {
 		data[0] = float32(i)
-		req := &Request{Model: "m", ID: fmt.Sprint(i), Inputs: []Tensor{{Name: "X", Datatype: "FP32", Shape: []int64{1, 2}, Data: data}}}
+		req := &Request{Model: "m", ID: strconv.Itoa(i), Inputs: []Tensor{{Name: "X", Datatype: "FP32", Shape: []int64{1, 2}, Data: data}}}
 		if err := e.InferInto(t.Context(), req, resp); err != nil || resp.Version != "v1" || resp.Role != RolePrimary {
 			t.Fatalf("%s answered as %q: %v", resp.Version, resp.Role, err)
 		}
@@ -313,7 +314,7 @@ func TestShadowShare(t *testing.T) {
 		e := duel(t, RoleShadow, 200, &session0{answer: 1}, &session0{answer: 2}, Config{Observer: seen})
 		want := 0
 		for i := range 500 {
-			req := Request{Key: fmt.Sprint(i)}
+			req := Request{Key: strconv.Itoa(i)}
 			if Key("m", req.Key) < 200 {
 				want += 2
 			}

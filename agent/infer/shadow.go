@@ -94,8 +94,8 @@ func (w *shadow) offer(c *Call, key string) {
 }
 
 func (w *shadow) skip(rows int) {
-	w.skipped.Add(uint64(max(rows, 0))) //nolint:gosec // not negative
-	w.lost.Add(uint64(max(rows, 0)))    //nolint:gosec // not negative
+	w.skipped.Add(uint64(max(rows, 0)))
+	w.lost.Add(uint64(max(rows, 0)))
 }
 
 func (s *sight) take(c *Call, size int64) {

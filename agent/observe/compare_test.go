@@ -1,9 +1,9 @@
 package observe
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 	"time"
 
@@ -39,7 +39,7 @@ func TestShadowIsCompared(t *testing.T) {
 	o := withShadow(t, t.TempDir(), sink)
 	var rows, agreed, skipped uint64
 	for i := range 50 {
-		c := call(rng, fmt.Sprint(i), 4)
+		c := call(rng, strconv.Itoa(i), 4)
 		o.Served(c)
 		s := shadowed(rng, c)
 		s.Beside.Skipped = i % 3
@@ -121,7 +121,7 @@ func TestLabelsScoreTheShadowToo(t *testing.T) {
 	names := manifest().Schema.Classes
 	var right [2]uint64
 	for i := range 60 {
-		c := call(rng, fmt.Sprint(i), 1)
+		c := call(rng, strconv.Itoa(i), 1)
 		s := shadowed(rng, c)
 		o.Served(c)
 		if i%2 == 0 {
@@ -129,7 +129,7 @@ func TestLabelsScoreTheShadowToo(t *testing.T) {
 		}
 		truth := rng.IntN(len(names))
 		for range 2 { // the second time changes nothing for the shadow
-			if _, err := o.Feedback(t.Context(), "m", fmt.Sprint(i), names[truth]); err != nil {
+			if _, err := o.Feedback(t.Context(), "m", strconv.Itoa(i), names[truth]); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -116,7 +116,7 @@ func (w *window) served(o *Observer, c *infer.Call) bool {
 	w.changed = true
 	rows := uint64(max(c.Rows, 0))
 	if n.beside != nil && c.Beside != nil {
-		n.beside.skipped += uint64(max(c.Beside.Skipped, 0)) //nolint:gosec // not negative
+		n.beside.skipped += uint64(max(c.Beside.Skipped, 0))
 	}
 	if errors.Is(c.Err, infer.ErrSkipped) {
 		return true

@@ -244,9 +244,10 @@ func cutChallengers(t *testing.T, seed uint64) (met int) {
 	r := installed(t)
 	bundles := []*agenttest.Bundle{v1, v2, v3, v4}
 	var wish *protocol.Desired
-	primary, challenger := v1, v2
+	challenger := v2
 	for generation := uint64(2); generation < 3+uint64(rnd.IntN(4)); generation++ {
-		primary, challenger = bundles[rnd.IntN(2)], bundles[rnd.IntN(len(bundles))]
+		primary := bundles[rnd.IntN(2)]
+		challenger = bundles[rnd.IntN(len(bundles))]
 		wish = challenged(generation, primary, challenger, []string{infer.RoleShadow, infer.RoleShare}[rnd.IntN(2)], 100)
 		r.fs.CutAt(1 + rnd.IntN(150))
 		r.updater.Desired(wish)

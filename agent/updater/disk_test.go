@@ -100,13 +100,13 @@ func TestStartOnADiskThatTakesNothing(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					r := installed(t)
 					want := v1
-					switch state {
-					case update.Downloading:
+					if state == update.Downloading {
 						r.blockPuller("fetch", untilDone)
-						r.updater.Desired(desire(2, v2))
-						r.untilState(state)
-					case update.Watching:
+					}
+					if state == update.Watching {
 						want = v2
+					}
+					if state != update.Idle {
 						r.updater.Desired(desire(2, v2))
 						r.untilState(state)
 					}

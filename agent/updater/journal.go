@@ -220,7 +220,7 @@ func (u *Updater) checkpoint(now time.Time) {
 			continue // a card that is written to every minute for nothing wears out
 		}
 		if err := u.writeEntry(m.lane, next, m.trial, m.at); err != nil {
-			u.cfg.Log.Warn("journal not written", "model", m.lane.String(), "error", err)
+			u.cfg.Log.Warn("journal not written", "model", m.String(), "error", err)
 			continue
 		}
 		u.set(func() { m.machine = next })
@@ -229,7 +229,7 @@ func (u *Updater) checkpoint(now time.Time) {
 
 // forget drops the journal of a model that is neither wanted nor here.
 func (u *Updater) forget(m *model) {
-	_ = u.cfg.FS.RemoveAll(m.lane.path()) // a machine that says idle would do no harm
+	_ = u.cfg.FS.RemoveAll(m.path()) // a machine that says idle would do no harm
 	u.mu.Lock()
 	delete(u.models, m.lane)
 	u.mu.Unlock()

@@ -115,7 +115,7 @@ func (w wish) challengerWant(generation uint64, primary, own update.Machine) (wa
 // challenge tells a challenger what to be, with regard to where its primary is.
 func (u *Updater) challenge(ctx context.Context, m *model) {
 	var primary update.Machine
-	if p := u.models[m.lane.beside()]; p != nil {
+	if p := u.models[m.beside()]; p != nil {
 		primary = p.machine
 	}
 	w := u.wishes[m.name]
@@ -157,7 +157,7 @@ func (u *Updater) deal(ctx context.Context, m *model, p part) {
 func (u *Updater) reconsider(ctx context.Context, m *model, old, next update.Machine) {
 	c := m
 	if !m.challenger {
-		c = u.models[m.lane.beside()]
+		c = u.models[m.beside()]
 	}
 	moved := old.Active != next.Active || (!m.challenger && old.State != next.State)
 	if c != nil && moved && u.entered {

@@ -12,7 +12,7 @@ import (
 // announce tells what a step changed.
 func (u *Updater) announce(m *model, old, next update.Machine) {
 	if next.State != old.State {
-		u.cfg.Log.Info("update state", "model", m.lane.String(), "from", string(old.State), "to", string(next.State),
+		u.cfg.Log.Info("update state", "model", m.String(), "from", string(old.State), "to", string(next.State),
 			"release", cmp.Or(next.Target.Release, old.Target.Release).Short())
 		u.nudge()
 	}
@@ -20,7 +20,7 @@ func (u *Updater) announce(m *model, old, next update.Machine) {
 		u.emit(update.CodeCrashLoop, m.lane, next.Cause.Release, next.Cause.Message)
 	}
 	if o := next.Last; o != nil && o != old.Last {
-		u.cfg.Log.Info("update ended", "model", m.lane.String(), "release", o.Release.Short(), "result", o.Result, "code", o.Code, "reason", o.Message)
+		u.cfg.Log.Info("update ended", "model", m.String(), "release", o.Release.Short(), "result", o.Result, "code", o.Code, "reason", o.Message)
 		e := event("update_"+o.Result, m.lane, o.Release, o.Message)
 		e.Attributes["code"] = o.Code
 		u.cfg.Events(e)

@@ -86,7 +86,7 @@ func (u *Updater) serveActive(ctx context.Context, m *model, active slots.Slot) 
 // to go back to, it is tried again later; after a load that hangs in another
 // process, for each would leave a thread behind.
 func (u *Updater) broken(ctx context.Context, m *model, r result) {
-	u.cfg.Log.Error("active release does not serve", "model", m.lane.String(), "release", m.machine.Active.Short(), "error", r.mend)
+	u.cfg.Log.Error("active release does not serve", "model", m.String(), "release", m.machine.Active.Short(), "error", r.mend)
 	u.step(ctx, m, r.event)
 	hangs := errors.Is(r.mend, infer.ErrLoading)
 	switch {
@@ -137,7 +137,7 @@ func (u *Updater) serves(m *model, d release.Digest) bool {
 func (u *Updater) notServing(m *model, why string) {
 	w := m.waits
 	if w.serve = ""; why != "" {
-		w.serve = fmt.Sprintf("the active release does not serve: %s", why)
+		w.serve = "the active release does not serve: " + why
 	}
 	u.hinder(m, w, false)
 }

@@ -141,7 +141,7 @@ func (u *Updater) adopt(m *model) {
 	}
 	err := m.slots.Adopt(m.name, slots.Slot{Release: m.machine.Active})
 	if err != nil {
-		u.cfg.Log.Warn("active release lost", "model", m.lane.String(), "error", err)
+		u.cfg.Log.Warn("active release lost", "model", m.String(), "error", err)
 	}
 	u.emit("slots_damaged", m.lane, m.machine.Active, "the record of the model's slots could not be read")
 }
@@ -218,7 +218,7 @@ func (u *Updater) drain(ctx context.Context, m *model) {
 	for len(m.backlog) > 0 {
 		if err := u.take(ctx, m, m.backlog[0]); err != nil {
 			if m.again.IsZero() {
-				u.cfg.Log.Error("update waits for the journal", "model", m.lane.String(), "error", err)
+				u.cfg.Log.Error("update waits for the journal", "model", m.String(), "error", err)
 			}
 			m.again = u.cfg.Now().Add(journalRetry)
 			w := m.waits
@@ -229,7 +229,7 @@ func (u *Updater) drain(ctx context.Context, m *model) {
 		m.backlog = m.backlog[1:]
 	}
 	if !m.again.IsZero() {
-		u.cfg.Log.Info("journal can be written again", "model", m.lane.String())
+		u.cfg.Log.Info("journal can be written again", "model", m.String())
 		m.again = time.Time{}
 		w := m.waits
 		w.journal = ""

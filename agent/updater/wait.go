@@ -58,10 +58,10 @@ func (u *Updater) hinder(m *model, w wait, goesOn bool) {
 	u.set(func() { m.waits = w })
 	switch release := m.machine.Target.Release.Short(); {
 	case w.code != "" && w.code != before.code:
-		u.cfg.Log.Warn("update waits", "model", m.lane.String(), "release", release, "state", state, "code", w.code, "reason", w.text())
+		u.cfg.Log.Warn("update waits", "model", m.String(), "release", release, "state", state, "code", w.code, "reason", w.text())
 		u.nudge()
 	case w.code == "" && before.code != "" && goesOn:
-		u.cfg.Log.Info("update goes on", "model", m.lane.String(), "release", release, "state", state)
+		u.cfg.Log.Info("update goes on", "model", m.String(), "release", release, "state", state)
 	}
 	if (w.text() == "") != (before.text() == "") {
 		u.nudge()

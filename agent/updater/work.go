@@ -72,7 +72,7 @@ func (u *Updater) carryOut(ctx context.Context, m *model, token uint64, a update
 	case update.Stop:
 	case update.Discard:
 		if err := m.slots.Discard(m.name); err != nil {
-			u.cfg.Log.Warn("staged release not removed", "model", m.lane.String(), "error", err)
+			u.cfg.Log.Warn("staged release not removed", "model", m.String(), "error", err)
 		}
 	case update.Resolve:
 		return u.resolve(ctx, m, a.Release), nil

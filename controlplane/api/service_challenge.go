@@ -321,7 +321,7 @@ func (v *versus) view(role string) operator.Versus {
 }
 
 func microseconds(l *sketch.Latency, q float64) uint64 {
-	return uint64(max(0, l.Quantile(q).Microseconds())) //nolint:gosec // not negative
+	return uint64(max(0, l.Quantile(q).Microseconds()))
 }
 
 // proportion is a share with its 95 percent score interval, nil for none.

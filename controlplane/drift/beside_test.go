@@ -25,7 +25,7 @@ func (x *teller) tell(body *protocol.Body) {
 	x.seq++
 	x.mono += 1000
 	at := &protocol.Stamp{Boot: make([]byte, 16), MonotonicMs: x.mono}
-	a := &protocol.Accepted{Device: "cam-1", ReceivedMs: start.UnixMilli() + int64(x.mono), Sent: at} //nolint:gosec // small
+	a := &protocol.Accepted{Device: "cam-1", ReceivedMs: start.UnixMilli() + int64(x.mono), Sent: at}
 	if body == nil {
 		a.Body = &protocol.Accepted_Hello{Hello: &protocol.Hello{}}
 	} else {
