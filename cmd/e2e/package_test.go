@@ -32,12 +32,19 @@ type debian struct {
 // minute and a mirror.
 const packagesAsked = "VEDETTE_PACKAGES"
 
-// newDebian makes one from this machine's mirror, or skips.
-func newDebian(p *plant) *debian {
+// newDebian makes one from this machine's mirror with some more packages, or
+// skips.
+func newDebian(p *plant, packages ...string) *debian {
 	p.t.Helper()
+	if os.Getuid() != 0 {
+		p.t.Skip("needs root, to make a Debian of its own: sudo make test-package")
+	}
+	if _, err := exec.LookPath("debootstrap"); err != nil {
+		p.t.Skip("needs debootstrap: apt-get install debootstrap")
+	}
 	suite, mirror := distribution(p.t)
 	d := &debian{plant: p, root: p.path("debian")}
-	cmd := exec.CommandContext(p.t.Context(), "debootstrap", "--variant=minbase", "--include=libstdc++6", suite, d.root, mirror)
+	cmd := exec.CommandContext(p.t.Context(), "debootstrap", "--variant=minbase", "--include="+strings.Join(append(packages, "libstdc++6"), ","), suite, d.root, mirror)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		p.t.Fatalf("debootstrap %s from %s: %v\n%s", suite, mirror, err, out)
 	}
@@ -172,12 +179,6 @@ func (d *debian) owned() {
 func TestPackageOnDebian(t *testing.T) {
 	if os.Getenv(packagesAsked) == "" {
 		t.Skip("takes minutes and a mirror: make test-package")
-	}
-	if os.Getuid() != 0 {
-		t.Skip("needs root, to make a Debian of its own: sudo make test-package")
-	}
-	if _, err := exec.LookPath("debootstrap"); err != nil {
-		t.Skip("needs debootstrap: apt-get install debootstrap")
 	}
 	p := newPlant(t)
 	p.settings()
