@@ -120,10 +120,7 @@ func (s *Slots) Challengers() *Slots {
 func (s *Slots) open() error {
 	made := s.mkdir(s.root)
 	entries, err := fs.ReadDir(s.fsys, s.root)
-	if errors.Is(err, fs.ErrNotExist) && made != nil {
-		return nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("list %s: %w", s.root, errors.Join(err, made))
 	}
 	for _, e := range entries {
@@ -152,7 +149,7 @@ func (s *Slots) load(model string) error {
 	case err != nil: // damaged, or the disk does not give it out
 		s.lost = append(s.lost, model)
 		s.sets[model] = Set{}
-		return nil
+		return nil //nolint:nilerr // a model without slots is better than no agent
 	}
 	s.sets[model] = set
 	s.sweep(model)
