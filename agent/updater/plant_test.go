@@ -155,8 +155,8 @@ var mutants = []mutant{
 	},
 	{
 		"what is active is changed before it is loaded", "../updater/work.go",
-		"	if err := u.serve(ctx, m, slot); err != nil {\n		return failed(d, err, codeActivate, false)\n	}\n	if err := m.slots.Activate(m.name, d); err != nil {\n		return failed(d, err, codeStorage, false)\n	}\n",
-		"	if err := m.slots.Activate(m.name, d); err != nil {\n		return failed(d, err, codeStorage, false)\n	}\n	if err := u.serve(ctx, m, slot); err != nil {\n		return update.Activated{Release: d, Order: u.order.Add(1)}\n	}\n", "",
+		"	if err := u.serve(ctx, m, slot); err != nil {\n		return failed(d, err, codeActivate, false)\n	}\n	if err := m.slots.Activate(m.name, d); err != nil {",
+		"	if err := m.slots.Activate(m.name, d); err == nil {\n		_ = u.serve(ctx, m, slot)\n	} else {", "is active",
 	},
 	{"files are not read back", "../slots/check.go", "	for _, f := range m.Files() {", "	for _, f := range m.Files()[:0] {", "damaged|unverified"},
 	{"a refused release is not remembered", "../update/step.go", "	if o.Result == ResultRefused || o.Result == ResultReverted {", "	if false {", "is tried again under"},
