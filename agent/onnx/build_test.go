@@ -185,12 +185,40 @@ func TestZippedClassifier(t *testing.T) {
 	schema := m.schema()
 	schema.Outputs[1].Name, schema.Classes = "output_probability", []string{"0", "1", "2"}
 	s, out := openGraph(t, file, schema), make([]infer.Tensor, 2)
+	if len(s.plans) != 1 {
+		t.Error("its maps are read one by one")
+	}
 	for _, n := range []int{1, 54, 2000} {
 		if err := s.Run(t.Context(), n, []infer.Tensor{m.batch(0, n)}, out); err != nil {
 			t.Fatal(err)
 		}
-		if err := m.check(0, n, out); err != nil {
-			t.Errorf("%d rows: %v", n, err)
+		if err := m.check(0, n, out); err != nil || out[1].Name != "output_probability" {
+			t.Errorf("%d rows of %q: %v", n, out[1].Name, err)
+		}
+	}
+	in := []infer.Tensor{m.batch(0, 16)}
+	if got := testing.AllocsPerRun(20, func() {
+		if err := s.Run(t.Context(), 16, in, out); err != nil {
+			t.Fatal(err)
+		}
+	}); got != 0 {
+		t.Errorf("%v allocations a run, want none", got)
+	}
+}
+
+// A model that cannot be taken apart is left as it is.
+func TestUnzipLeavesAlone(t *testing.T) {
+	maps := map[string]bool{"scores": true}
+	zip := node("ai.onnx.ml", "ZipMap", []string{"p"}, []string{"scores"})
+	for name, model := range map[string][]byte{
+		"cut off":         msg(7, zip, scoreMaps("scores", "INT64"))[:40],
+		"no ZipMap":       msg(7, node("", "Other", []string{"p"}, []string{"scores"}), scoreMaps("scores", "INT64")),
+		"of an input":     msg(7, zip, input("p", "FP32", -1, 3), scoreMaps("scores", "INT64")),
+		"given elsewhere": msg(7, zip, output("p", "FP32", -1, 3), scoreMaps("scores", "INT64")),
+		"another output":  msg(7, node("ai.onnx.ml", "ZipMap", []string{"p"}, []string{"others"}), scoreMaps("scores", "INT64")),
+	} {
+		if got, scores := unzip(model, maps); got != nil {
+			t.Errorf("%s: %v was taken off", name, scores)
 		}
 	}
 }

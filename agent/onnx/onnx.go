@@ -135,7 +135,7 @@ func (r *Runtime) open(path string, schema *release.Schema, provider string) (in
 	if err := checkHalf(outputs); err != nil {
 		return nil, err
 	}
-	markMaps(path, outputs, schema.Classes)
+	maps := markMaps(path, outputs, schema.Classes)
 	opts, err := options()
 	if err != nil {
 		return nil, err
@@ -145,11 +145,41 @@ func (r *Runtime) open(path string, schema *release.Schema, provider string) (in
 	if err != nil {
 		return nil, err
 	}
+	if s := openUnzipped(path, used, inputs, outputs, maps, opts); s != nil {
+		return s, nil
+	}
 	g, err := ort.NewDynamicAdvancedSession(path, names(inputs), names(outputs), opts)
 	if err != nil {
 		return nil, fmt.Errorf("load graph: %w", err)
 	}
 	return newSession(g, used, inputs, outputs), nil
+}
+
+// openUnzipped makes a session of a classifier without the maps that it wraps
+// its scores in, nil when that does not work: then they are read as they come.
+func openUnzipped(path, provider string, inputs, outputs []port, maps map[string]bool, opts *ort.SessionOptions) *session {
+	if len(maps) == 0 {
+		return nil
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	model, scores := unzip(raw, maps)
+	if model == nil {
+		return nil
+	}
+	outputs = slices.Clone(outputs)
+	for i := range outputs {
+		if from, ok := scores[outputs[i].name]; ok {
+			outputs[i].source, outputs[i].columns = from, nil
+		}
+	}
+	g, err := ort.NewDynamicAdvancedSessionWithONNXData(model, names(inputs), names(outputs), opts)
+	if err != nil {
+		return nil
+	}
+	return newSession(g, provider, inputs, outputs)
 }
 
 // options of every session: one thread, which does not spin. A device serves

@@ -1,6 +1,7 @@
 package onnx
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -14,6 +15,7 @@ import (
 // port is one input or output of the graph.
 type port struct {
 	name, datatype string
+	source         string  // its name in the graph, when that is another
 	batch          int64   // fixed first dimension, −1 when it is the rows
 	rest           []int64 // dimensions after the first, −1 for those that vary
 	size           int     // elements of one row, −1 when one of rest varies
@@ -46,10 +48,12 @@ func ports(ts []release.Tensor) []port {
 func names(ps []port) []string {
 	list := make([]string, len(ps))
 	for i, p := range ps {
-		list[i] = p.name
+		list[i] = p.inGraph()
 	}
 	return list
 }
+
+func (p *port) inGraph() string { return cmp.Or(p.source, p.name) }
 
 // shape is the port's for rows rows.
 func (p *port) shape(rows int) []int64 {
@@ -81,32 +85,44 @@ func (p *port) as(shape []int64, rows int) (port, bool) {
 	return q, true
 }
 
-// markMaps finds the outputs that the graph gives as maps. A file that is no
-// ONNX model is left to the library, which says better why it cannot load it.
-func markMaps(path string, outputs []port, classes []string) {
-	if len(classes) == 0 {
-		return
+// markMaps finds the outputs that the graph gives as maps and returns those
+// whose classes come in the schema's order. A file that is no ONNX model is left
+// to the library, which says better why it cannot load it.
+func markMaps(path string, outputs []port, classes []string) map[string]bool {
+	g := header(path)
+	if g == nil || len(classes) == 0 {
+		return nil
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return
-	}
-	g, err := graph.Read(f, st.Size())
-	if err != nil {
-		return
-	}
+	ordered := map[string]bool{}
 	for _, t := range g.Outputs {
 		for i := range outputs {
 			if outputs[i].name == t.Name && t.IsScores() {
 				outputs[i].columns = columns(classes)
+				if slices.Equal(t.Classes, classes) && outputs[i].size == len(classes) {
+					ordered[t.Name] = true
+				}
 			}
 		}
 	}
+	return ordered
+}
+
+// header is what a graph's file says of itself, nil when it cannot be read.
+func header(path string) *graph.Graph {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil
+	}
+	g, err := graph.Read(f, st.Size())
+	if err != nil {
+		return nil
+	}
+	return g
 }
 
 func columns(classes []string) map[string]int {

@@ -332,7 +332,7 @@ func TestScoreMaps(t *testing.T) {
 }
 
 // TestScoreMapsDoNotGrow runs long enough for maps that are not freed to show:
-// each is at least 200 bytes, 16 MB here.
+// each is over 200 bytes, 16 MB here. Allocators take some MB in steps.
 func TestScoreMapsDoNotGrow(t *testing.T) {
 	path := writeGraph(t, input("X", "FP32", -1, 3), scoreMaps("scores", "INT64"),
 		node("ai.onnx.ml", "ZipMap", []string{"X"}, []string{"scores"}, intsAttribute("classlabels_int64s", 0, 1, 2)))
@@ -353,7 +353,7 @@ func TestScoreMapsDoNotGrow(t *testing.T) {
 	before := rss(t)
 	runs()
 	runs()
-	if grown := rss(t) - before; grown > 6<<20 {
+	if grown := rss(t) - before; grown > 12<<20 {
 		t.Errorf("%d more resident bytes after 20,000 runs", grown)
 	}
 }

@@ -156,12 +156,12 @@ func (w *worker) bind(g *ort.DynamicAdvancedSession, p *plan, rows int) (_ *bind
 		}
 	}()
 	for i, buf := range w.in {
-		if err := b.add(buf, rows, p.inputs[i].name, b.io.BindInput); err != nil {
+		if err := b.add(buf, rows, p.inputs[i].inGraph(), b.io.BindInput); err != nil {
 			return nil, fmt.Errorf("bind input %q: %w", p.inputs[i].name, err)
 		}
 	}
 	for i, buf := range w.out {
-		if err := b.add(buf, rows, p.outputs[i].name, b.io.BindOutput); err != nil {
+		if err := b.add(buf, rows, p.outputs[i].inGraph(), b.io.BindOutput); err != nil {
 			return nil, fmt.Errorf("bind output %q: %w", p.outputs[i].name, err)
 		}
 	}
