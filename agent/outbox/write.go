@@ -208,8 +208,9 @@ func (o *Outbox) tidy() {
 	}
 }
 
-// overhead is what a record costs beyond its body: head, key, framing.
-const overhead = 256
+// overhead is what a record costs beyond its body in memory, where it costs
+// most: head, key and framing, BuntDB's item, and the book's.
+const overhead = 384
 
 func (e Entry) cost() int64 { return int64(e.size) + overhead }
 
