@@ -6,8 +6,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/vedette-edge/vedette/agent/infer"
@@ -17,7 +15,7 @@ import (
 // a second, one figure for each round. On a machine that does other things as
 // well the rows a second of processor time say more.
 type Rates struct {
-	Threads int       `json:"threads"`
+	Threads int       `json:"threads"` // of everything; the parts have one
 	Rows    int64     `json:"rows"`
 	Parse   []float64 `json:"parse"` // reading and parsing alone
 	Infer   []float64 `json:"infer"` // the model alone
@@ -83,7 +81,7 @@ func (discarding) write(io.Writer, *chunk) error { return nil }
 
 // parseAlone is the pipeline without a model and without output.
 func parseAlone(ctx context.Context, cfg *Config) (int64, error) {
-	cfg.Output, cfg.Stdout = "-", io.Discard
+	cfg.Output, cfg.Stdout, cfg.Threads = "-", io.Discard, 1
 	if err := cfg.withDefaults(); err != nil {
 		return 0, err
 	}
@@ -108,21 +106,11 @@ func (r *Rates) inferAlone(ctx context.Context, cfg *Config) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := cfg.withDefaults(); err != nil {
-		return 0, err
+	out, done := make([]infer.Tensor, len(cfg.Schema.Outputs)), int64(0)
+	for ; done+int64(rows.N) <= r.Rows; done += int64(rows.N) {
+		if err := cfg.Model.Run(ctx, rows.N, rows.Tensors, out); err != nil {
+			return done, err
+		}
 	}
-	left := atomic.Int64{}
-	left.Store(r.Rows / int64(rows.N))
-	errs := make([]error, cfg.Threads)
-	var wg sync.WaitGroup
-	for k := range cfg.Threads {
-		wg.Go(func() {
-			out := make([]infer.Tensor, len(cfg.Schema.Outputs))
-			for left.Add(-1) >= 0 && errs[k] == nil {
-				errs[k] = cfg.Model.Run(ctx, rows.N, rows.Tensors, out)
-			}
-		})
-	}
-	wg.Wait()
-	return r.Rows / int64(rows.N) * int64(rows.N), errors.Join(errs...)
+	return done, nil
 }

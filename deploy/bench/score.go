@@ -39,26 +39,27 @@ func (b *bench) scoring(ctx context.Context) error {
 		if err := file.write(b.path(file.name), rows); err != nil {
 			return fmt.Errorf("write %s: %w", file.name, err)
 		}
-		for _, threads := range []int{1, 2} {
-			if err := b.scoreFile(ctx, file.name, schema, threads); err != nil {
-				return err
-			}
+		if err := b.scoreFile(ctx, file.name, schema); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (b *bench) scoreFile(ctx context.Context, name, schema string, threads int) error {
+func (b *bench) scoreFile(ctx context.Context, name, schema string) error {
 	graph, err := b.graph(scoreModel)
 	if err != nil {
 		return err
 	}
 	out, err := b.output(ctx, nil, b.program("vedette-agent"), "score", b.path(name), "--graph", graph, "--schema", schema,
-		"--to", b.path("scored"+filepath.Ext(name)), "--threads", strconv.Itoa(threads), "--measure", strconv.Itoa(b.rounds(7)), "-o", "json")
+		"--to", b.path("scored"+filepath.Ext(name)), "--measure", strconv.Itoa(b.rounds(7)), "-o", "json")
 	if err != nil {
 		return err
 	}
-	var r struct{ Parse, Infer, Score []float64 }
+	var r struct {
+		Threads             int
+		Parse, Infer, Score []float64
+	}
 	if err := json.Unmarshal(out, &r); err != nil {
 		return fmt.Errorf("read rates: %w", err)
 	}
@@ -67,8 +68,8 @@ func (b *bench) scoreFile(ctx context.Context, name, schema string, threads int)
 		bound[i] = min(r.Parse[i], r.Infer[i])
 	}
 	b.atLeast(Figure{
-		Part: "score", What: fmt.Sprintf("%s, %d threads: scoring over the slower of its parts", name, threads), Value: median(ratios(r.Score, bound)), Unit: "×",
-		Detail: fmt.Sprintf("rows/s: parse %.2g, infer %.2g, score %.2g", median(r.Parse), median(r.Infer), median(r.Score)),
+		Part: "score", What: name + ": scoring over the slower of its parts by one thread", Value: median(ratios(r.Score, bound)), Unit: "×",
+		Detail: fmt.Sprintf("rows/s: parse %.3g, infer %.3g, score %.3g on %d threads", median(r.Parse), median(r.Infer), median(r.Score), r.Threads),
 	}, 0.8)
 	return nil
 }
