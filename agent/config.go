@@ -40,13 +40,11 @@ type Config struct {
 	// Traces is the URL of an OpenTelemetry collector, empty for none.
 	Traces string
 	// Profile names the firmware profile; empty matches one to the device. It says
-	// what the agent takes of the device where the next three are zero, and which
+	// what the agent takes of the device where the next two and Calls.Concurrency are zero, and which
 	// execution providers are tried first.
 	Profile string
 	// MemoryBudget bounds the bytes all models may take together.
 	MemoryBudget uint64
-	// Concurrency is how many runs of one model go on at once.
-	Concurrency int
 	// OutboxBytes bounds what waits for the network.
 	OutboxBytes int
 	// Limits of updates, update.DefaultLimits when zero.

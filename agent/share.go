@@ -33,7 +33,7 @@ func shareOf(cfg *Config, found *profiles.Profile, cpus int, memory uint64) (sha
 	if err != nil {
 		return share{}, err
 	}
-	s := share{concurrency: cfg.Concurrency, memory: cfg.MemoryBudget, outbox: cfg.OutboxBytes}
+	s := share{concurrency: cfg.Calls.Concurrency, memory: cfg.MemoryBudget, outbox: cfg.OutboxBytes}
 	if p == nil {
 		s.providers = infer.Candidates(offered, nil)
 		return s, nil

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/vedette-edge/vedette/agent/agenttest"
+	"github.com/vedette-edge/vedette/agent/infer"
 	profiles "github.com/vedette-edge/vedette/firmware-profiles"
 )
 
@@ -38,7 +39,7 @@ func TestShareOf(t *testing.T) {
 			profile: "board", concurrency: 4, memory: 256 << 20, outbox: 10 << 20,
 			providers: []string{"CPUExecutionProvider", "NPUExecutionProvider", "XnnpackExecutionProvider", "GPU"},
 		}},
-		{"the configuration's word", Config{Concurrency: 9, MemoryBudget: 5, OutboxBytes: 7}, board, 4, 1 << 30, share{
+		{"the configuration's word", Config{Calls: infer.Limits{Concurrency: 9}, MemoryBudget: 5, OutboxBytes: 7}, board, 4, 1 << 30, share{
 			profile: "board", concurrency: 9, memory: 5, outbox: 7,
 			providers: []string{"CPUExecutionProvider", "NPUExecutionProvider", "XnnpackExecutionProvider", "GPU"},
 		}},

@@ -35,6 +35,7 @@ type settings struct {
 	Profile         string      `yaml:"profile"`
 	OnnxRuntime     string      `yaml:"onnxruntime"`
 	MemoryBudgetMiB uint64      `yaml:"memory_budget_mib"`
+	OutboxMiB       uint64      `yaml:"outbox_mib"`
 	Log             logSettings `yaml:"log"`
 
 	GRPC       string                   `yaml:"grpc"`
@@ -59,6 +60,13 @@ func defaultSettings() settings {
 // maxBudgetMiB is 16 TiB: more is a number of bytes by mistake.
 const maxBudgetMiB = 16 << 20
 
+// Bounds of what may wait for the network: below, one model's windows of a day
+// do not fit; above, a device would have no memory left for models.
+const (
+	minOutboxMiB = 4
+	maxOutboxMiB = 1024
+)
+
 // check reports settings that cannot be meant, by their path in the file.
 func (s *settings) check(report reportFunc) {
 	if s.State == "" {
@@ -72,6 +80,9 @@ func (s *settings) check(report reportFunc) {
 	}
 	if s.MemoryBudgetMiB > maxBudgetMiB {
 		report("memory_budget_mib", fmt.Sprintf("%d MiB is more than any device has: is it a number of bytes?", s.MemoryBudgetMiB))
+	}
+	if s.OutboxMiB != 0 && (s.OutboxMiB < minOutboxMiB || s.OutboxMiB > maxOutboxMiB) {
+		report("outbox_mib", fmt.Sprintf("%d MiB: must be %d to %d, or 0 for the firmware profile's share; what waits is held in memory, too", s.OutboxMiB, minOutboxMiB, maxOutboxMiB))
 	}
 	s.checkServing(report)
 	checkOneOf(report, "log.level", s.Log.Level, "debug", "info", "warn", "error")
