@@ -14,7 +14,7 @@ import (
 // MaxShare is all of the calls: shares are parts per thousand.
 const MaxShare = protocol.MaxShare
 
-// Key places a call among the parts per thousand: calls of one model with one
+// Key places a call among the parts per thousand [P-8.2]: calls of one model with one
 // key always get the same place, on every device and for every challenger, so
 // that a machine or a customer stays with the release it has. It is
 // XXH64(model ‖ 0 ‖ key) mod 1000.

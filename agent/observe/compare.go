@@ -63,7 +63,7 @@ func (n *compared) judge(c *infer.Call, own *sketch.Batch, in *info, other *sket
 	}
 }
 
-// agree says whether both predict the same for a row: the same class, or, where
+// agree says whether both predict the same for a row [P-8.4]: the same class, or, where
 // there are no classes, numbers that are close.
 func agree(own *sketch.Batch, in *info, other *sketch.Batch, otherInfo *info, r int) bool {
 	if in.schema.Label == "" && in.schema.Scores == "" {

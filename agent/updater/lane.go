@@ -91,7 +91,7 @@ const (
 	waitsSame  = "the same release is the primary one here: there is nothing to compare the challenger with"
 )
 
-// challengerWant is what the challenger's machine is to be told, and why it is
+// challengerWant is what the challenger's machine is to be told [P-8.1], and why it is
 // to be idle although one is assigned. A challenger leaves before another one
 // comes, so that none runs that nobody asked for; but one that is to become the
 // primary release stays until its files have been linked.

@@ -100,7 +100,7 @@ func checkWindow(w *protocol.Window) error {
 	return checkCounts("a window", w.GetRows(), w.GetFailedRows(), w.GetCalls(), w.GetFailedCalls())
 }
 
-// checkComparison refuses what a shadow could not have counted.
+// checkComparison refuses what a shadow could not have counted [P-8.6].
 func checkComparison(w *protocol.Window) error {
 	c := w.GetComparison()
 	if c == nil {
