@@ -61,14 +61,21 @@ func (a *Agent) status() *serve.Agent {
 	fetched := a.puller.Stats()
 	s.Fetch = serve.Fetch{Copied: fetched.Copied, Deltas: fetched.Deltas, DeltasFailed: fetched.Failed, SavedBytes: fetched.SavedBytes}
 	for _, m := range report.GetModels() {
-		s.Updates = append(s.Updates, serve.Update{
-			Model: m.GetModel(), State: m.GetState(), ForMs: m.GetStateForMs(),
-			Active: hex.EncodeToString(m.GetActive()), Previous: hex.EncodeToString(m.GetPrevious()), Target: hex.EncodeToString(m.GetTarget()),
-			Done: m.GetDoneBytes(), Total: m.GetTotalBytes(), Waiting: m.GetWaiting(),
-			Result: m.GetOutcome().GetResult(), Code: m.GetOutcome().GetCode(), Message: m.GetOutcome().GetMessage(),
-		})
+		s.Updates = append(s.Updates, updateOf(m.GetModel(), m))
+		if c := m.GetChallenger().GetState(); c != nil {
+			s.Updates = append(s.Updates, updateOf(m.GetModel()+" (challenger)", c))
+		}
 	}
 	return s
+}
+
+func updateOf(name string, m *protocol.ModelState) serve.Update {
+	return serve.Update{
+		Model: name, State: m.GetState(), ForMs: m.GetStateForMs(),
+		Active: hex.EncodeToString(m.GetActive()), Previous: hex.EncodeToString(m.GetPrevious()), Target: hex.EncodeToString(m.GetTarget()),
+		Done: m.GetDoneBytes(), Total: m.GetTotalBytes(), Waiting: m.GetWaiting(),
+		Result: m.GetOutcome().GetResult(), Code: m.GetOutcome().GetCode(), Message: m.GetOutcome().GetMessage(),
+	}
 }
 
 // describe says what the device is, which firmware profile that matches and

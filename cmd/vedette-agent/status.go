@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/agent/serve"
 )
 
@@ -93,6 +94,12 @@ func writeStatus(out io.Writer, st *serve.Status) error {
 	for _, m := range st.Models {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", m.Model, m.Version, m.Release.Short(), m.Provider, m.Calls, m.Rows, m.Failed, m.Since.Local().Format(time.DateTime))
 	}
+	if len(st.Challengers) > 0 {
+		fmt.Fprintln(w, "\nCHALLENGER\tVERSION\tRELEASE\tPART\tCALLS\tROWS\tFAILED\tSKIPPED\tSINCE")
+	}
+	for _, m := range st.Challengers {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\n", m.Model, m.Version, m.Release.Short(), part(&m), m.Calls, m.Rows, m.Failed, m.Skipped, m.Since.Local().Format(time.DateTime))
+	}
 	if st.Agent != nil && len(st.Agent.Updates) > 0 {
 		fmt.Fprintln(w, "\nUPDATE\tSTATE\tFOR\tLAST RESULT")
 		for _, u := range st.Agent.Updates {
@@ -105,6 +112,11 @@ func writeStatus(out io.Writer, st *serve.Status) error {
 		}
 	}
 	return w.Flush()
+}
+
+// part is what a challenger takes part in.
+func part(m *infer.Status) string {
+	return fmt.Sprintf("%s of %g%%", m.Role, float64(m.Share)/10)
 }
 
 func unclean(a *serve.Agent) string {

@@ -33,6 +33,9 @@ func TestStatus(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "agent.sock")
 	s := serve.New(nothing{}, serve.Config{
 		Listen: "127.0.0.1:0", Socket: socket, Version: "1.2.3", Runtime: infer.RuntimeInfo{Name: "onnxruntime", Version: "1.30.0"},
+		Challengers: func() []infer.Status {
+			return []infer.Status{{Model: "digits", Version: "v3", Role: infer.RoleShadow, Share: 125, Rows: 70, Skipped: 4}}
+		},
 		Agent: func() *serve.Agent {
 			return &serve.Agent{
 				Device: "cam-a1", BootCount: 3, Unclean: true,
@@ -54,6 +57,7 @@ func TestStatus(t *testing.T) {
 		for _, want := range []string{
 			"agent          1.2.3", "onnxruntime 1.30.0", "cam-a1, start 3; the one before ended without a clean stop",
 			"not connected since", "connection refused", "12 records to be numbered, 2 to be acknowledged, 3.0 MiB", "disk           free some space",
+			"shadow of 12.5%",
 			"digits  v2", "failed (golden_mismatch): row 3", "\ndigits waits: not enough room\n",
 		} {
 			if !strings.Contains(out.String(), want) {
