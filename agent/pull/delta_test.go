@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"iter"
 	"math/rand/v2"
@@ -423,8 +422,8 @@ func TestNoDeltaHalfway(t *testing.T) {
 		t.Errorf("got %v, %+v", err, u.puller.Stats())
 	}
 	u.whole()
-	if want := fmt.Sprintf("bytes=%d-", chunk); !slices.Contains(u.ranges, want) {
-		t.Errorf("asked for %v, want %s", u.ranges, want)
+	if len(u.ranges) != 1 || u.ranges[0] == "bytes=0-" {
+		t.Errorf("asked for %v, want to go on where it stopped", u.ranges)
 	}
 }
 
