@@ -87,7 +87,7 @@ func (l *Latency) Encode() ([]byte, error) {
 	var w bitWriter
 	total := sumOf(counts)
 	w.gamma(uint64(first))
-	w.gamma(uint64(len(counts) - 1))
+	w.gamma(uint64(len(counts) - 1)) //nolint:gosec // not empty
 	w.gamma(total)
 	w.counts(counts, total)
 	return w.out, nil

@@ -51,13 +51,13 @@ func (w *bitWriter) rice(v uint64, k int) {
 		w.gamma(v)
 		return
 	}
-	w.bits(1<<(q+1)-2, int(q)+1) //nolint:gosec // below maxQuot
+	w.bits(1<<(q+1)-2, int(q)+1)
 	w.bits(v, k)
 }
 
 func riceCost(v uint64, k int) int {
 	if q := v >> k; q < maxQuot {
-		return int(q) + 1 + k //nolint:gosec // below maxQuot
+		return int(q) + 1 + k
 	}
 	return maxQuot + 2*bits.Len64(v+1) - 1
 }
