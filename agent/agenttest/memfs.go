@@ -314,7 +314,7 @@ func (m *MemFS) Open(name string) (fs.File, error) {
 	if err != nil {
 		return nil, fail("open", name, err)
 	}
-	r := &reading{info: info{name: path.Base(name), size: int64(len(n.data)), dir: n.dir}, rest: slices.Clone(n.data)}
+	r := &reading{info: info{name: path.Base(name), size: int64(len(n.data)), dir: n.dir}, rest: n.data} // never changed in place
 	for _, name := range slices.Sorted(maps.Keys(n.entries)) {
 		r.entries = append(r.entries, fs.FileInfoToDirEntry(info{name: name, dir: n.entries[name].dir}))
 	}

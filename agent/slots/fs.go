@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"syscall"
 )
 
 // ErrDamaged says that a file or folder does not hold what was written there.
@@ -97,8 +98,17 @@ func seal(data []byte) []byte {
 }
 
 // WriteRecord replaces a record as one step: a power cut leaves the old one or
-// the new one. data is text that ends in a newline; its folder must exist.
+// the new one. data is text that ends in a newline; its folder must exist. On a
+// full disk it takes the reserve.
 func WriteRecord(fsys FS, name string, data []byte) error {
+	err := replace(fsys, name, data)
+	if errors.Is(err, syscall.ENOSPC) && giveReserve(fsys) {
+		return replace(fsys, name, data)
+	}
+	return err
+}
+
+func replace(fsys FS, name string, data []byte) error {
 	tmp := name + ".tmp"
 	if err := writeFile(fsys, tmp, append(bytes.Clone(data), seal(data)...)); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)

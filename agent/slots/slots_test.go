@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/vedette-edge/vedette/agent/agenttest"
@@ -442,5 +443,36 @@ func TestChallengersShareFilesWithTheModels(t *testing.T) {
 	}
 	if got := s.Challengers().Get("meter"); !got.Active.Empty() {
 		t.Errorf("the challenger is back: %+v", got)
+	}
+}
+
+// On a full disk a record takes the room that is kept for it.
+func TestReserve(t *testing.T) {
+	for name, fsys := range implementations(t) {
+		t.Run(name, func(t *testing.T) {
+			if err := errors.Join(slots.KeepReserve(fsys), slots.KeepReserve(fsys)); err != nil {
+				t.Fatal(err)
+			}
+			if info, err := fs.Stat(fsys, "reserve"); err != nil || info.Size() < 32<<10 {
+				t.Errorf("the reserve is not there: %v", err)
+			}
+		})
+	}
+	m := agenttest.NewMemFS()
+	if err := slots.KeepReserve(m); err != nil {
+		t.Fatal(err)
+	}
+	m.Room(m.Room(0))
+	if err := slots.KeepReserve(m); err != nil {
+		t.Errorf("a reserve that is there takes no room: %v", err)
+	}
+	if err := slots.WriteRecord(m, "r", []byte("important\n")); err != nil {
+		t.Errorf("a record on a full disk: %v", err)
+	}
+	if err := slots.KeepReserve(m); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("a reserve where there is no room: %v", err)
+	}
+	if _, err := fs.Stat(m, "reserve"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("half a reserve is left: %v", err)
 	}
 }

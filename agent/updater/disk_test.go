@@ -133,3 +133,40 @@ func TestStartOnADiskThatTakesNothing(t *testing.T) {
 		}
 	}
 }
+
+// A release that hangs or crashes is left on a full disk too: the record of it
+// has room of its own.
+func TestBadReleaseIsLeftOnAFullDisk(t *testing.T) {
+	leave := map[string]func(*rig){
+		"hung call": func(r *rig) {
+			if err := r.updater.Hung(r.t.Context(), "meter", v2.Digest); err != nil {
+				r.t.Errorf("not journaled: %v", err)
+			}
+			r.reboot()
+		},
+		"crash loop": func(r *rig) {
+			for range 3 {
+				r.reboot()
+			}
+		},
+	}
+	for name, goes := range leave {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := installed(t)
+				r.updater.Desired(desire(2, v2))
+				r.untilState(update.Watching)
+				time.Sleep(2 * time.Minute) // of the bubble: the reserve is there again if it was taken
+				synctest.Wait()
+				r.fs.Room(r.fs.Room(0) + 10)
+				goes(r)
+				defer r.stop()
+				r.settle()
+				r.onePrimary()
+				if got := r.engine.now("meter"); got != v1.Digest {
+					t.Errorf("%s serves, want v1: %v", versionOf(got), r.state())
+				}
+			})
+		})
+	}
+}

@@ -214,6 +214,7 @@ func marshal(m update.Machine, trial *protocol.Trial, at *protocol.Stamp) ([]byt
 // checkpoint writes down the clocks of machines to which they matter, so that
 // deadlines and crash windows go on after a power cut.
 func (u *Updater) checkpoint(now time.Time) {
+	_ = slots.KeepReserve(u.cfg.FS) // on a full disk there is none, and each record says so
 	for _, m := range u.models {
 		next := m.machine.At(now)
 		if !next.Timed(u.cfg.Limits) {

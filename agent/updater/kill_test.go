@@ -2,9 +2,12 @@ package updater_test
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -223,4 +226,43 @@ func (l *living) callUntilGone() (gone bool) {
 		}
 	}
 	return false
+}
+
+// A trial does not outlive a device that is killed, whatever its candidate does.
+func TestTrialEndsWithItsDevice(t *testing.T) {
+	bad := scripted(t, "bad", release.Limits{}, agenttest.Script{OnLoad: agenttest.Hang})
+	l := launch(t, newDevice(t, bad))
+	l.loaded()
+	l.desire(desire(2, bad))
+	l.until("trialing", func(line) bool { return l.states["meter"].GetState() == string(update.Trialing) })
+	var children []string
+	eventually(t, "a trial runs", func() bool {
+		raw, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", l.cmd.Process.Pid))
+		if len(raw) == 0 {
+			t.Skip("this kernel does not list the children of a process: it needs CONFIG_PROC_CHILDREN")
+		}
+		for _, name := range raw {
+			list, _ := os.ReadFile(name) // a thread may have ended
+			children = append(children, strings.Fields(string(list))...)
+		}
+		return len(children) > 0
+	})
+	l.kill()
+	for _, pid := range children {
+		eventually(t, "trial "+pid+" has ended", func() bool {
+			stat, err := os.ReadFile("/proc/" + pid + "/stat")
+			_, rest, _ := bytes.Cut(stat, []byte(") "))
+			return err != nil || bytes.HasPrefix(rest, []byte("Z")) // nobody may have collected it
+		})
+	}
+}
+
+// eventually asks until ok: what is asked is another process.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("20 s later it is still not true that %s", what)
+		}
+	}
 }

@@ -83,6 +83,7 @@ func (u *Updater) wake(next time.Time) time.Time {
 // start enters every machine again and begins to serve what is active, each
 // lane on its own and before anything that needs the network.
 func (u *Updater) start(ctx context.Context) {
+	_ = slots.KeepReserve(u.cfg.FS) // as at every checkpoint
 	suspect := u.suspects()
 	var first []chan struct{}
 	for _, l := range u.lanes() {
