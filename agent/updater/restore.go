@@ -60,11 +60,11 @@ func (u *Updater) restore(ctx context.Context, m *model) {
 		<-before
 		err := u.serveActive(ctx, m, active)
 		close(restored) // before the news, for going back waits for it
+		r := result{lane: m.lane, restored: true, mend: err}
 		if err != nil {
-			u.tell(ctx, result{lane: m.lane, mend: err, event: update.Broken{
-				Release: active.Release, Code: code(err, codeActivate), Message: err.Error(),
-			}})
+			r.event = update.Broken{Release: active.Release, Code: code(err, codeActivate), Message: err.Error()}
 		}
+		u.tell(ctx, r)
 	})
 }
 
@@ -82,10 +82,15 @@ func (u *Updater) serveActive(ctx context.Context, m *model, active slots.Slot) 
 	return u.serve(ctx, m, active)
 }
 
-// broken takes the news that what is active does not serve. If there is nothing
-// to go back to, it is tried again later; after a load that hangs in another
-// process, for each would leave a thread behind.
-func (u *Updater) broken(ctx context.Context, m *model, r result) {
+// mended takes the news whether what is active serves. If it does not and there
+// is nothing to go back to, it is tried again later; after a load that hangs in
+// another process, for each would leave a thread behind.
+func (u *Updater) mended(ctx context.Context, m *model, r result) {
+	if r.mend == nil || u.serves(m, m.machine.Active) { // or another release by now
+		m.mends = 0
+		u.notServing(m, "")
+		return
+	}
 	u.cfg.Log.Error("active release does not serve", "model", m.String(), "release", m.machine.Active.Short(), "error", r.mend)
 	u.step(ctx, m, r.event)
 	hangs := errors.Is(r.mend, infer.ErrLoading)
@@ -113,18 +118,16 @@ func (u *Updater) replace(err error) {
 func (u *Updater) mend(ctx context.Context, m *model) {
 	m.mendAt = time.Time{}
 	switching := m.machine.State == update.Activating || m.machine.State == update.Reverting
-	if switching || u.serves(m, m.machine.Active) {
+	switch {
+	case switching || u.serves(m, m.machine.Active):
 		m.mends, m.hangs = 0, nil
 		u.notServing(m, "")
-		return
-	}
-	if m.hangs != nil {
+	case m.hangs != nil:
 		u.replace(m.hangs)
-		return
+	default:
+		m.restored = make(chan struct{})
+		u.restore(ctx, m)
 	}
-	m.restored = make(chan struct{})
-	u.restore(ctx, m)
-	m.mendAt = u.cfg.Now().Add(u.cfg.Limits.Load + u.cfg.Limits.RetryMax) // to look at what came of it
 }
 
 func (u *Updater) serves(m *model, d release.Digest) bool {
@@ -136,6 +139,9 @@ func (u *Updater) serves(m *model, d release.Digest) bool {
 // notServing notes why what is active does not serve, nothing when it does.
 func (u *Updater) notServing(m *model, why string) {
 	w := m.waits
+	if w.serve == "" && why == "" {
+		return
+	}
 	if w.serve = ""; why != "" {
 		w.serve = "the active release does not serve: " + why
 	}

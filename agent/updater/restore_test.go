@@ -230,7 +230,7 @@ func TestActiveReleaseIsServedWhenItCanBe(t *testing.T) {
 			t.Errorf("%d tries in an hour, want a few", n)
 		}
 		memory.Store(true)
-		time.Sleep(time.Hour)
+		time.Sleep(update.DefaultLimits().RetryMax + time.Second)
 		synctest.Wait()
 		r.onePrimary()
 		if s := r.state(); !s.GetServing() || s.GetWaiting() != "" {

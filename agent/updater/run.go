@@ -173,8 +173,8 @@ func (u *Updater) tick(ctx context.Context) {
 // news takes what a worker found out, unless it was told to stop meanwhile.
 func (u *Updater) news(ctx context.Context, r result) {
 	m := u.models[r.lane]
-	if m != nil && r.mend != nil {
-		u.broken(ctx, m, r)
+	if m != nil && r.restored {
+		u.mended(ctx, m, r)
 		return
 	}
 	if m == nil || r.token != m.token {

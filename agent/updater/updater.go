@@ -153,7 +153,10 @@ type result struct {
 	token uint64
 	event update.Event
 	trial *protocol.Trial
-	mend  error // why what is active does not serve; it counts whatever the token
+
+	// News of what is active count whatever the token.
+	restored bool
+	mend     error // why it does not serve, nil when it does
 }
 
 var (

@@ -57,7 +57,7 @@ func (u *Updater) perform(ctx context.Context, m *model, actions []update.Action
 
 // tell hands news to Run, unless nobody wants it any more.
 func (u *Updater) tell(ctx context.Context, r result) {
-	if r.event == nil || ctx.Err() != nil {
+	if (r.event == nil && !r.restored) || ctx.Err() != nil {
 		return
 	}
 	select {
