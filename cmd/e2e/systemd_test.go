@@ -248,10 +248,10 @@ func (b *booted) override(setting string) {
 		b.t.Fatal(err)
 	}
 	if setting != "" {
-		if err := os.Mkdir(dir, 0o755); err != nil { //nolint:gosec // systemd's own
+		if err := os.Mkdir(dir, 0o755); err != nil {
 			b.t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, "test.conf"), []byte("[Service]\n"+setting+"\n"), 0o644); err != nil { //nolint:gosec // systemd's own
+		if err := os.WriteFile(filepath.Join(dir, "test.conf"), []byte("[Service]\n"+setting+"\n"), 0o644); err != nil {
 			b.t.Fatal(err)
 		}
 	}

@@ -172,12 +172,11 @@ func (a *app) logger(level, format string) (*slog.Logger, error) {
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return nil, usagef("log level %q: must be debug, info, warn or error", level)
 	}
-	opts := &slog.HandlerOptions{Level: l}
 	switch format {
 	case "text":
-		return slog.New(slog.NewTextHandler(a.err, opts)), nil
+		return slog.New(textHandler(a.err, l, journalListens())), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(a.err, opts)), nil
+		return slog.New(slog.NewJSONHandler(a.err, &slog.HandlerOptions{Level: l})), nil
 	}
 	return nil, usagef("log format %q: must be text or json", format)
 }

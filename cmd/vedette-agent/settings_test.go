@@ -215,3 +215,32 @@ func TestServiceGivesUpOnConfigurationsOnly(t *testing.T) {
 		t.Errorf("the unit lacks %q", want)
 	}
 }
+
+// The other commands find what the configuration has moved.
+func TestCommandsFollowTheConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("VEDETTE_CONFIG", write(t, "agent.yaml", "state: "+dir+"/moved\nlisten: 127.0.0.1:1\n"))
+	for want, args := range map[string][]string{
+		"127.0.0.1:1": {"status"},
+		"127.0.0.1:2": {"status", "--listen", "127.0.0.1:2"},
+	} {
+		if _, _, errOut := command(t, args...); !strings.Contains(errOut, want) {
+			t.Errorf("%q: lacks %q\n%s", args, want, errOut)
+		}
+	}
+	for want, args := range map[string][]string{
+		"moved": {"enrol", "vdt1nonsense"},
+		"flag":  {"enrol", "vdt1nonsense", "--state", filepath.Join(dir, "flag")},
+	} {
+		if code, _, errOut := command(t, args...); code != exitFailed || !strings.Contains(errOut, "token") {
+			t.Errorf("%q: %d %s", args, code, errOut)
+		}
+		if _, err := os.Stat(filepath.Join(dir, want)); err != nil {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+	t.Setenv("VEDETTE_CONFIG", write(t, "bad.yaml", "listne: 127.0.0.1:1\n"))
+	if code, _, errOut := command(t, "status"); code != exitConfig || !strings.Contains(errOut, "bad.yaml:1: unknown setting") {
+		t.Errorf("wrong configuration: %d\n%s", code, errOut)
+	}
+}
