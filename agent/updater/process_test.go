@@ -37,6 +37,7 @@ const (
 	holdEnv   = "VEDETTE_TEST_HOLD"    // where the device stands still
 	wellEnv   = "VEDETTE_TEST_WELL"    // no script of releases misbehaves
 	linkEnv   = "VEDETTE_TEST_OFFLINE" // the control plane cannot be reached
+	hasteEnv  = "VEDETTE_TEST_HASTE"   // what hangs is given up soon
 )
 
 func TestMain(m *testing.M) {
@@ -104,7 +105,7 @@ func beDevice(dir string) error {
 	}})
 	d.loop, err = updater.New(updater.Config{
 		FS: holdingFS{root, d}, Slots: held, Puller: d, Engine: holdingEngine{d.engine, d},
-		Trier:   trial.New(trial.Config{Args: []string{"-test.run=^$"}, Env: []string{trialEnv + "=1"}, Timeout: 4 * time.Second}),
+		Trier:   trial.New(trial.Config{Args: []string{"-test.run=^$"}, Env: []string{trialEnv + "=1"}, Timeout: patience()}),
 		Unclean: boot.Unclean, MemoryBudget: 1 << 30, Limits: quickLimits(),
 	})
 	if err != nil {
@@ -125,11 +126,20 @@ func beDevice(dir string) error {
 	}
 }
 
+// patience is for work that may hang. It is long where nothing does: a machine
+// that runs tests may be busy.
+func patience() time.Duration {
+	if os.Getenv(hasteEnv) != "" {
+		return 3 * time.Second
+	}
+	return 2 * time.Minute
+}
+
 // quickLimits let a test see the end of a deadline.
 func quickLimits() update.Limits {
 	l := update.DefaultLimits()
 	l.RetryMin, l.RetryMax = 5*time.Millisecond, 50*time.Millisecond
-	l.Activate, l.Load, l.Watch = 4*time.Second, 2*time.Second, 300*time.Millisecond
+	l.Activate, l.Load, l.Watch = 2*patience(), patience(), 300*time.Millisecond
 	l.Cooldown = 100 * time.Millisecond
 	return l
 }
@@ -383,7 +393,7 @@ func (l *living) kill() {
 // until reads lines until ok; gone says that the process ended instead.
 func (l *living) until(what string, ok func(line) bool) (gone bool) {
 	l.t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		select {
 		case said, open := <-l.lines:
@@ -395,7 +405,7 @@ func (l *living) until(what string, ok func(line) bool) (gone bool) {
 				return false
 			}
 		case <-deadline:
-			l.t.Fatalf("not %s after 30 s: %v", what, l.states)
+			l.t.Fatalf("not %s after two minutes: %v", what, l.states)
 		}
 	}
 }
