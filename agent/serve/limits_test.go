@@ -261,3 +261,23 @@ type panicking struct{ broken }
 func (panicking) InferInto(context.Context, *infer.Request, *infer.Response) error {
 	panic(errors.New("a mistake"))
 }
+
+// TestSlowClient sends half a request and nothing more.
+func TestSlowClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, e := gatedServer(t, infer.Limits{Concurrency: 1})
+		for _, half := range []string{"POST /v2/models/adder/in", "POST /v2/models/adder/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{"} {
+			near, far := net.Pipe()
+			served := make(chan error, 1)
+			go func() { served <- s.http.ServeConn(far) }()
+			start := time.Now()
+			go io.WriteString(near, half)
+			raw, err := io.ReadAll(near)
+			if took := time.Since(start); err != nil || took < bodyTimeout || took > bodyTimeout+time.Second {
+				t.Errorf("%.30q: the connection ended after %v with %q, %v; want %v", half, took, raw, err, bodyTimeout)
+			}
+			<-served
+		}
+		e.Close(context.Background())
+	})
+}
