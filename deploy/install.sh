@@ -196,7 +196,7 @@ if [ -n "$download" ]; then
 fi
 # apt reads the file as a user of its own.
 chmod 755 "$work"
-install_package "$work/$package"
+install_package "$work/$package" </dev/null # the token is for the agent
 say "installed $package"
 if [ $enrol = yes ]; then
 	enrol

@@ -9,16 +9,17 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
 // patient is a device that stops answering.
-type patient struct{ stuck bool }
+type patient struct{ stuck atomic.Bool }
 
 func (p *patient) Alive(ctx context.Context) error {
-	if !p.stuck {
+	if !p.stuck.Load() {
 		return nil
 	}
 	<-ctx.Done()
@@ -30,30 +31,33 @@ func (p *patient) Summary() string { return "serving digits 2" }
 // A watchdog is served while the device answers, and only then.
 func TestWatchdogIsServedWhileTheAgentLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var told []string
+		told := make(chan string, 100)
 		p := &patient{}
 		s := &supervisor{
 			every: 20 * time.Second, log: slog.New(slog.DiscardHandler), serving: make(chan struct{}, 1),
-			notify: func(state string) { told = append(told, state) },
+			notify: func(state string) { told <- state },
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		stop := s.watch(ctx, p)
 		said := func(want ...string) {
 			t.Helper()
 			synctest.Wait()
-			if got := strings.ReplaceAll(strings.Join(told, "|"), "\n", " "); got != strings.Join(want, "|") {
+			var got []string
+			for len(told) > 0 {
+				got = append(got, strings.ReplaceAll(<-told, "\n", " "))
+			}
+			if strings.Join(got, "|") != strings.Join(want, "|") {
 				t.Errorf("told %q, want %q", got, want)
 			}
-			told = nil
 		}
 		s.onServing()()
 		said("READY=1 STATUS=serving digits 2")
 		time.Sleep(40 * time.Second)
 		said("WATCHDOG=1 STATUS=serving digits 2", "WATCHDOG=1 STATUS=serving digits 2")
-		p.stuck = true
+		p.stuck.Store(true)
 		time.Sleep(40 * time.Second)
 		said("STATUS=the updater does not answer")
-		p.stuck = false
+		p.stuck.Store(false)
 		time.Sleep(21 * time.Second)
 		said("STATUS=the updater does not answer", "WATCHDOG=1 STATUS=serving digits 2")
 		cancel()
