@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"errors"
 	"math"
 	"math/rand/v2"
 	"strconv"
@@ -205,5 +206,42 @@ func TestNumbersAgree(t *testing.T) {
 		if got := distance(tt.own, tt.other, 0); got != tt.worst {
 			t.Errorf("%s: distance is %v, want %v", name, got, tt.worst)
 		}
+	}
+}
+
+// A label for a prediction of a share counts for the challenger, apart from what
+// it gets as the primary release, also after a restart.
+func TestLabelsOfAShareAreApart(t *testing.T) {
+	dir, rng, sink := t.TempDir(), rand.New(rand.NewPCG(7, 7)), newOutbox()
+	o := start(t, dir, sink, newBoot(1), Config{})
+	for i, role := range []string{infer.RoleShare, infer.RolePrimary} {
+		if err := o.SetRelease("m", two, role, manifest(), baseline(t)); err != nil {
+			t.Fatal(err)
+		}
+		c := call(rng, strconv.Itoa(i), 1)
+		c.Release, c.Role = two, role
+		o.Served(c)
+	}
+	if err := errors.Join(o.CloseWindows(), o.Close()); err != nil {
+		t.Fatal(err)
+	}
+	again := start(t, dir, sink, newBoot(2), Config{})
+	for i := range 2 {
+		if matched, err := again.Feedback(t.Context(), "m", strconv.Itoa(i), "cat"); err != nil || !matched {
+			t.Fatalf("label %d: %t %v", i, matched, err)
+		}
+	}
+	if err := errors.Join(again.CloseWindows(), again.Close()); err != nil {
+		t.Fatal(err)
+	}
+	tally, got := &protocol.Tally{}, map[string]uint64{}
+	for _, b := range sink.closed {
+		tally = tally.Add(protocol.TallyOf(b))
+		if l := b.GetLabels(); l != nil {
+			got[l.GetRole()] += l.GetMatched()
+		}
+	}
+	if got[infer.RoleShare] != 1 || got[""] != 1 || tally.GetLabels() != 2 || tally.GetRows() != 2 {
+		t.Errorf("labels by role %v, tally %v", got, tally)
 	}
 }

@@ -35,7 +35,7 @@ type labelsKey struct {
 	model   string
 	release release.Digest
 	former  bool
-	shadow  bool // of predictions that nobody was given
+	role    string // infer.RoleShadow or RoleShare, empty for the primary one
 }
 
 // labels gathers what truths of one release said, until they are handed over.
@@ -51,8 +51,8 @@ type labels struct {
 
 func newLabels(key labelsKey, classes int) *labels {
 	name := "labels/" + key.model + "/" + hex.EncodeToString(key.release[:])
-	if key.shadow {
-		name += "/shadow"
+	if key.role != "" {
+		name += "/" + key.role
 	}
 	if key.former {
 		name += "/former"
@@ -63,11 +63,7 @@ func newLabels(key labelsKey, classes int) *labels {
 }
 
 func (l *labels) fresh() *protocol.Labels {
-	fresh := &protocol.Labels{Model: l.key.model, Release: append([]byte(nil), l.key.release[:]...)}
-	if l.key.shadow {
-		fresh.Role = infer.RoleShadow
-	}
-	return fresh
+	return &protocol.Labels{Model: l.key.model, Release: append([]byte(nil), l.key.release[:]...), Role: l.key.role}
 }
 
 // Feedback joins a truth with its prediction. label is a class name of the
@@ -99,7 +95,7 @@ func (o *Observer) Feedback(_ context.Context, model, id, label string) (matched
 	if err != nil {
 		return false, err
 	}
-	l := o.labelsOf(labelsKey{model: model, release: k.Release, former: o.former(p)}, len(k.Classes))
+	l := o.labelsOf(labelsKey{model: model, release: k.Release, former: o.former(p), role: p.role()}, len(k.Classes))
 	if !first {
 		l.unmatched()
 		return false, nil
@@ -107,6 +103,14 @@ func (o *Observer) Feedback(_ context.Context, model, id, label string) (matched
 	l.matched(p, truth)
 	o.scoreShadow(model, id, k.Classes[truth])
 	return true, nil
+}
+
+// role is the one of the release that answered, empty for the primary one.
+func (p *prediction) role() string {
+	if p.share {
+		return infer.RoleShare
+	}
+	return ""
 }
 
 // former tells whether a prediction was made before this start of the agent.

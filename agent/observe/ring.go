@@ -35,6 +35,7 @@ const gather = 64
 //
 //	 0  CRC-32C of the rest     24  release tag      48  monotonic ms
 //	 4  1 when it has its label 32  boot tag         56  class, −1 unknown
+//	 5  1 when a share answered
 //	 8  number, first is 1      40  wall ms          60  confidence, float32
 //	16  hash of model and id
 const slotSize = 64
@@ -54,6 +55,7 @@ type moment struct {
 // prediction is what a slot tells.
 type prediction struct {
 	labelled   bool
+	share      bool // answered by a challenger
 	number     uint64
 	id         uint64
 	release    uint64
@@ -142,7 +144,8 @@ func parse(b []byte) (p prediction, ok bool) {
 		return p, false
 	}
 	p = prediction{
-		labelled: binary.LittleEndian.Uint32(b[4:]) == 1,
+		labelled: b[4] == 1,
+		share:    b[5] == 1,
 		number:   binary.LittleEndian.Uint64(b[8:]),
 		id:       binary.LittleEndian.Uint64(b[16:]),
 		release:  binary.LittleEndian.Uint64(b[24:]),
@@ -161,6 +164,9 @@ func (p *prediction) write(b []byte) {
 	clear(b[:slotSize])
 	if p.labelled {
 		b[4] = 1
+	}
+	if p.share {
+		b[5] = 1
 	}
 	binary.LittleEndian.PutUint64(b[8:], p.number)
 	binary.LittleEndian.PutUint64(b[16:], p.id)
@@ -190,7 +196,7 @@ func (r *ring) append(c *infer.Call, b *sketch.Batch, at moment, release uint64)
 		if len(r.buf) == 0 {
 			r.first = slot
 		}
-		p := prediction{number: r.last, id: r.hashRow(c.Model, c.ID, row, b.Rows), release: release, at: at}
+		p := prediction{number: r.last, id: r.hashRow(c.Model, c.ID, row, b.Rows), release: release, at: at, share: c.Role == infer.RoleShare}
 		p.class, p.confidence = predicted(b, row)
 		r.index.remove(r.ids, slot)
 		r.ids[slot] = p.id

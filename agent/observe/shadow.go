@@ -51,6 +51,6 @@ func (o *Observer) scoreShadow(model, id, truth string) {
 	if first, err := ring.label(p); err != nil || !first {
 		return
 	}
-	key := labelsKey{model: model, release: k.Release, former: o.former(p), shadow: true}
+	key := labelsKey{model: model, release: k.Release, former: o.former(p), role: infer.RoleShadow}
 	o.labelsOf(key, len(k.Classes)).matched(p, class)
 }

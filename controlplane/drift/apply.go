@@ -170,15 +170,21 @@ func (m *Monitor) applyLabels(seq uint64, d *device, a *protocol.Accepted, at *p
 	}
 	start, end, sure := d.state.Clock.labels(seq, at, l, a.GetReceivedMs())
 	if shadow {
+		if seq > t.state.Seq && sure {
+			t.state.applyChallengerLabels(l, start, end)
+		}
 		if seq > t.state.Seq {
-			t.state.applyShadowLabels(l, start, end, sure)
 			t.state.Seq, t.dirty = seq, true
 		}
 		return
 	}
 	if seq > t.state.Seq {
 		countLabels(&t.state.Total, l)
-		if sure {
+		switch {
+		case !sure:
+		case challenger(l.GetRole()):
+			t.state.applyChallengerLabels(l, start, end)
+		default:
 			t.state.Labels = insertSpan(t.state.Labels, span{start, end, l.GetMatched(), l.GetCorrect()})
 		}
 		t.state.Seq, t.dirty = seq, true

@@ -39,7 +39,7 @@ type rival struct {
 	Role    string         `json:"role"`
 	Primary release.Digest `json:"primary,omitzero"`
 	Bouts   []bout         `json:"bouts,omitempty"`  // oldest first
-	Labels  []span         `json:"labels,omitempty"` // oldest first; of a shadow
+	Labels  []span         `json:"labels,omitempty"` // oldest first
 }
 
 // bout is what windows of a challenger counted between two moments.
@@ -145,20 +145,19 @@ func (s *trackState) applyChallenger(w *protocol.Window, start, end int64, sure 
 	s.rival(w.GetRole(), primary).add(newBout(w, start, end))
 }
 
-// applyShadowLabels folds truths that a shadow was scored with. Its rival is
-// the newest one: labels do not say which primary release was beside it.
-func (s *trackState) applyShadowLabels(l *protocol.Labels, start, end int64, sure bool) {
-	if !sure {
-		return
-	}
+// applyChallengerLabels folds truths about a challenger's predictions. Its rival
+// is the newest one of the role: labels do not say which primary release was
+// beside it.
+func (s *trackState) applyChallengerLabels(l *protocol.Labels, start, end int64) {
+	x := span{start, end, l.GetMatched(), l.GetCorrect()}
 	for i := len(s.Rivals) - 1; i >= 0; i-- {
-		if r := &s.Rivals[i]; r.Role == protocol.RoleShadow {
-			r.Labels = insertSpan(r.Labels, span{start, end, l.GetMatched(), l.GetCorrect()})
+		if r := &s.Rivals[i]; r.Role == l.GetRole() {
+			r.Labels = insertSpan(r.Labels, x)
 			return
 		}
 	}
-	r := s.rival(protocol.RoleShadow, release.Digest{})
-	r.Labels = insertSpan(r.Labels, span{start, end, l.GetMatched(), l.GetCorrect()})
+	r := s.rival(l.GetRole(), release.Digest{})
+	r.Labels = insertSpan(r.Labels, x)
 }
 
 // Beside returns what a challenger showed in windows that began at since or
@@ -174,12 +173,7 @@ func (m *Monitor) Beside(model string, digest release.Digest, since time.Time) [
 			continue
 		}
 		for i := range t.state.Rivals {
-			b, ok := t.state.Rivals[i].since(since.UnixMilli())
-			if b.Role == protocol.RoleShare { // its labels are the release's own
-				e, found := t.state.evidence(nil, since.UnixMilli())
-				b.Labels, b.Correct, ok = e.Labels, e.Correct, ok || found && e.Labels > 0
-			}
-			if ok {
+			if b, ok := t.state.Rivals[i].since(since.UnixMilli()); ok {
 				b.Device = name
 				out = append(out, b)
 			}

@@ -80,9 +80,9 @@ func TestChallengersAreKeptApart(t *testing.T) {
 	for range 5 {
 		x.window(&protocol.Window{Release: v2[:], Role: "share", Rows: 30, Calls: 30, FailedRows: 2, FailedCalls: 2})
 	}
-	x.labels(&protocol.Labels{Release: v2[:], Matched: 4, Correct: 3})
+	x.labels(&protocol.Labels{Release: v2[:], Role: "share", Matched: 4, Correct: 3})
 
-	if got := x.m.Evidence("m", v2, time.Time{})["cam-1"]; got.Rows != 0 || got.Calls != 0 || got.FailedRows != 0 {
+	if got := x.m.Evidence("m", v2, time.Time{})["cam-1"]; got.Rows != 0 || got.Calls != 0 || got.FailedRows != 0 || got.Labels != 0 {
 		t.Errorf("a challenger is evidence of the primary: %+v", got)
 	}
 	for _, total := range x.m.Totals() {

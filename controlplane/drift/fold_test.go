@@ -47,7 +47,7 @@ func history(rng *rand.Rand, n int) []*protocol.Accepted {
 			body.Kind = &protocol.Body_Event{Event: &protocol.Event{Kind: "salvage", LostRecords: 1, Lost: &protocol.Tally{Rows: 3}, LostUnknown: true}}
 		case k < 5:
 			body.Kind = &protocol.Body_Labels{Labels: &protocol.Labels{
-				Role: []string{"", "shadow"}[rng.IntN(2)], Model: "m", Release: digest[:], Matched: 4, Unmatched: 1, Correct: 3, StartMonotonicMs: from, EndMonotonicMs: mono,
+				Role: []string{"", "shadow", "share"}[rng.IntN(3)], Model: "m", Release: digest[:], Matched: 4, Unmatched: 1, Correct: 3, StartMonotonicMs: from, EndMonotonicMs: mono,
 			}}
 		default:
 			w := &protocol.Window{
