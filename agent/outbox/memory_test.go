@@ -32,7 +32,7 @@ func TestMemoryOfAFullOutbox(t *testing.T) {
 	for i := range 5 {
 		models = append(models, newMinutes(t, fmt.Sprint("model-", i), uint64(i)))
 	}
-	for minute := range int64(7000) {
+	for minute := range int64(7500) {
 		for _, m := range models {
 			if err := o.Append(m.body(minute * 60_000)); err != nil {
 				t.Fatal(err)

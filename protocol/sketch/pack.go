@@ -28,12 +28,13 @@ type bitWriter struct {
 }
 
 func (w *bitWriter) bits(v uint64, n int) {
-	for i := n - 1; i >= 0; i-- {
+	for n > 0 {
 		if w.free == 0 {
 			w.out, w.free = append(w.out, 0), 8
 		}
-		w.free--
-		w.out[len(w.out)-1] |= byte(v>>i&1) << w.free
+		take := min(n, w.free)
+		n, w.free = n-take, w.free-take
+		w.out[len(w.out)-1] |= byte(v>>n&(1<<take-1)) << w.free
 	}
 }
 
@@ -77,12 +78,16 @@ func (w *bitWriter) counts(counts []uint64, total uint64) {
 }
 
 // shortest finds whether counts are told from their mean (1) or from zero (0),
-// and the parameter.
+// and the parameter: near the logarithm of what is to be told.
 func shortest(counts []uint64, total uint64) (base uint64, k int) {
 	least := -1
 	for b := range uint64(2) {
-		mean := b * total / uint64(len(counts))
-		for p := range maxRice + 1 {
+		mean, sum := b*total/uint64(len(counts)), uint64(0)
+		for _, c := range counts[:len(counts)-1] {
+			sum += fold(c, mean)
+		}
+		near := bits.Len64(sum / uint64(len(counts)))
+		for p := max(near-2, 0); p <= min(near, maxRice); p++ {
 			cost := 0
 			for _, c := range counts[:len(counts)-1] {
 				cost += riceCost(fold(c, mean), p)
@@ -137,8 +142,15 @@ func (r *bitReader) bit() uint64 {
 }
 
 func (r *bitReader) bits(n int) (v uint64) {
-	for range n {
-		v = v<<1 | r.bit()
+	if r.failed || r.at+n > len(r.in)*8 {
+		r.failed = true
+		return 0
+	}
+	for n > 0 {
+		left := 8 - r.at&7
+		take := min(n, left)
+		v = v<<take | uint64(r.in[r.at>>3]>>(left-take))&(1<<take-1)
+		r.at, n = r.at+take, n-take
 	}
 	return v
 }
