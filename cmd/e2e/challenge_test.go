@@ -228,6 +228,9 @@ func (d *duel) shadow(v1 release.Digest) {
 	if text := d.vedette("model", "challenge", "show", "digits").ok(); !strings.Contains(text, fmt.Sprintf("of %d rows", len(d.images))) {
 		d.t.Errorf("shown as\n%s", text)
 	}
+	if text := d.vedette("device", "show", d.id).ok(); !strings.Contains(text, "digits: 2 beside it, shadow of all") {
+		d.t.Errorf("the device is shown as\n%s", text)
+	}
 }
 
 // truths tells the device what version 2 predicts for the images of a call.
