@@ -53,13 +53,13 @@ compiler() {
 	echo aarch64-linux-gnu-gcc
 }
 
-# program builds the agent for an architecture. What differs between two builds
-# of one commit (paths, build ids) is left out.
+# program builds the agent for an architecture, as the Makefile does. What
+# differs between two builds of one commit (paths, build ids) is left out.
 program() {
 	local cc var=CC_$1
 	cc=${!var:-$(compiler "$1")}
 	echo "package: building the agent for $1" >&2
-	CGO_ENABLED=1 GOOS=linux GOARCH=$1 CC=$cc ${GO:-go} build -trimpath \
+	CGO_ENABLED=1 GOOS=linux GOARCH=$1 CC=$cc ${GO:-go} build -trimpath -tags "${TAGS:-grpcnotrace}" \
 		-ldflags "-s -w -buildid= -X main.version=$VERSION -extldflags=-Wl,--build-id=none" -o "$2" ./cmd/vedette-agent
 }
 
