@@ -55,7 +55,7 @@ func (b *bench) memory(ctx context.Context) error {
 }
 
 // settled is when an agent has given back what its start needed.
-const settled = 12 * time.Second
+const settled = 20 * time.Second
 
 // callTimes makes n calls over a few connections.
 func (p *plant) callTimes(ctx context.Context, n int) error {
