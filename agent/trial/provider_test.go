@@ -60,7 +60,7 @@ func TestProviders(t *testing.T) {
 			tried: []string{"variant-0 CPU chosen", "variant-0 NPU crash"}, says: "loading the graph",
 		},
 		{
-			name: "one that hangs too", script: on(slow, agenttest.Script{OnRun: agenttest.Hang, AfterRuns: 20}), config: trial.Config{Timeout: 2 * time.Second}, took: "CPU",
+			name: "one that hangs too", script: on(slow, agenttest.Script{OnRun: agenttest.Hang, AfterRuns: 20}), config: trial.Config{Timeout: 5 * time.Second}, took: "CPU",
 			tried: []string{"variant-0 CPU chosen", "variant-0 NPU hang"}, says: "measuring latency",
 		},
 		{
@@ -78,6 +78,7 @@ func TestProviders(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
 			tt.config.Providers = []string{"CPU", "NPU"}
 			v, err := newTrier(tt.config).Try(t.Context(), candidate(t, tt.limits, tt.script))
 			if err != nil {
