@@ -73,6 +73,7 @@ func (a *app) serve(cmd *cobra.Command, s *settings) error {
 	if err != nil {
 		return err
 	}
+	defer keepMemory(cmd.Context())()
 	watcher := newSupervisor(log)
 	device, err := agent.New(agent.Config{
 		State: s.State, Runtime: rt, TrialArgs: []string{trialCommand, "--onnxruntime", rt.Info().Library},
