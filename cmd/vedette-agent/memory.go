@@ -17,7 +17,7 @@ const leastMemory = 32 << 20
 // memoryFor is the soft limit for so many live bytes: a quarter more, and some
 // room for requests, so that collecting never becomes all that is done.
 func memoryFor(live uint64) int64 {
-	return max(leastMemory, int64(min(live, math.MaxInt32))*5/4+2<<20) //nolint:gosec // bounded
+	return max(leastMemory, int64(min(live, math.MaxInt32))*5/4+2<<20)
 }
 
 // keepMemory bounds the garbage of the process until stop is called. A limit
