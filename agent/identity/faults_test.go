@@ -122,15 +122,13 @@ func TestFaultsOfTheNetwork(t *testing.T) {
 			_, err := Enrol(t.Context(), dir, p.tokenFor(tt.api), Options{Config: cfg})
 			check("enrol", err)
 			i := enrol(t, p, dir)
-			good := i.state
-			moved := *good
+			moved := *i.state
 			moved.DeviceAPI = tt.api
-			i.cfg.Timeout, i.state = cfg.Timeout, &moved
-			check("renew", i.Renew(t.Context()))
+			lost := newIdentity(dir, cfg.withDefaults(), &moved)
+			check("renew", lost.Renew(t.Context()))
 			if !strings.HasPrefix(tt.name, "captive portal behind") { // it answers this question as it answers all
-				check("admitted", i.Admitted(t.Context()))
+				check("admitted", lost.Admitted(t.Context()))
 			}
-			i.cfg.Timeout, i.state = DefaultTimeout, good
 			if err := i.Renew(t.Context()); err != nil {
 				t.Errorf("renew over a good network: %v", err)
 			}

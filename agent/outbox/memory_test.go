@@ -10,6 +10,9 @@ import (
 // A full outbox costs the heap little more than what it counts for: one copy of
 // each body, BuntDB's, and no more after it was shrunk and opened again.
 func TestMemoryOfAFullOutbox(t *testing.T) {
+	if raced {
+		t.Skip("the race detector has a memory of its own: run without -race")
+	}
 	path := filepath.Join(t.TempDir(), "outbox.db")
 	before := liveHeap()
 	check := func(when string, o *Outbox) {
