@@ -108,7 +108,7 @@ func values() func() float32 {
 }
 
 func writeCSV(path string, rows int) (err error) {
-	f, err := os.Create(path) //nolint:gosec // in the scratch folder
+	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func writeCSV(path string, rows int) (err error) {
 }
 
 func writeParquet(path string, rows int) (err error) {
-	f, err := os.Create(path) //nolint:gosec // in the scratch folder
+	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
