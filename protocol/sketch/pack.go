@@ -34,7 +34,7 @@ func (w *bitWriter) bits(v uint64, n int) {
 		}
 		take := min(n, w.free)
 		n, w.free = n-take, w.free-take
-		w.out[len(w.out)-1] |= byte(v>>n&(1<<take-1)) << w.free //nolint:gosec // at most eight bits //nolint:gosec // at most take bits
+		w.out[len(w.out)-1] |= byte(v>>n&(1<<take-1)) << w.free //nolint:gosec // at most eight bits
 	}
 }
 
