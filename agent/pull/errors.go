@@ -35,7 +35,7 @@ var (
 	// link says why.
 	ErrLink = errors.New("the connection failed")
 	// ErrDiskFull says that there is no room for the release.
-	ErrDiskFull = errors.New("not enough room on the device's disk: free some")
+	ErrDiskFull = errors.New("not enough room on the device's disk: free some, it goes on by itself")
 	// ErrDisk says that the device's disk fails.
 	ErrDisk = errors.New("the device's disk fails: look for its errors in the system's log")
 )

@@ -111,7 +111,7 @@ func (f *fetch) room(missing []release.File) error {
 		return diskError("look for room", err)
 	}
 	if free < need {
-		return classify(fmt.Errorf("%w: %d MiB are free, the download and a reserve need %d MiB; free some and it goes on by itself", ErrDiskFull, free>>20, need>>20))
+		return classify(fmt.Errorf("%w: %d MiB are free, the download and a reserve need %d MiB", ErrDiskFull, free>>20, need>>20))
 	}
 	return nil
 }

@@ -112,13 +112,12 @@ func (c *camera) tellsOfFullDisk() error {
 	if err := c.agent.died(); err != nil {
 		return err
 	}
-	for _, part := range []string{"no space left on device", "free some space, the device goes on trying"} {
-		if !strings.Contains(log, part) {
-			return fmt.Errorf("the log lacks %q:\n%s", part, log)
-		}
+	const advice = "not enough room on the device's disk: free some, it goes on by itself"
+	if !strings.Contains(log, advice) {
+		return fmt.Errorf("the log lacks %q:\n%s", advice, log)
 	}
 	shown := c.run("vedette-agent", "status", "--listen", c.listen).ok()
-	if !strings.Contains(shown, "free some space, the device goes on trying") {
+	if !strings.Contains(shown, advice) {
 		return fmt.Errorf("vedette-agent status does not say so:\n%s", shown)
 	}
 	d, err := c.client.Device(c.t.Context(), c.id)
@@ -127,7 +126,7 @@ func (c *camera) tellsOfFullDisk() error {
 		return err
 	case !marked(d, operator.MarkDiskFull):
 		return fmt.Errorf("the control plane believes that %d bytes are free, marks are %v", d.DiskFreeBytes, d.Marks)
-	case len(d.Models) != 1 || !strings.Contains(d.Models[0].Waiting, "no space left on device"):
+	case len(d.Models) != 1 || !strings.Contains(d.Models[0].Waiting, advice):
 		return fmt.Errorf("the control plane does not know why the update waits: %+v", d.Models)
 	}
 	return nil
