@@ -85,6 +85,7 @@ func run(args []string, out, errOut io.Writer) int {
 	only := flags.String("only", "", "comma-separated parts to run (default: all)")
 	quick := flags.Bool("quick", false, "fewer rounds: shows that everything works, not how fast it is")
 	output := flags.String("o", "text", "text or json")
+	hold := flags.Bool("hold", false, "leave the agent up afterwards, for a profiler, until Ctrl-C")
 	file := flags.String("json", "", "also write the figures to this file as JSON")
 	if err := flags.Parse(args); err != nil {
 		return 2
@@ -95,8 +96,11 @@ func run(args []string, out, errOut io.Writer) int {
 	}
 	b, err := newBench(*quick, errOut)
 	if err == nil {
-		err = errors.Join(b.measure(ctx, *only), b.close())
-		err = errors.Join(err, b.report(out, *output, *file))
+		err = b.measure(ctx, *only)
+		if *hold && err == nil {
+			err = b.hold(ctx)
+		}
+		err = errors.Join(err, b.close(), b.report(out, *output, *file))
 	}
 	if err != nil {
 		fmt.Fprintln(errOut, "bench:", err)
@@ -151,6 +155,17 @@ func (b *bench) measure(ctx context.Context, only string) error {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
+	return nil
+}
+
+// hold keeps the plant standing until ctx ends.
+func (b *bench) hold(ctx context.Context) error {
+	p, err := b.standing(ctx)
+	if err != nil {
+		return err
+	}
+	b.say("the agent %d serves on http://%s; its files are in %s; Ctrl-C ends it", p.agent.cmd.Process.Pid, p.listen, b.dir)
+	<-ctx.Done()
 	return nil
 }
 
