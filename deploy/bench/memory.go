@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -51,8 +52,31 @@ func (b *bench) memory(ctx context.Context) error {
 		Part: "memory", What: "no model, outbox empty: PSS", Value: idle.pss, Unit: "MB",
 		Detail: fmt.Sprintf("of its own %.1f MB, the rest are pages of the program's file", idle.dirty),
 	}, 15)
+	return b.fullOutbox(ctx)
+}
+
+// fullOutbox takes what a device with a full outbox weighs from the test that
+// bounds it.
+func (b *bench) fullOutbox(ctx context.Context) error {
+	out, err := b.output(ctx, nil, "go", "test", "-count=1", "-v", "-run", "^TestMemoryWithAFullOutbox$", "./cmd/e2e")
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	m := fullLine.FindSubmatch(out)
+	if m == nil {
+		return fmt.Errorf("the test of a full outbox said nothing: %s", out)
+	}
+	pss, err := strconv.ParseFloat(string(m[2]), 64)
+	if err != nil {
+		return fmt.Errorf("read weight: %w", err)
+	}
+	b.atMost(Figure{
+		Part: "memory", What: "no model, full outbox: PSS", Value: pss / 1e6, Unit: "MB", Detail: string(m[1]) + " wait",
+	}, 45)
 	return nil
 }
+
+var fullLine = regexp.MustCompile(`(\d+ records of \d+ bytes) wait: PSS (\d+) bytes`)
 
 // settled is when an agent has given back what its start needed.
 const settled = 20 * time.Second
