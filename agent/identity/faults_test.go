@@ -14,32 +14,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/vedette-edge/vedette/agent/agenttest"
 	"github.com/vedette-edge/vedette/agent/link"
 )
-
-// raw answers every connection with serve.
-func raw(t *testing.T, serve func(net.Conn)) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer conn.Close()
-				serve(conn)
-			})
-		}
-	})
-	t.Cleanup(func() { l.Close(); wg.Wait() })
-	return "https://" + l.Addr().String()
-}
 
 // behind is a server with the plane's certificate that answers with h.
 func (p *plane) behind(h http.HandlerFunc) string {
@@ -88,9 +65,9 @@ func TestFaultsOfTheNetwork(t *testing.T) {
 		{"nobody listens", "https://" + closedPort(t), ErrUnreachable, "unreachable"},
 		{"another authority", other.server.URL, ErrWrongCA, ""},
 		{"expired server certificate", expired.server.URL, link.ErrExpired, "tls_expired"},
-		{"cut in the handshake", raw(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 100)) }), ErrUnreachable, "cut"},
-		{"silent in the handshake", raw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), ErrUnreachable, "timeout"},
-		{"captive portal without TLS", raw(t, func(c net.Conn) {
+		{"cut in the handshake", "https://" + agenttest.Listen(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 100)) }), ErrUnreachable, "cut"},
+		{"silent in the handshake", "https://" + agenttest.Listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), ErrUnreachable, "timeout"},
+		{"captive portal without TLS", "https://" + agenttest.Listen(t, func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 100))
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>")
 		}), ErrWrongCA, "not_tls"},
@@ -141,7 +118,7 @@ func TestFaultsOfTheNetwork(t *testing.T) {
 func TestRenewalIsPatient(t *testing.T) {
 	var asked int
 	var mu sync.Mutex
-	api := raw(t, func(net.Conn) { // takes the connection and ends it
+	api := "https://" + agenttest.Listen(t, func(net.Conn) { // takes the connection and ends it
 		mu.Lock()
 		asked++
 		mu.Unlock()

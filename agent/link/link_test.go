@@ -2,21 +2,18 @@ package link
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/vedette-edge/vedette/agent/agenttest"
 )
 
 // peer is what stands at the other end: a certificate by an authority, or less.
@@ -27,58 +24,12 @@ type peer struct {
 
 func newPeer(t *testing.T, leaf x509.Certificate) peer {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now()
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
-	}
-	sign := func(template, parent *x509.Certificate) *x509.Certificate {
-		der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	ca = sign(ca, ca)
-	leaf.SerialNumber = big.NewInt(2)
+	soon := time.Now().Add(time.Hour)
 	if leaf.NotAfter.IsZero() {
-		leaf.NotAfter = now.Add(time.Hour)
+		leaf.NotAfter = soon
 	}
-	p := peer{roots: x509.NewCertPool(), leaf: tls.Certificate{Certificate: [][]byte{sign(&leaf, ca).Raw}, PrivateKey: key}}
-	p.roots.AddCert(ca)
-	return p
-}
-
-// listen answers every connection with serve.
-func listen(t *testing.T, serve func(net.Conn)) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer conn.Close()
-				serve(conn)
-			})
-		}
-	})
-	t.Cleanup(func() { l.Close(); wg.Wait() })
-	return l.Addr().String()
+	ca := agenttest.NewAuthority(t, soon)
+	return peer{roots: ca.Pool(), leaf: ca.Certificate(t, leaf)}
 }
 
 func (p peer) tls(change func(*tls.Config)) func(net.Conn) {
@@ -101,7 +52,7 @@ func TestEveryFailureHasItsName(t *testing.T) {
 	stranger := newPeer(t, x509.Certificate{IPAddresses: loopback})
 	expired := newPeer(t, x509.Certificate{IPAddresses: loopback, NotAfter: time.Now().Add(-time.Minute)})
 	elsewhere := newPeer(t, x509.Certificate{DNSNames: []string{"elsewhere.example"}})
-	closed := listen(t, func(net.Conn) {})
+	closed := agenttest.Listen(t, func(net.Conn) {})
 	gone, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -116,20 +67,20 @@ func TestEveryFailureHasItsName(t *testing.T) {
 	}{
 		{"a name that does not exist", "control.invalid:443", nil, ErrName, "dns"},
 		{"nobody listens", gone.Addr().String(), nil, ErrUnreachable, "unreachable"},
-		{"another authority", listen(t, stranger.tls(nil)), good.roots, ErrAuthority, "tls_authority"},
-		{"an expired certificate", listen(t, expired.tls(nil)), expired.roots, ErrExpired, "tls_expired"},
-		{"a certificate for another name", listen(t, elsewhere.tls(nil)), elsewhere.roots, ErrServerName, "tls_name"},
-		{"a web server without TLS", listen(t, func(c net.Conn) {
+		{"another authority", agenttest.Listen(t, stranger.tls(nil)), good.roots, ErrAuthority, "tls_authority"},
+		{"an expired certificate", agenttest.Listen(t, expired.tls(nil)), expired.roots, ErrExpired, "tls_expired"},
+		{"a certificate for another name", agenttest.Listen(t, elsewhere.tls(nil)), elsewhere.roots, ErrServerName, "tls_name"},
+		{"a web server without TLS", agenttest.Listen(t, func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 1024))
 			_, _ = io.WriteString(c, "HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\n<html>sign in</html>")
 		}), nil, ErrNotTLS, "not_tls"},
 		{"a handshake that is cut", closed, nil, ErrCut, "cut"},
-		{"a handshake that is cut in the middle", listen(t, func(c net.Conn) {
+		{"a handshake that is cut in the middle", agenttest.Listen(t, func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 1024))
 			_, _ = c.Write([]byte{22, 3, 3, 0, 100, 2})
 		}), nil, ErrCut, "cut"},
-		{"a server that is silent", listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), nil, ErrSilent, "timeout"},
-		{"a server that wants another certificate", listen(t, good.tls(func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert })), good.roots, ErrRefused, "tls_refused"},
+		{"a server that is silent", agenttest.Listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), nil, ErrSilent, "timeout"},
+		{"a server that wants another certificate", agenttest.Listen(t, good.tls(func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert })), good.roots, ErrRefused, "tls_refused"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := Explain(dial(t, tt.address, tt.roots))
@@ -141,7 +92,7 @@ func TestEveryFailureHasItsName(t *testing.T) {
 			}
 		})
 	}
-	if err := dial(t, listen(t, good.tls(nil)), good.roots); err != nil {
+	if err := dial(t, agenttest.Listen(t, good.tls(nil)), good.roots); err != nil {
 		t.Errorf("a good server: %v", err)
 	}
 }

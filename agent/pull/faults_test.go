@@ -2,15 +2,10 @@ package pull
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
-	"math/big"
 	randv2 "math/rand/v2"
 	"net"
 	"net/http"
@@ -18,89 +13,21 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/vedette-edge/vedette/agent/agenttest"
 	"github.com/vedette-edge/vedette/agent/link"
 	"github.com/vedette-edge/vedette/protocol/release"
 	"github.com/vedette-edge/vedette/protocol/trust"
 )
 
-// authority signs certificates of servers on loopback.
-type authority struct {
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &authority{key: key}
-	a.cert = a.sign(t, &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: day0.Add(10 * year)})
-	return a
-}
-
-func (a *authority) sign(t *testing.T, template *x509.Certificate) *x509.Certificate {
-	t.Helper()
-	parent := a.cert
-	if parent == nil {
-		parent = template
-	}
-	template.SerialNumber = big.NewInt(1)
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, a.key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
-}
-
-// server is a TLS configuration with a certificate that ends at a time.
-func (a *authority) server(t *testing.T, ends time.Time) *tls.Config {
-	t.Helper()
-	leaf := a.sign(t, &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotAfter: ends})
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Raw}, PrivateKey: a.key}}}
-}
-
-// client trusts the authority alone, at the time of now.
-func (a *authority) client(now func() time.Time) *http.Client {
-	roots := x509.NewCertPool()
-	roots.AddCert(a.cert)
+// trusting trusts the authority alone, at the time of now.
+func trusting(a *agenttest.Authority, now func() time.Time) *http.Client {
 	return &http.Client{Transport: &http.Transport{
-		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Time: now},
+		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: a.Pool(), Time: now},
 		DisableKeepAlives: true, TLSHandshakeTimeout: time.Second, ResponseHeaderTimeout: time.Second,
 	}}
-}
-
-// raw answers every connection with serve.
-func raw(t *testing.T, serve func(net.Conn)) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer conn.Close()
-				serve(conn)
-			})
-		}
-	})
-	t.Cleanup(func() { l.Close(); wg.Wait() })
-	return "https://" + l.Addr().String()
 }
 
 // secure is a TLS server that answers with h.
@@ -137,8 +64,8 @@ func drip(res http.ResponseWriter, req *http.Request) {
 // that was not verified.
 func TestFaultsOfTheNetwork(t *testing.T) {
 	w := newWorld(t, 5000)
-	ca := newAuthority(t)
-	good := ca.server(t, day0.Add(year))
+	ca := agenttest.NewAuthority(t, day0.Add(10*year))
+	good := ca.Server(t, day0.Add(year))
 	page := func(res http.ResponseWriter, _ *http.Request) {
 		res.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = io.WriteString(res, "<html>sign in</html>")
@@ -153,11 +80,11 @@ func TestFaultsOfTheNetwork(t *testing.T) {
 	}{
 		{"no address for the name", "https://control.invalid", link.ErrName, "dns"},
 		{"nobody listens", strings.Replace(closed.URL, "http", "https", 1), link.ErrUnreachable, "unreachable"},
-		{"another authority", secure(t, newAuthority(t).server(t, day0.Add(year)), w.serve), link.ErrAuthority, "tls_authority"},
-		{"expired server certificate", secure(t, ca.server(t, day0.Add(-time.Hour)), w.serve), link.ErrExpired, "tls_expired"},
-		{"cut in the handshake", raw(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 100)) }), link.ErrCut, "cut"},
-		{"silent in the handshake", raw(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), link.ErrSilent, "timeout"},
-		{"captive portal without TLS", raw(t, func(c net.Conn) {
+		{"another authority", secure(t, agenttest.NewAuthority(t, day0.Add(10*year)).Server(t, day0.Add(year)), w.serve), link.ErrAuthority, "tls_authority"},
+		{"expired server certificate", secure(t, ca.Server(t, day0.Add(-time.Hour)), w.serve), link.ErrExpired, "tls_expired"},
+		{"cut in the handshake", "https://" + agenttest.Listen(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 100)) }), link.ErrCut, "cut"},
+		{"silent in the handshake", "https://" + agenttest.Listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), link.ErrSilent, "timeout"},
+		{"captive portal without TLS", "https://" + agenttest.Listen(t, func(c net.Conn) {
 			_, _ = c.Read(make([]byte, 100))
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>")
 		}), link.ErrNotTLS, "not_tls"},
@@ -176,7 +103,7 @@ func TestFaultsOfTheNetwork(t *testing.T) {
 		}), link.ErrCut, "cut"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			client := ca.client(func() time.Time { return day0 })
+			client := trusting(ca, func() time.Time { return day0 })
 			t.Cleanup(client.CloseIdleConnections)
 			bad := &HTTP{Client: client, Base: tt.base, patience: 300 * time.Millisecond}
 			cfg := w.cfg

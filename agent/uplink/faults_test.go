@@ -2,104 +2,45 @@ package uplink
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"io"
-	"math/big"
 	"net"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/vedette-edge/vedette/agent/agenttest"
 	"github.com/vedette-edge/vedette/agent/link"
 	"github.com/vedette-edge/vedette/agent/outbox"
 	"github.com/vedette-edge/vedette/protocol"
 )
 
-// authority signs a broker's certificate on loopback.
-type authority struct {
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &authority{key: key}
-	a.cert = a.sign(t, &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(time.Hour)})
-	return a
-}
-
-func (a *authority) sign(t *testing.T, template *x509.Certificate) *x509.Certificate {
-	t.Helper()
-	parent := a.cert
-	if parent == nil {
-		parent = template
-	}
-	template.SerialNumber = big.NewInt(1)
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, a.key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
-}
-
-// tls answers connections with serve, inside TLS with a certificate that ends at
+// tlsServer answers connections with serve, inside TLS with a certificate that ends at
 // a time.
-func (a *authority) tls(t *testing.T, ends time.Time, serve func(net.Conn)) string {
+func tlsServer(t *testing.T, a *agenttest.Authority, ends time.Time, serve func(net.Conn)) string {
 	t.Helper()
-	leaf := a.sign(t, &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotAfter: ends})
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Raw}, PrivateKey: a.key}}}
-	return raw(t, func(c net.Conn) {
+	cfg := a.Server(t, ends)
+	return plainServer(t, func(c net.Conn) {
 		if secure := tls.Server(c, cfg); secure.Handshake() == nil {
 			serve(secure)
 		}
 	})
 }
 
-// raw answers every connection with serve.
-func raw(t *testing.T, serve func(net.Conn)) string {
+func plainServer(t *testing.T, serve func(net.Conn)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer conn.Close()
-				serve(conn)
-			})
-		}
-	})
-	t.Cleanup(func() { l.Close(); wg.Wait() })
-	return "mqtts://" + l.Addr().String()
+	return "mqtts://" + agenttest.Listen(t, serve)
 }
 
 // TestFaultsOfTheNetwork puts every fault on the port of the broker. The session
 // says which it is and what to do, and tries again; what the outbox holds is
 // there when the link is good, all of it, once.
 func TestFaultsOfTheNetwork(t *testing.T) {
-	ca, soon := newAuthority(t), time.Now().Add(time.Hour)
+	soon := time.Now().Add(time.Hour)
+	ca := agenttest.NewAuthority(t, soon)
 	page := func(c net.Conn) {
 		_, _ = c.Read(make([]byte, 100))
 		_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n\r\n<html>sign in</html>")
@@ -118,15 +59,15 @@ func TestFaultsOfTheNetwork(t *testing.T) {
 	}{
 		{"no address for the name", "mqtts://control.invalid:8883", link.ErrName, "dns"},
 		{"nobody listens", "mqtts://" + gone.Addr().String(), link.ErrUnreachable, "unreachable"},
-		{"another authority", newAuthority(t).tls(t, soon, silent), link.ErrAuthority, "tls_authority"},
-		{"expired server certificate", ca.tls(t, time.Now().Add(-time.Minute), silent), link.ErrExpired, "tls_expired"},
-		{"cut in the handshake", raw(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 100)) }), link.ErrCut, "cut"},
-		{"silent in the handshake", raw(t, silent), link.ErrSilent, "timeout"},
-		{"captive portal without TLS", raw(t, page), link.ErrNotTLS, "not_tls"},
-		{"captive portal behind a proxy", ca.tls(t, soon, page), ErrNotBroker, "not_broker"},
-		{"cut after the handshake", ca.tls(t, soon, func(net.Conn) {}), link.ErrCut, "cut"},
-		{"silent after the handshake", ca.tls(t, soon, silent), link.ErrSilent, "timeout"},
-		{"a byte a second", ca.tls(t, soon, drip), link.ErrSilent, "timeout"},
+		{"another authority", tlsServer(t, agenttest.NewAuthority(t, soon), soon, silent), link.ErrAuthority, "tls_authority"},
+		{"expired server certificate", tlsServer(t, ca, time.Now().Add(-time.Minute), silent), link.ErrExpired, "tls_expired"},
+		{"cut in the handshake", plainServer(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 100)) }), link.ErrCut, "cut"},
+		{"silent in the handshake", plainServer(t, silent), link.ErrSilent, "timeout"},
+		{"captive portal without TLS", plainServer(t, page), link.ErrNotTLS, "not_tls"},
+		{"captive portal behind a proxy", tlsServer(t, ca, soon, page), ErrNotBroker, "not_broker"},
+		{"cut after the handshake", tlsServer(t, ca, soon, func(net.Conn) {}), link.ErrCut, "cut"},
+		{"silent after the handshake", tlsServer(t, ca, soon, silent), link.ErrSilent, "timeout"},
+		{"a byte a second", tlsServer(t, ca, soon, drip), link.ErrSilent, "timeout"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			box, _, err := outbox.Open(filepath.Join(t.TempDir(), "outbox.db"), outbox.Options{})
@@ -141,8 +82,7 @@ func TestFaultsOfTheNetwork(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			roots := x509.NewCertPool()
-			roots.AddCert(ca.cert)
+			roots := ca.Pool()
 			cfg := func(c *Config) {
 				c.Outbox, c.ConnectTimeout, c.Brokers = box, 200*time.Millisecond, []string{tt.url}
 				c.TLS = func() *tls.Config { return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12} }
@@ -158,7 +98,7 @@ func TestFaultsOfTheNetwork(t *testing.T) {
 			good := newBroker(t)
 			run(t, good, nil, func(c *Config) {
 				cfg(c)
-				c.Brokers = []string{ca.tls(t, soon, good.serve)}
+				c.Brokers = []string{tlsServer(t, ca, soon, good.serve)}
 			})
 			for seq := range uint64(n) {
 				r := next(t, good.up, func(up *protocol.Up) bool { return up.GetRecord() != nil }).GetRecord()
@@ -187,7 +127,7 @@ func drip(c net.Conn) {
 // simulated hours: the device tries on, with pauses that differ and never exceed
 // their cap, and no oftener than that.
 func TestRetriesAreSpreadAndCapped(t *testing.T) {
-	address := strings.TrimPrefix(raw(t, func(net.Conn) {}), "mqtts")
+	address := strings.TrimPrefix(plainServer(t, func(net.Conn) {}), "mqtts")
 	const hours = 12
 	var tries []time.Time
 	synctest.Test(t, func(t *testing.T) {
