@@ -46,7 +46,7 @@ func output(t *testing.T, name string, args ...string) string {
 func build(t *testing.T, formats ...string) string {
 	t.Helper()
 	if os.Getenv("CGO_ENABLED") == "0" {
-		t.Skip("the pass with cgo builds the packages")
+		t.Skip("the agent needs cgo")
 	}
 	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
 		t.Skipf("there are no packages for %s", runtime.GOARCH)
