@@ -40,7 +40,18 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # fetch copies a file of PLACE.
 fetch() {
 	case "$from" in
-	http://* | https://*)
+	https://*)
+		# Not one hop in the clear, whatever the server answers. wget cannot
+		# tell such redirects from others, so it follows none.
+		if have curl; then
+			curl -fsSL --proto =https --proto-redir =https --retry 3 --connect-timeout 20 -o "$2" "$from/$1"
+		elif have wget; then
+			wget -q --max-redirect=0 --tries=3 --timeout=20 -O "$2" "$from/$1"
+		else
+			die "neither curl nor wget is here to download with: apt-get install curl"
+		fi || die "cannot get $from/$1: is the address right, can this machine reach it, and is no redirect leading from https to plain http (wget follows none at all)?"
+		;;
+	http://*)
 		if have curl; then
 			curl -fsSL --retry 3 --connect-timeout 20 -o "$2" "$from/$1"
 		elif have wget; then
@@ -75,7 +86,7 @@ pattern() {
 # choose prints the name of the one package that fits.
 choose() {
 	name=$(pattern)
-	found=$(sed -nE "s/^[0-9a-f]{64} [ *]($name)\$/\\1/p" "$sums")
+	found=$(sed -nE "s/^[0-9a-f]{64} [ *]($name)\$/\\1/p" "$sums" | sort -u)
 	case "$(printf '%s\n' "$found" | grep -c .)" in
 	1) echo "$found" ;;
 	0) die "SHA256SUMS lists no package${version:+ of version $version} for this machine ($(uname -m)); it lists: $(sed -E 's/^[^ ]* .//' "$sums" | tr '\n' ' ')" ;;
@@ -85,7 +96,7 @@ choose() {
 
 # verify ends the script unless the file has the listed checksum.
 verify() {
-	want=$(sed -nE "s/^([0-9a-f]{64}) [ *]$(printf %s "$1" | sed 's/[.+]/\\&/g')\$/\\1/p" "$sums")
+	want=$(sed -nE "s/^([0-9a-f]{64}) [ *]$(printf %s "$1" | sed 's/[.+]/\\&/g')\$/\\1/p" "$sums" | sort -u)
 	got=$(sha256sum "$2" | cut -d' ' -f1)
 	[ "$got" = "$want" ] || die "the checksum of $1 is not the listed one: it is damaged or was tampered with; nothing was installed
   listed $want
@@ -167,7 +178,9 @@ done
 
 if [ -z "$from" ]; then
 	from=$(dirname "$0")
-	[ -e "$from/SHA256SUMS" ] || die "where are the packages? Say it with --from, see --help"
+	[ -e "$from/SHA256SUMS" ] || die "where are the packages? Say it with --from, an https address or a folder:
+  sh install.sh --from https://example.com/vedette
+  curl -fsSL https://example.com/vedette/install.sh | sh -s -- --from https://example.com/vedette"
 fi
 case "$from" in
 http://127.0.0.1[:/]* | http://localhost[:/]* | "http://[::1]"*) ;;

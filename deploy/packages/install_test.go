@@ -3,6 +3,7 @@ package packages_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/pem"
 	"fmt"
 	"net"
 	"net/http"
@@ -21,6 +22,7 @@ type shop struct {
 	folder string
 	url    string
 	deb    string // name of the package for this machine
+	env    []string
 }
 
 // openShop offers a package whose content is not looked at: what is tested ends
@@ -80,7 +82,7 @@ func (s *shop) install(args ...string) (code int, out string) {
 	}
 	cmd := exec.CommandContext(s.t.Context(), shell, append([]string{filepath.Join(root(s.t), "deploy", "install.sh")}, args...)...)
 	cmd.Dir = s.t.TempDir()
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + s.t.TempDir()}
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + s.t.TempDir()}, s.env...)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	err := cmd.Run()
@@ -165,6 +167,13 @@ func TestInstallScriptRefuses(t *testing.T) {
 			s.put(strings.Replace(s.deb, "1.2.3", "1.3.0", 1), "newer")
 			s.sign()
 		}, nil, "choose one with --version"},
+		"two checksums of one": {func(s *shop) {
+			raw, err := os.ReadFile(s.path("SHA256SUMS"))
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			s.put("SHA256SUMS", string(raw)+strings.Repeat("a", 64)+"  "+s.deb+"\n")
+		}, nil, "is not the listed one"},
 		"no such version":      {func(*shop) {}, []string{"--version", "9.9"}, "lists no package of version 9.9"},
 		"no value":             {func(*shop) {}, []string{"--version"}, "--version needs a value"},
 		"token as an argument": {func(*shop) {}, []string{"--token", "x"}, "not understood"},
@@ -238,4 +247,100 @@ func TestInstallScriptMeetsACutConnection(t *testing.T) {
 	if got := s.fetched(to); code != 1 || len(got) > 0 || !strings.Contains(out, "cannot get") {
 		t.Errorf("exit code %d, left %v\n%s", code, got, out)
 	}
+}
+
+// A line that is there twice, as after a careless >>, is one package.
+func TestInstallScriptReadsALineTwice(t *testing.T) {
+	s := openShop(t)
+	raw, err := os.ReadFile(s.path("SHA256SUMS"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.put("SHA256SUMS", string(raw)+string(raw))
+	to := t.TempDir()
+	if code, out := s.install("--from", s.url, "--download", to); code != 0 || len(s.fetched(to)) != 1 {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+}
+
+// Who pipes the script into a shell and names no place is shown the whole line.
+func TestInstallScriptSaysHowItIsPiped(t *testing.T) {
+	s := openShop(t)
+	if code, out := s.install(); code != 1 || !strings.Contains(out, "| sh -s -- --from https://") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+}
+
+// An https place stays https: a redirect into the clear ends the installation,
+// with curl and where only wget is there.
+func TestInstallScriptStaysOnHTTPS(t *testing.T) {
+	for _, client := range []string{"curl", "wget"} {
+		t.Run(client, func(t *testing.T) {
+			s := openShop(t)
+			need(t, client, client)
+			s.only(client)
+			for _, c := range []struct {
+				what, to string // where the server sends callers; empty serves
+				ok       bool
+			}{
+				{"https", "", true},
+				{"to http", s.url, false},
+				{"to https", s.secure("").URL, client == "curl"},
+			} {
+				server := s.secure(c.to)
+				s.trust(client, server)
+				to := filepath.Join(t.TempDir(), "here")
+				code, out := s.install("--from", server.URL, "--download", to)
+				if got := s.fetched(to); (code == 0) != c.ok || (len(got) == 1) != c.ok {
+					t.Errorf("%s: exit code %d, fetched %v, want success %v\n%s", c.what, code, got, c.ok, out)
+				}
+				if !c.ok && !strings.Contains(out, "from https to plain http") {
+					t.Errorf("%s: %s", c.what, out)
+				}
+			}
+		})
+	}
+}
+
+// secure serves the shop over https, or sends callers to another address.
+func (s *shop) secure(to string) *httptest.Server {
+	var h http.Handler = http.FileServer(http.Dir(s.folder))
+	if to != "" {
+		h = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, to+r.URL.Path, http.StatusFound)
+		})
+	}
+	server := httptest.NewTLSServer(h)
+	s.t.Cleanup(server.Close)
+	return server
+}
+
+// trust makes the client believe the certificate of test servers.
+func (s *shop) trust(client string, server *httptest.Server) {
+	s.t.Helper()
+	folder := s.t.TempDir()
+	ca, wgetrc := filepath.Join(folder, "ca.pem"), filepath.Join(folder, "wgetrc")
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	for path, content := range map[string][]byte{ca: cert, wgetrc: []byte("ca_certificate = " + ca + "\n")} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	s.env = append(s.env, map[string]string{"curl": "CURL_CA_BUNDLE=" + ca, "wget": "WGETRC=" + wgetrc}[client])
+}
+
+// only leaves the script the tools it needs and one client to download with.
+func (s *shop) only(client string) {
+	s.t.Helper()
+	folder := s.t.TempDir()
+	for _, tool := range []string{client, "sh", "dpkg", "uname", "sed", "grep", "tr", "sort", "cut", "sha256sum", "mktemp", "rm", "mkdir", "mv", "cp", "dirname"} {
+		path, err := exec.LookPath(tool)
+		if err != nil {
+			s.t.Skipf("needs %s: %v", tool, err)
+		}
+		if err := os.Symlink(path, filepath.Join(folder, tool)); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	s.env = append(s.env, "PATH="+folder)
 }
