@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/parquet-go/parquet-go"
+	parquetformat "github.com/parquet-go/parquet-go/format"
 
 	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -187,6 +188,61 @@ func TestParquetOut(t *testing.T) {
 		}
 		if names := fmt.Sprint(f.Schema().Columns()); names != "[[row] [id] [n] [class] [label] [scores_low] [scores_high]]" {
 			t.Errorf("columns %s", names)
+		}
+	}
+}
+
+// chunkOf is what the footer says of a column in one row group.
+type chunkOf struct {
+	Path, Codec, Encodings string
+	Type                   parquetformat.Type
+	Values                 int64
+}
+
+// chunksOf reads the footer as it is in the file, group by group.
+func chunksOf(t *testing.T, raw []byte) [][]chunkOf {
+	t.Helper()
+	f, err := parquet.OpenFile(bytes.NewReader(raw), int64(len(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list [][]chunkOf
+	for _, g := range f.Metadata().RowGroups {
+		var chunks []chunkOf
+		for i := range g.Columns {
+			m := &g.Columns[i].MetaData
+			chunks = append(chunks, chunkOf{fmt.Sprintf("%q", m.PathInSchema), fmt.Sprint(m.Codec), fmt.Sprint(m.Encoding), m.Type, m.NumValues})
+		}
+		list = append(list, chunks)
+	}
+	return list
+}
+
+// TestParquetFooter reads what the footer says of every column in every row
+// group. Readers other than the library find the columns by their paths.
+func TestParquetFooter(t *testing.T) {
+	in := writeParquet(t, someReadings(500))
+	raw, err := scoreBytes(t, in, func(c *Config) {
+		c.InFormat, c.OutFormat, c.RowGroup, c.Keep = Parquet, Parquet, 64, []string{"id", "n"}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups := chunksOf(t, []byte(raw))
+	if len(groups) != 8 {
+		t.Fatalf("%d row groups, want 8", len(groups))
+	}
+	for g, chunks := range groups {
+		var paths []string
+		for i, c := range chunks {
+			paths = append(paths, c.Path)
+			c.Values = groups[0][i].Values // of the last group less
+			if c != groups[0][i] {
+				t.Errorf("group %d: %+v, in the first %+v", g, c, groups[0][i])
+			}
+		}
+		if got, want := strings.Join(paths, " "), `["row"] ["id"] ["n"] ["class"] ["label"] ["scores_low"] ["scores_high"]`; got != want {
+			t.Errorf("group %d has the paths %s, want %s", g, got, want)
 		}
 	}
 }

@@ -472,7 +472,16 @@ func (e *parquetEncoder) group() (pages []byte, group *format.RowGroup, err erro
 		return nil, nil, fmt.Errorf("%d row groups at once after %d", len(meta.RowGroups), len(e.footer.RowGroups))
 	}
 	group = &meta.RowGroups[0]
+	e.name(group)
 	return e.buf.Bytes()[len(parquetMagic) : group.FileOffset+group.TotalCompressedSize], group, nil
+}
+
+// name says of each column of a row group which one it is. The library forgets the
+// paths of its columns with the first reset, and readers refuse a chunk without.
+func (e *parquetEncoder) name(g *format.RowGroup) {
+	for i := range g.Columns {
+		g.Columns[i].MetaData.PathInSchema = thrift.Slice[string]{e.fields[i].name}
+	}
 }
 
 // shift moves what the footer says of a row group. The page indexes, which also
