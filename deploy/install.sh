@@ -130,7 +130,7 @@ install_package() {
 		fi
 		as_root rpm -U --oldpackage --replacepkgs "$1"
 		;;
-	esac || die "the package was verified but could not be installed: see above"
+	esac || die "the package was verified but could not be installed: see above. Where libc6 or glibc is too old, have it built on a system as old as this one"
 }
 
 # enrol reads the token where no list of processes shows it.

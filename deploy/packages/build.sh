@@ -63,7 +63,9 @@ program() {
 		-ldflags "-s -w -buildid= -X main.version=$VERSION -extldflags=-Wl,--build-id=none" -o "$2" ./cmd/vedette-agent
 }
 
-# glibc prints the oldest version of the C library that both files work with.
+# glibc prints the oldest version of the C library that both files work with. ONNX
+# Runtime works with 2.28; the agent asks for what the system has that links it,
+# so packages for an older one, like Ubuntu 20.04 of JetPack 5, are built there.
 glibc() {
 	cat "$@" | grep -aoE 'GLIBC_2\.[0-9]+' | sort -Vu | tail -1 | cut -d_ -f2
 }
@@ -113,6 +115,7 @@ for arch in amd64 arm64; do
 	stage $arch
 	STAGE=$work/$arch ARCH=$arch GLIBC=$(glibc "$work/$arch/vedette-agent" "$work/$arch/libonnxruntime.so.1")
 	export STAGE ARCH GLIBC
+	echo "package: the agent for $arch needs glibc $GLIBC or newer" >&2
 	for format in deb rpm; do
 		[[ " ${wanted[*]} " == *" $format/$arch "* ]] || continue
 		said=$($nfpm package --config deploy/packages/nfpm.yaml --packager $format --target "$folder/" 2>&1) || die "nfpm: $said"

@@ -304,7 +304,7 @@ func TestInstallScriptStaysOnHTTPS(t *testing.T) {
 
 // secure serves the shop over https, or sends callers to another address.
 func (s *shop) secure(to string) *httptest.Server {
-	var h http.Handler = http.FileServer(http.Dir(s.folder))
+	h := http.FileServer(http.Dir(s.folder))
 	if to != "" {
 		h = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, to+r.URL.Path, http.StatusFound)
