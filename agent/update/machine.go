@@ -100,6 +100,14 @@ func (m Machine) gaveUp(w Want) bool {
 	return slices.ContainsFunc(m.Refused, func(o Outcome) bool { return o.Release == w.Release && o.Decision == w.Decision })
 }
 
+// Gone says whether the model is neither wanted nor here, and nothing is at work.
+func (m Machine) Gone() bool {
+	return m.State == Idle && m.Active.IsZero() && m.Want.Release.IsZero()
+}
+
+// Removes says whether the machine is switching the model off as it was told to.
+func (m Machine) Removes() bool { return m.State == Activating && m.Target.Release.IsZero() }
+
 // At is the machine with the time up to now accounted for.
 func (m Machine) At(now time.Time) Machine {
 	if !m.clock.IsZero() {

@@ -81,6 +81,12 @@ type Outcome struct {
 	Message string `json:"message,omitempty"` // for people
 }
 
+// Failed says whether the update ended with a release that does not serve for a
+// reason of its own; no outcome has not.
+func (o *Outcome) Failed() bool {
+	return o != nil && o.Result != ResultActive && o.Result != ResultSuperseded
+}
+
 // Limits are the deadlines and counts of a machine. Each duration is time the
 // agent ran in the state; time without power does not count.
 type Limits struct {

@@ -2,11 +2,13 @@ package updater
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -234,6 +236,37 @@ func (u *Updater) forget(m *model) {
 	u.mu.Lock()
 	delete(u.models, m.lane)
 	u.mu.Unlock()
+}
+
+// maxFailed bounds the models that are reported although they are neither wanted
+// nor here, because none of their versions worked.
+const maxFailed = 8
+
+// leave ends the work on a model that is neither wanted nor here. How its last
+// update failed is kept, or a device whose only version was taken back would have
+// nothing to say; taken off while it worked, the model leaves nothing.
+func (u *Updater) leave(m *model, old update.Machine) {
+	if old.Removes() || m.challenger || !m.machine.Last.Failed() {
+		u.forget(m)
+		return
+	}
+	if failed := u.failed(); len(failed) > maxFailed {
+		u.forget(failed[0])
+	}
+}
+
+// failed lists the models kept for their outcome alone, the oldest one first.
+func (u *Updater) failed() []*model {
+	var list []*model
+	for _, l := range u.lanes() {
+		if m := u.models[l]; !l.challenger && m.machine.Gone() && m.machine.Last.Failed() {
+			list = append(list, m)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b *model) int {
+		return cmp.Compare(a.machine.Last.Generation, b.machine.Last.Generation)
+	})
+	return list
 }
 
 // set changes what States reads.

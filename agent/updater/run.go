@@ -253,8 +253,8 @@ func (u *Updater) take(ctx context.Context, m *model, e update.Event) error {
 	u.announce(m, old, next)
 	u.hinder(m, m.waits.after(e, old, next), next.Target == old.Target)
 	u.perform(ctx, m, actions)
-	if next.State == update.Idle && next.Active.IsZero() && next.Want.Release.IsZero() && !u.assigned(m.lane) {
-		u.forget(m)
+	if next.Gone() && !u.assigned(m.lane) {
+		u.leave(m, old)
 	}
 	u.reconsider(ctx, m, old, next)
 	return nil
