@@ -12,8 +12,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/agent/outbox"
 	"github.com/vedette-edge/vedette/agent/serve"
+	"github.com/vedette-edge/vedette/agent/update"
 )
 
 // What makes a running service worth a look.
@@ -125,11 +127,15 @@ func judgeAgent(st *serve.Status, now time.Time) []Check {
 	return append(list, judgeLink(st.Agent, now), judgeOutbox(st.Agent))
 }
 
+// judgeModels says how the models do. The worst finding is the result, and its
+// advice the one that is given.
 func judgeModels(st *serve.Status) Check {
 	c := Check{Name: "models", Result: checkOK, Detail: "none is assigned to this device"}
 	var serving []string
-	for _, m := range st.Models {
-		serving = append(serving, m.Model+" "+m.Version+" on "+m.Provider)
+	for _, list := range [][]infer.Status{st.Models, st.Challengers} {
+		for _, m := range list {
+			serving = append(serving, laneName(&m)+" "+m.Version+" on "+m.Provider)
+		}
 	}
 	if len(serving) > 0 {
 		c.Detail = "serving " + strings.Join(serving, ", ")
@@ -137,17 +143,66 @@ func judgeModels(st *serve.Status) Check {
 	if st.Agent == nil {
 		return c
 	}
+	if len(serving) == 0 && len(st.Agent.Updates) > 0 {
+		c.Detail = "none serves"
+	}
 	for _, u := range st.Agent.Updates {
-		lacks := u.Active != "" && !slices.ContainsFunc(serving, func(s string) bool { return strings.HasPrefix(s, u.Model+" ") })
-		switch {
-		case lacks:
-			c.Result, c.Detail = checkFailed, c.Detail+"; "+u.Model+" is active but does not serve"
-			c.Next = "journalctl -u " + service + " says why it could not be loaded"
-		case u.Waiting != "" && c.Result == checkOK:
-			c.Result, c.Detail, c.Next = checkWarning, c.Detail+"; the update of "+u.Model+" waits: "+u.Waiting, "vedette-agent status shows its state"
-		case u.Code != "" && c.Result == checkOK:
-			c.Result, c.Detail = checkWarning, c.Detail+"; the last update of "+u.Model+": "+result(u)
-			c.Next = "the version before serves on; `vedette rollout explain` on an operator's machine says more"
+		if found := judgeUpdate(&u, serves(st, u.Model)); found.Result != checkOK {
+			c.Detail += "; " + found.Detail
+			if c.Result == checkOK || (c.Result == checkWarning && found.Result == checkFailed) {
+				c.Result, c.Next = found.Result, found.Next
+			}
+		}
+	}
+	return c
+}
+
+// challengerSuffix tells a challenger from the model that it runs beside.
+const challengerSuffix = " (challenger)"
+
+// laneName is how the agent's updates name what a release is served as.
+func laneName(m *infer.Status) string {
+	if m.Role == infer.RoleShadow || m.Role == infer.RoleShare {
+		return m.Model + challengerSuffix
+	}
+	return m.Model
+}
+
+// serves says whether the model, or the challenger of that name, serves.
+func serves(st *serve.Status, name string) bool {
+	list := st.Models
+	if model, ok := strings.CutSuffix(name, challengerSuffix); ok {
+		name, list = model, st.Challengers
+	}
+	return slices.ContainsFunc(list, func(m infer.Status) bool { return m.Model == name })
+}
+
+// judgeUpdate says what the state of one model or challenger means. Nobody waits
+// for a challenger's answers, so none of it is a failure of the device.
+func judgeUpdate(u *serve.Update, serving bool) Check {
+	c := Check{Result: checkOK}
+	challenger := strings.HasSuffix(u.Model, challengerSuffix)
+	switch {
+	case u.Active != "" && !serving && !challenger:
+		c.Result, c.Detail = checkFailed, u.Model+" is active but does not serve"
+		c.Next = "journalctl -u " + service + " says why it could not be loaded"
+	case u.Waiting != "":
+		c.Result, c.Detail, c.Next = checkWarning, u.Model+" waits: "+u.Waiting, "vedette-agent status shows its state"
+	case u.Active != "" && !serving:
+		c.Result, c.Detail = checkWarning, u.Model+" is active but does not run"
+		c.Next = "journalctl -u " + service + " says why it could not be loaded"
+	case u.Code == "":
+	case challenger:
+		c.Result, c.Detail = checkWarning, "the last update of "+u.Model+": "+result(*u)
+		c.Next = "the model itself serves on; `vedette rollout explain` on an operator's machine says more"
+	case u.Active != "":
+		c.Result, c.Detail = checkWarning, "the last update of "+u.Model+": "+result(*u)
+		c.Next = "the version before serves on; `vedette rollout explain` on an operator's machine says more"
+	case u.Target == "":
+		c.Result, c.Detail = checkWarning, u.Model+" has no version that works here: "+result(*u)
+		c.Next = "publish a mended version and assign it; `vedette rollout explain` on an operator's machine says more"
+		if u.Result == update.ResultReverted {
+			c.Result = checkFailed // it served, and whoever asked it has no answers now
 		}
 	}
 	return c

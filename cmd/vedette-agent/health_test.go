@@ -42,6 +42,11 @@ func TestServiceIsExplained(t *testing.T) {
 	}
 }
 
+// challenged adds a challenger that was activated.
+func challenged(s *serve.Status) {
+	s.Agent.Updates = append(s.Agent.Updates, serve.Update{Model: "digits (challenger)", State: "idle", Active: "bb"})
+}
+
 func TestRunningAgentIsExplained(t *testing.T) {
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	st := func(change func(*serve.Status)) *serve.Status {
@@ -64,7 +69,33 @@ func TestRunningAgentIsExplained(t *testing.T) {
 		"connected":   {func(*serve.Status) {}, 1, checkOK, "connected since", ""},
 		"nothing yet": {func(s *serve.Status) { s.Models, s.Agent.Updates = nil, nil }, 0, checkOK, "none is assigned", ""},
 		"not loaded":  {func(s *serve.Status) { s.Models = nil }, 0, checkFailed, "digits is active but does not serve", "journalctl"},
-		"waits":       {func(s *serve.Status) { s.Agent.Updates[0].Waiting = "not enough room" }, 0, checkWarning, "the update of digits waits: not enough room", "vedette-agent status"},
+		"waits":       {func(s *serve.Status) { s.Agent.Updates[0].Waiting = "not enough room" }, 0, checkWarning, "digits waits: not enough room", "vedette-agent status"},
+		"challenger": {func(s *serve.Status) {
+			challenged(s)
+			s.Challengers = []infer.Status{{Model: "digits", Version: "3", Provider: "CPU", Role: infer.RoleShadow}}
+		}, 0, checkOK, "serving digits 2 on CPU, digits (challenger) 3 on CPU", ""},
+		"challenger not loaded": {challenged, 0, checkWarning, "digits (challenger) is active but does not run", "journalctl"},
+		"challenger reverted": {func(s *serve.Status) {
+			challenged(s)
+			u := &s.Agent.Updates[1]
+			u.Active, u.Result, u.Code = "", "reverted", "crash_loop"
+		}, 0, checkWarning, "the last update of digits (challenger): reverted (crash_loop)", "the model itself serves on"},
+		"first reverted": {func(s *serve.Status) {
+			s.Models = nil
+			s.Agent.Updates[0] = serve.Update{Model: "digits", State: "idle", Result: "reverted", Code: "crash_loop", Message: "died"}
+		}, 0, checkFailed, "none serves; digits has no version that works here: reverted (crash_loop): died", "publish a mended version"},
+		"first refused": {func(s *serve.Status) {
+			s.Models = nil
+			s.Agent.Updates[0] = serve.Update{Model: "digits", State: "idle", Result: "refused", Code: "golden_mismatch"}
+		}, 0, checkWarning, "digits has no version that works here: refused (golden_mismatch)", "publish a mended version"},
+		"first on its way": {func(s *serve.Status) {
+			s.Models = nil
+			s.Agent.Updates[0] = serve.Update{Model: "digits", State: "downloading", Target: "bb"}
+		}, 0, checkOK, "none serves", ""},
+		"worst of two": {func(s *serve.Status) {
+			s.Models = nil
+			s.Agent.Updates = append([]serve.Update{{Model: "alarm", State: "downloading", Target: "bb", Waiting: "no room"}}, s.Agent.Updates...)
+		}, 0, checkFailed, "none serves; alarm waits: no room; digits is active but does not serve", "journalctl"},
 		"refused": {func(s *serve.Status) {
 			s.Agent.Updates[0].Result, s.Agent.Updates[0].Code = "failed", "golden_mismatch"
 		}, 0, checkWarning, "failed (golden_mismatch)", "serves on"},
