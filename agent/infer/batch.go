@@ -52,7 +52,7 @@ func (x *batcher) compute(ctx context.Context, s *served, c *Call, out []Tensor)
 	case <-m.done:
 	case <-ctx.Done():
 		if x.leave(b, m) {
-			c.Err = fmt.Errorf("wait for a turn: %w", ctx.Err())
+			c.Err = &waitError{ctx.Err()}
 			return
 		}
 		<-m.done // it is being computed, and that ends by the deadline

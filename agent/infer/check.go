@@ -113,12 +113,12 @@ func (c *checker) order(given, room []Tensor) ([]Tensor, error) {
 		name := c.inputs[i].spec.Name
 		at := slices.IndexFunc(given, func(t Tensor) bool { return t.Name == name })
 		if at < 0 {
-			return nil, &InputError{Input: name, Row: -1, Reason: "is missing"}
+			return nil, &InputError{Input: name, Row: -1, Reason: "is missing" + c.unknown(given)}
 		}
 		in = append(in, given[at])
 	}
 	for _, t := range given {
-		if !slices.ContainsFunc(c.inputs, func(ic inputCheck) bool { return ic.spec.Name == t.Name }) {
+		if !c.has(t.Name) {
 			return nil, &InputError{Input: t.Name, Row: -1, Reason: "is not an input of this model"}
 		}
 	}
@@ -126,6 +126,21 @@ func (c *checker) order(given, room []Tensor) ([]Tensor, error) {
 		return nil, &InputError{Row: -1, Reason: "an input is given twice"}
 	}
 	return in, nil
+}
+
+func (c *checker) has(input string) bool {
+	return slices.ContainsFunc(c.inputs, func(ic inputCheck) bool { return ic.spec.Name == input })
+}
+
+// unknown names a given tensor that the schema does not have, likely the missing
+// one by another name.
+func (c *checker) unknown(given []Tensor) string {
+	for _, t := range given {
+		if !c.has(t.Name) {
+			return fmt.Sprintf("; the request has %.64q, which is not an input of this model", t.Name)
+		}
+	}
+	return ""
 }
 
 func (ic *inputCheck) tensor(t *Tensor, rows, maxRows int) error {

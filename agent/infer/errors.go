@@ -1,6 +1,7 @@
 package infer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -34,6 +35,20 @@ func (e *Overload) Error() string { return ErrBusy.Error() }
 
 // Is makes an Overload an ErrBusy.
 func (e *Overload) Is(target error) bool { return target == ErrBusy }
+
+// waitError is a call whose context ended before its turn came.
+type waitError struct{ cause error }
+
+// Error says what ended the wait in a caller's words.
+func (e *waitError) Error() string {
+	if errors.Is(e.cause, context.DeadlineExceeded) {
+		return "the request's deadline passed while it waited for its turn"
+	}
+	return "the request was given up while it waited for its turn"
+}
+
+// Unwrap is the error of the context.
+func (e *waitError) Unwrap() error { return e.cause }
 
 // InputError says what of a request does not fit the schema. Row is −1 when the
 // whole tensor is meant; Feature is empty when no single number is.

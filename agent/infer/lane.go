@@ -2,7 +2,6 @@ package infer
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,7 +74,7 @@ func (l *lane) wait(ctx context.Context, limit time.Duration) (*runner, error) {
 		}
 		return r, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for a turn: %w", ctx.Err())
+		return nil, &waitError{ctx.Err()}
 	case <-t.C:
 		return nil, l.overload()
 	}

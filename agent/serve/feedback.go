@@ -17,6 +17,9 @@ type Feedback struct {
 	Labels []Label `json:"labels"`
 }
 
+// feedbackForm is what a body looks like, for those who sent another one.
+const feedbackForm = `{"labels":[{"id":"ID","label":"CLASS"}]}`
+
 // Label is the truth about one prediction.
 type Label struct {
 	ID string `json:"id"` // of the prediction, with "/row" for a row of a batch
@@ -85,10 +88,10 @@ func decodeFeedback(raw []byte) (*Feedback, error) {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(fb); err != nil {
-		return nil, &httpError{http.StatusBadRequest, "labels: " + err.Error()}
+		return nil, &httpError{http.StatusBadRequest, "labels: " + err.Error() + "; send " + feedbackForm}
 	}
 	if n := len(fb.Labels); n == 0 || n > maxLabels {
-		return nil, &httpError{http.StatusBadRequest, fmt.Sprintf("%d labels, 1 to %d are taken", n, maxLabels)}
+		return nil, &httpError{http.StatusBadRequest, fmt.Sprintf("%d labels, 1 to %d are taken; send %s", n, maxLabels, feedbackForm)}
 	}
 	for i, l := range fb.Labels {
 		if l.ID == "" || len(l.Label) == 0 {

@@ -40,11 +40,25 @@ func (s *Server) dispatch(c *fasthttp.RequestCtx) {
 			return
 		}
 	}
-	if err := bound(c); err != nil {
+	err := plain(&c.Request.Header)
+	if err == nil {
+		err = bound(c)
+	}
+	if err != nil {
 		s.refuse(c, err)
 		return
 	}
 	s.others(c)
+}
+
+// plain refuses a body that is compressed: one of a few bytes could take all the
+// memory there is.
+func plain(h *fasthttp.RequestHeader) error {
+	encoding := h.ContentEncoding()
+	if len(encoding) == 0 || bytes.EqualFold(encoding, []byte("identity")) {
+		return nil
+	}
+	return &httpError{http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Encoding %.20q is not taken: send the body as it is, without compressing it", encoding)}
 }
 
 // guarded answers a prediction and returns the status, 0 if it was answered and

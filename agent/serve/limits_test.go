@@ -115,11 +115,17 @@ func TestDeadlinesAndQueue(t *testing.T) {
 		if got := (<-ask(s)).how; got != "429 1" || time.Since(start) != 0 {
 			t.Errorf("beyond the queue: %s after %v, want 429 1 at once", got, time.Since(start))
 		}
-		if got := (<-second).how; got != "503 1" || time.Since(start) != 250*time.Millisecond {
+		late := <-second
+		if !strings.Contains(late.body, "the request's deadline passed while it waited for its turn") {
+			t.Errorf("out of time: %s", late.body)
+		}
+		if got := late.how; got != "503 1" || time.Since(start) != 250*time.Millisecond {
 			t.Errorf("out of time: %s after %v, want 503 1 after 250ms", got, time.Since(start))
 		}
-		if got := (<-ask(s, "Inference-Timeout", "soon")).how; got != "400 " {
-			t.Errorf("no time: %s", got)
+		for _, text := range []string{"soon", "0.05", "50", "0s", "-1s"} {
+			if got := <-ask(s, "Inference-Timeout", text); got.how != "400 " || !strings.Contains(got.body, "with its unit, such as 250ms") {
+				t.Errorf("%s: %s %s", text, got.how, got.body)
+			}
 		}
 		close(g.gate)
 		for _, answer := range []<-chan answered{first, third} {

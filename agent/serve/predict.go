@@ -24,7 +24,8 @@ const headerKey = "Vedette-Key"
 const headerLength = "Inference-Header-Content-Length"
 
 // headerTimeLimit is the header by which a caller bounds the wait for a turn, as
-// in "250ms"; the request's own parameter goes before it.
+// in "250ms" or "1.5s", never without a unit; the request's own parameter goes
+// before it.
 const headerTimeLimit = "Inference-Timeout"
 
 // exchange is what one HTTP prediction needs, kept for the next one.
@@ -84,6 +85,9 @@ func (s *Server) predict(c *fasthttp.RequestCtx, model, version []byte) error {
 }
 
 func (s *Server) exchangeWith(c *fasthttp.RequestCtx, x *exchange, model, version []byte) error {
+	if err := plain(&c.Request.Header); err != nil {
+		return err
+	}
 	body, err := s.body(c, x)
 	if err != nil {
 		return err
@@ -97,7 +101,7 @@ func (s *Server) exchangeWith(c *fasthttp.RequestCtx, x *exchange, model, versio
 		name = string(model)
 	}
 	if err := x.req.decode(body, header); err != nil {
-		return s.nameFeature(name, err)
+		return s.explain(name, err)
 	}
 	x.req.Model, x.req.Version = name, string(version)
 	x.conn, x.since, x.req.Abandon = c.Conn(), c.Time(), x.abandon
@@ -199,7 +203,7 @@ func headerWait(h *fasthttp.RequestHeader) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(string(text))
 	if err != nil || d <= 0 {
-		return 0, &httpError{http.StatusBadRequest, fmt.Sprintf("%s is %.20q, not a time like 250ms", headerTimeLimit, text)}
+		return 0, &httpError{http.StatusBadRequest, fmt.Sprintf("%s is %.20q: give a number above 0 with its unit, such as 250ms, 1.5s or 800us", headerTimeLimit, text)}
 	}
 	return d, nil
 }
@@ -234,12 +238,32 @@ func jsonLength(h *fasthttp.RequestHeader, body int) (int, error) {
 	return n, nil
 }
 
-// nameFeature gives an element's error the feature name that the schema has.
-func (s *Server) nameFeature(model string, err error) error {
-	var e *elementError
-	if !errors.As(err, &e) {
-		return err
+// explain adds to an input's error what the model's schema says of it.
+func (s *Server) explain(model string, err error) error {
+	var element *elementError
+	var size *sizeError
+	switch {
+	case errors.As(err, &element):
+		return s.nameFeature(model, element)
+	case errors.As(err, &size):
+		return s.nameShape(model, size)
 	}
+	return err
+}
+
+// nameShape says which shape the model takes.
+func (s *Server) nameShape(model string, e *sizeError) error {
+	named := e.InputError
+	if m, _, err := s.engine.Manifest(model); err == nil {
+		if in := m.Schema.Input(e.Input); in != nil {
+			named.Reason += fmt.Sprintf("; the model takes %v", in.Shape)
+		}
+	}
+	return &named
+}
+
+// nameFeature gives an element's error the feature name that the schema has.
+func (s *Server) nameFeature(model string, e *elementError) error {
 	named := &infer.InputError{Input: e.input, Row: e.row, Feature: strconv.Itoa(e.index), Reason: e.reason}
 	if m, _, err := s.engine.Manifest(model); err == nil {
 		if in := m.Schema.Input(e.input); in != nil && e.index < len(in.Features) {

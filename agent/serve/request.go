@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -270,8 +271,9 @@ func (s *scanner) data(t *infer.Tensor) error {
 	if err != nil {
 		return inputError(t.Name, "shape %v: %v", t.Shape, err)
 	}
-	if n > len(s.b)/2+1 {
-		return inputError(t.Name, "has fewer elements than its shape %v needs", t.Shape)
+	start := s.i
+	if n > len(s.b)/2+1 { // and no room is made for them
+		return s.sizeError(t, start, n)
 	}
 	if isHalf(t.Datatype) {
 		return inputError(t.Name, "%s has no form in JSON: send it as binary data", t.Datatype)
@@ -281,13 +283,49 @@ func (s *scanner) data(t *infer.Tensor) error {
 	}
 	f := &filler{scanner: s, tensor: t, want: n}
 	f.floats, _ = t.Data.([]float32)
-	if err := f.level(0); err != nil {
+	err = f.level(0)
+	if errors.Is(err, errSurplus) || err == nil && f.got != n {
+		return s.sizeError(t, start, n)
+	}
+	return err
+}
+
+// errSurplus says that data has more elements than its shape.
+var errSurplus = errors.New("more elements than the shape has")
+
+// sizeError is an InputError about data that does not fill its shape. What shape
+// the model takes is for the handler to add, who knows the schema.
+type sizeError struct{ infer.InputError }
+
+func (e *sizeError) Unwrap() error { return &e.InputError }
+
+// sizeError counts the data that begins at start, which does not have the n
+// elements of its shape.
+func (s *scanner) sizeError(t *infer.Tensor, start, n int) error {
+	s.i = start
+	got, err := s.leaves(0)
+	if err != nil {
 		return err
 	}
-	if f.got != n {
-		return inputError(t.Name, "data has %d elements, shape %v needs %d", f.got, t.Shape, n)
+	reason := fmt.Sprintf("data has %d elements, shape %v needs %d", got, t.Shape, n)
+	return &sizeError{infer.InputError{Input: t.Name, Row: -1, Reason: reason}}
+}
+
+// leaves counts the elements of an array and of those inside it.
+func (s *scanner) leaves(depth int) (n int, err error) {
+	if s.peek() != '[' {
+		_, err = s.skip(depth)
+		return 1, err
 	}
-	return nil
+	if depth > maxDepth {
+		return 0, s.fail("nested too deeply")
+	}
+	err = s.array(func() error {
+		more, err := s.leaves(depth + 1)
+		n += more
+		return err
+	})
+	return n, err
 }
 
 // filler puts elements of JSON arrays into a slice.
@@ -343,7 +381,7 @@ func (f *filler) level(depth int) error {
 // one reads one element.
 func (f *filler) one() error {
 	if f.got >= f.want {
-		return inputError(f.tensor.Name, "data has more than the %d elements of shape %v", f.want, f.tensor.Shape)
+		return errSurplus
 	}
 	start := f.i
 	if !f.element(f.got) {

@@ -206,18 +206,18 @@ func TestInferRefuses(t *testing.T) {
 		{"deep", `{"inputs":` + strings.Repeat("[", 2000), 400, "not valid JSON"},
 		{"deep and ignored", `{"other":` + strings.Repeat("[", 2000), 400, "nested too deeply"},
 		{"too few", change(",1e-1", ""), 400, `input "X": data has 5 elements, shape [2 3] needs 6`},
-		{"too many", change("1e-1", "1e-1,7"), 400, "more than the 6 elements"},
+		{"too many", change("1e-1", "1e-1,7"), 400, "data has 7 elements, shape [2 3] needs 6; the model takes [-1 3]"},
 		{"bad nesting", change("[1,2,3,-4,-5.5,1e-1]", "[[1,2],[3,-4,-5.5,0.1]]"), 400, "depth 1 has 2 elements"},
 		{"nested too deeply", change("[1,2,3,-4,-5.5,1e-1]", "[[[1,2,3]],[[-4,-5.5,0.1]]]"), 400, "nested deeper"},
 		{"negative shape", change("[2,3]", "[-2,-3]"), 400, "shape [-2 -3]"},
 		{"huge shape", change("[2,3]", "[2147483647,2147483647]"), 400, "too large"},
-		{"larger than the body", change("[2,3]", "[20000,3]"), 400, "fewer elements"},
+		{"larger than the body", change("[2,3]", "[20000,3]"), 400, "data has 6 elements, shape [20000 3] needs 60000"},
 		{"fraction in shape", change("[2,3]", "[2.5,3]"), 400, "whole number"},
 		{"datatype", change(`"FP32"`, `"FP64"`), 400, `input "X": datatype is "FP64", the model takes "FP32"`},
 		{"unknown datatype", change(`"FP32"`, `"FP99"`), 400, `"FP99" is not supported`},
 		{"width", change("[2,3]", "[3,2]"), 400, `input "X": shape is [3 2], the model takes [-1 3]`},
 		{"rank", change("[2,3]", "[6]"), 400, "shape is [6]"},
-		{"name", change(`"X"`, `"Y"`), 400, `input "X": is missing`},
+		{"name", change(`"X"`, `"Y"`), 400, `input "X": is missing; the request has "Y", which is not an input of this model`},
 		{"rows differ", change(`"shape":[2],"datatype":"BYTES","data":["a",`, `"shape":[1],"datatype":"BYTES","data":[`), 400, `input "note": has 1 rows`},
 		{"unknown output", change(`"id":"p1"`, `"outputs":[{"name":"nothing"}]`), 400, `no output "nothing"`},
 		{"output twice", change(`"id":"p1"`, `"outputs":[{"name":"sum"},{"name":"sum"}]`), 400, "twice"},
@@ -242,6 +242,20 @@ func TestInferRefuses(t *testing.T) {
 				t.Errorf("%d %s; want %d and %q", w.Code, e.Error, c.status, c.want)
 			}
 		})
+	}
+}
+
+// A compressed body is refused by what it is, not by what it looks like.
+func TestContentEncoding(t *testing.T) {
+	s, _ := testServer(t, &adder{}, Config{Labels: &labels{}})
+	labels := `{"labels":[{"id":"p1/0","label":"seven"}]}`
+	for encoding, want := range map[string]int{"gzip": 415, "br": 415, "identity": 200, "": 200} {
+		for path, body := range map[string]string{"/v2/models/adder/infer": twoRows, "/v2/models/adder/feedback": labels} {
+			w := do(t, s, "POST", path, body, "Content-Encoding", encoding)
+			if w.Code != want || want == 415 && !strings.Contains(w.Body.String(), "is not taken: send the body as it is") {
+				t.Errorf("%s %q: %d %s, want %d", path, encoding, w.Code, w.Body, want)
+			}
+		}
 	}
 }
 
@@ -427,7 +441,7 @@ func TestFeedback(t *testing.T) {
 		`{"labels":[{"label":"a"}]}`:          "labels[0] needs",
 		`{"labels":[{"id":"a","label":1.5}]}`: "labels[0]",
 		`{"labels":[{"id":"a","label":"x"},{"id":"b","label":"bad"}]}`:                       "labels[1]: no such class; 1 before it were taken",
-		`{"labels":[{"id":"a","label":"x","extra":1}]}`:                                      "extra",
+		`{"labels":[{"id":"a","label":"x","extra":1}]}`:                                      `send {\"labels\":[{\"id\":`,
 		`{"labels":"` + strings.Repeat("x", maxFeedback) + `"}`:                              "larger",
 		`{"labels":[` + strings.Repeat(`{"id":"a","label":1},`, 10_001)[:21*10_001-1] + `]}`: "10001 labels",
 	} {
