@@ -111,12 +111,12 @@ func (a *Agent) openOutbox() error {
 	return a.countBoot()
 }
 
-// countBoot counts this start. A full disk must not keep a device from serving
+// countBoot counts this start. A full or read-only disk must not keep a device from serving
 // what it has, so what cannot be written then is logged.
 func (a *Agent) countBoot() (err error) {
 	a.boot, err = host.StartBoot(a.cfg.State)
 	if errors.Is(err, host.ErrUnmarked) {
-		a.log.Error("start is not counted: free some space on the disk", "error", err)
+		a.log.Error("start is not counted: free some space on the disk, or mount it for writing", "error", err)
 	} else if err != nil {
 		return fmt.Errorf("count this start: %w", err)
 	}
@@ -146,14 +146,8 @@ func (a *Agent) tell(e *protocol.Event) {
 
 func (a *Agent) openObserver() error {
 	dir := filepath.Join(a.cfg.State, ringDir)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make folder of predictions: %w", err)
-	}
-	o, err := observe.New(dir, a.outbox, a.boot, observe.Config{Provider: a.provider, Logger: a.log})
-	if err != nil {
-		return fmt.Errorf("open predictions: %w", err)
-	}
-	a.observer, a.opened = o, append(a.opened, o)
+	a.observer = observe.New(dir, a.outbox, a.boot, observe.Config{Provider: a.provider, Logger: a.log})
+	a.opened = append(a.opened, a.observer)
 	return nil
 }
 

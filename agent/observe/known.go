@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,39 +41,49 @@ type knownRelease struct {
 type table struct {
 	path string
 
-	mu      sync.Mutex // guards entries
+	mu      sync.Mutex // guards what follows
 	entries []knownRelease
+	unsaved bool // the disk did not take the newest
 }
 
-// openTable reads the table. A damaged one starts over: it costs late labels
-// their match.
-func openTable(dir string) (*table, error) {
+// openTable reads the table. One that cannot be read starts over: it costs late
+// labels their match.
+func openTable(dir string, log *slog.Logger) *table {
 	t := &table{path: filepath.Join(dir, tableFile)}
 	f, err := os.Open(t.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
+		return t
+	}
+	if err == nil {
+		defer func() { _ = f.Close() }()
+		err = json.NewDecoder(io.LimitReader(f, maxTableFile)).Decode(&t.entries)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open known releases: %w", err)
-	}
-	defer func() { _ = f.Close() }()
-	if err := json.NewDecoder(io.LimitReader(f, maxTableFile)).Decode(&t.entries); err != nil {
 		t.entries = nil
+		log.Warn("releases of before are not known: late labels of theirs find no match", "error", err)
 	}
-	return t, nil
+	return t
 }
 
-// add makes a release the newest one and writes the table down.
+// add makes a release the newest one and writes the table down. On an error it
+// is known until the next start only.
 func (t *table) add(k knownRelease) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if n := len(t.entries); n > 0 && t.entries[n-1].Release == k.Release && t.entries[n-1].Challenger == k.Challenger {
+	if n := len(t.entries); n > 0 && !t.unsaved && t.entries[n-1].Release == k.Release && t.entries[n-1].Challenger == k.Challenger {
 		return nil
 	}
 	next := slices.DeleteFunc(slices.Clone(t.entries), func(e knownRelease) bool { return e.Release == k.Release })
 	next = append(next, k)
-	next = next[max(0, len(next)-maxKnown):]
-	data, err := json.Marshal(next)
+	t.entries = next[max(0, len(next)-maxKnown):]
+	err := t.save()
+	t.unsaved = err != nil
+	return err
+}
+
+// save writes the table down. The caller holds mu.
+func (t *table) save() error {
+	data, err := json.Marshal(t.entries)
 	if err != nil {
 		return fmt.Errorf("encode known releases: %w", err)
 	}
@@ -82,7 +93,6 @@ func (t *table) add(k knownRelease) error {
 	if err := atomicfile.Write(t.path, data); err != nil {
 		return fmt.Errorf("write known releases: %w", err)
 	}
-	t.entries = next
 	return nil
 }
 

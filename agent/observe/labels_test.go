@@ -97,10 +97,7 @@ func TestLateLabels(t *testing.T) {
 		o.Close()
 		time.Sleep(40 * time.Minute)
 
-		o, err := New(dir, sink, newBoot(2), Config{Keep: time.Hour})
-		if err != nil {
-			t.Fatal(err)
-		}
+		o = New(dir, sink, newBoot(2), Config{Keep: time.Hour})
 		if err := o.SetRelease("m", two, infer.RolePrimary, manifest(), nil); err != nil {
 			t.Fatal(err)
 		}

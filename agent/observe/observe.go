@@ -110,26 +110,20 @@ type windowKey struct {
 // pace is how often windows are closed and written down.
 type pace struct{ window, snapshot time.Duration }
 
-// New opens the ring in dir, or makes one. Windows go to sink.
-func New(dir string, sink Sink, boot Boot, cfg Config) (*Observer, error) {
+// New opens the ring in dir, or makes one. Windows go to sink. A disk that gives
+// or takes nothing costs late labels their match, which is logged, and no more.
+func New(dir string, sink Sink, boot Boot, cfg Config) *Observer {
 	cfg.Predictions = cmp.Or(cfg.Predictions, DefaultPredictions)
 	cfg.Keep = cmp.Or(cfg.Keep, DefaultKeep)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	known, err := openTable(dir)
-	if err != nil {
-		return nil, err
-	}
-	ring, err := openRing(dir, cfg.Predictions)
-	if err != nil {
-		return nil, err
-	}
 	return &Observer{
-		cfg: cfg, sink: sink, boot: boot, base: boot.Stamp(), since: time.Now(), ring: ring, known: known, dir: dir,
+		cfg: cfg, sink: sink, boot: boot, base: boot.Stamp(), since: time.Now(), dir: dir,
+		ring: openRing(dir, cfg.Predictions, cfg.Logger), known: openTable(dir, cfg.Logger),
 		settings: make(chan pace, 1),
 		windows:  map[windowKey]*window{}, labels: map[labelsKey]*labels{}, infos: map[string][]*info{},
-	}, nil
+	}
 }
 
 // SetRelease says how calls of a release are counted. Call it before the
@@ -146,12 +140,10 @@ func (o *Observer) SetRelease(model string, d release.Digest, role string, m *re
 	}
 	challenger := role == infer.RoleShadow || role == infer.RoleShare
 	if err := o.known.add(knownRelease{Model: model, Release: d, Classes: m.Schema.Classes, Challenger: challenger}); err != nil {
-		return err
+		o.cfg.Logger.Error("release is known until the next start only: its late labels count for none after it", "model", model, "release", d.Short(), "error", err)
 	}
 	if role == infer.RoleShadow && len(in.classes) > 0 {
-		if err := o.openShadows(); err != nil {
-			return err
-		}
+		o.openShadows()
 	}
 	for _, w := range o.announce(in) {
 		w.learn(in)

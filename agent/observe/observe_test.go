@@ -1,14 +1,17 @@
 package observe
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -160,10 +163,7 @@ func baseline(tb testing.TB) *sketch.Baseline {
 
 func start(tb testing.TB, dir string, sink Sink, b Boot, cfg Config) *Observer {
 	tb.Helper()
-	o, err := New(dir, sink, b, cfg)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	o := New(dir, sink, b, cfg)
 	if err := o.SetRelease("m", one, infer.RolePrimary, manifest(), baseline(tb)); err != nil {
 		tb.Fatal(err)
 	}
@@ -434,12 +434,60 @@ func TestDatatypes(t *testing.T) {
 	}
 }
 
+// A folder that takes nothing costs labels their match after the next start:
+// what is served now is counted and finds its labels, and somebody is told.
 func TestFolderThatCannotBeUsed(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
+	dir := filepath.Join(t.TempDir(), "predictions")
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := New(file, newOutbox(), newBoot(1), Config{}); err == nil {
-		t.Error("a file was taken for the folder")
+	var log bytes.Buffer
+	cfg := Config{Predictions: 100, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	sink, rng := newOutbox(), rand.New(rand.NewPCG(8, 8))
+	o := start(t, dir, sink, newBoot(1), cfg)
+	for range 3 { // announcing a second model is no news of the first one
+		if err := o.SetRelease("other", two, infer.RoleShadow, manifest(), nil); err != nil {
+			t.Errorf("a release cannot be announced: %v", err)
+		}
+	}
+	var c *infer.Call
+	for i := range 250 {
+		c = call(rng, strconv.Itoa(i), 1)
+		o.Served(c)
+	}
+	if matched, err := o.Feedback(t.Context(), "m", "249", strconv.FormatInt(classes(c)[0], 10)); !matched || err != nil {
+		t.Errorf("label of a prediction in memory: got %v %v, want a match", matched, err)
+	}
+	if matched, err := o.Feedback(t.Context(), "m", "249", "0"); matched || err != nil {
+		t.Errorf("second label: got %v %v, want no match", matched, err)
+	}
+	if got := strings.Count(log.String(), "in memory only"); got != 2 { // the primary's and the shadow's
+		t.Errorf("said %d times, want 2:\n%s", got, log.String())
+	}
+	stop(t, o)
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	log.Reset()
+	for boot := range byte(2) {
+		o = start(t, dir, sink, newBoot(2+boot), cfg)
+		if boot == 0 {
+			o.Served(call(rng, "again", 1))
+		} else if _, err := o.ring.find("m", "again"); err != nil {
+			t.Errorf("prediction of the start before: %v", err)
+		}
+		stop(t, o)
+	}
+	if log.Len() > 0 {
+		t.Errorf("folder that can be used: logged\n%s", log.String())
+	}
+}
+
+func stop(t *testing.T, o *Observer) {
+	t.Helper()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := errors.Join(o.Run(ended), o.Close()); err != nil {
+		t.Errorf("stop: %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -69,11 +70,32 @@ func bootTag(boot []byte) uint64 { return xxhash.Sum64(boot) }
 
 func tagOf(d release.Digest) uint64 { return binary.LittleEndian.Uint64(d[:8]) }
 
+// cells is where the slots are: the file, or memory in its place.
+type cells interface {
+	io.ReaderAt
+	io.WriterAt
+}
+
+// memory stands in for the file. What is never written costs no memory.
+type memory []byte
+
+// ReadAt implements io.ReaderAt.
+func (m memory) ReadAt(p []byte, at int64) (n int, err error) {
+	if n = copy(p, m[at:]); n < len(p) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// WriteAt implements io.WriterAt for what lies within the slots.
+func (m memory) WriteAt(p []byte, at int64) (int, error) { return copy(m[at:], p), nil }
+
 // ring finds predictions by id. Slots stay in the file; memory holds 12 bytes
 // and the index's 8 for each.
 type ring struct {
 	mu     sync.Mutex // guards everything below
-	file   *os.File
+	cells  cells
+	file   *os.File // nil when cells is memory
 	slots  int
 	last   uint64   // number of the newest prediction
 	ids    []uint64 // by slot
@@ -84,37 +106,80 @@ type ring struct {
 	failed uint64 // writes that failed: their predictions will not be found
 }
 
-func openRing(dir string, slots int) (*ring, error) {
+// openRing opens the ring in dir, or makes one. When the disk does not take it,
+// the ring is in memory until the next start: a device must not stop serving
+// because labels cannot be matched after a restart.
+func openRing(dir string, slots int, log *slog.Logger) *ring {
+	r := &ring{slots: slots, ids: make([]uint64, slots), index: newIndex(slots)}
+	err := r.openFile(dir)
+	if err == nil {
+		return r
+	}
+	log.Error("predictions are remembered in memory only until the next start: labels that arrive after it find none of them", "error", err)
+	r.cells = r.readOnly(filepath.Join(dir, ringFile))
+	_ = r.load() // memory gives all it has
+	return r
+}
+
+// openFile takes up the file. One of another size was made with another number
+// of slots and starts over.
+func (r *ring) openFile(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make predictions folder: %w", err)
+		return fmt.Errorf("make predictions folder: %w", err)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, ringFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("open predictions: %w", err)
+		return fmt.Errorf("open predictions: %w", err)
 	}
-	r := &ring{file: f, slots: slots, ids: make([]uint64, slots), index: newIndex(slots)}
-	if err := r.load(); err != nil {
-		return nil, errors.Join(err, f.Close())
+	r.cells, r.file = f, f
+	if err = r.fit(); err == nil {
+		err = r.load()
 	}
-	return r, nil
+	if err != nil {
+		r.file = nil
+		return errors.Join(err, f.Close())
+	}
+	return nil
 }
 
-// load indexes the good slots. A file of another size was made with another
-// number of slots and starts over.
-func (r *ring) load() error {
-	size := int64(r.slots) * slotSize
-	if st, err := r.file.Stat(); err != nil {
+// fit gives the file its size.
+func (r *ring) fit() error {
+	st, err := r.file.Stat()
+	if err != nil {
 		return fmt.Errorf("read predictions: %w", err)
-	} else if st.Size() != size {
-		if err := errors.Join(r.file.Truncate(0), r.file.Truncate(size)); err != nil {
-			return fmt.Errorf("make predictions: %w", err)
-		}
+	}
+	if st.Size() == r.bytes() {
 		return nil
 	}
+	if err := errors.Join(r.file.Truncate(0), r.file.Truncate(r.bytes())); err != nil {
+		return fmt.Errorf("make predictions: %w", err)
+	}
+	return nil
+}
+
+// readOnly is memory with what can be read of the file.
+func (r *ring) readOnly(path string) memory {
+	m := make(memory, r.bytes())
+	f, err := os.Open(path)
+	if err != nil {
+		return m
+	}
+	defer func() { _ = f.Close() }()
+	if st, err := f.Stat(); err == nil && st.Size() == r.bytes() {
+		_, _ = io.ReadFull(f, m) // a slot that was not read whole fails its checksum
+	}
+	return m
+}
+
+// bytes is the size of all slots.
+func (r *ring) bytes() int64 { return int64(r.slots) * slotSize }
+
+// load indexes the good slots.
+func (r *ring) load() error {
 	numbers := make([]uint64, r.slots)
 	block := make([]byte, 1024*slotSize)
 	for first := 0; first < r.slots; first += 1024 {
-		n, err := r.file.ReadAt(block, int64(first)*slotSize)
+		n, err := r.cells.ReadAt(block, int64(first)*slotSize)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("read predictions: %w", err)
 		}
@@ -212,7 +277,7 @@ func (r *ring) flush() {
 	if len(r.buf) == 0 {
 		return
 	}
-	if _, err := r.file.WriteAt(r.buf, int64(r.first)*slotSize); err != nil {
+	if _, err := r.cells.WriteAt(r.buf, int64(r.first)*slotSize); err != nil {
 		r.failed++ // what the slots held before is found out by its number
 	}
 	r.buf = r.buf[:0]
@@ -254,7 +319,7 @@ func (r *ring) find(model, id string) (prediction, error) {
 		return prediction{}, errNoPrediction
 	}
 	var b [slotSize]byte
-	if _, err := r.file.ReadAt(b[:], int64(slot)*slotSize); err != nil {
+	if _, err := r.cells.ReadAt(b[:], int64(slot)*slotSize); err != nil {
 		return prediction{}, fmt.Errorf("read prediction: %w", err)
 	}
 	p, ok := parse(b[:])
@@ -272,7 +337,7 @@ func (r *ring) label(p prediction) (bool, error) {
 	r.flush()
 	slot := r.slot(p.number)
 	var b [slotSize]byte
-	if _, err := r.file.ReadAt(b[:], int64(slot)*slotSize); err != nil {
+	if _, err := r.cells.ReadAt(b[:], int64(slot)*slotSize); err != nil {
 		return false, fmt.Errorf("read prediction: %w", err)
 	}
 	now, ok := parse(b[:])
@@ -281,7 +346,7 @@ func (r *ring) label(p prediction) (bool, error) {
 	}
 	now.labelled = true
 	now.write(b[:])
-	if _, err := r.file.WriteAt(b[:], int64(slot)*slotSize); err != nil {
+	if _, err := r.cells.WriteAt(b[:], int64(slot)*slotSize); err != nil {
 		return false, fmt.Errorf("write prediction: %w", err)
 	}
 	return true, nil
@@ -294,6 +359,9 @@ func (r *ring) sync() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.flush()
+	if r.file == nil {
+		return nil
+	}
 	if err := r.file.Sync(); err != nil {
 		return fmt.Errorf("sync predictions: %w", err)
 	}
@@ -307,6 +375,9 @@ func (r *ring) close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.flush()
+	if r.file == nil {
+		return nil
+	}
 	if err := r.file.Close(); err != nil {
 		return fmt.Errorf("close predictions: %w", err)
 	}

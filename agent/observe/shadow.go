@@ -10,18 +10,12 @@ import (
 const shadowDir = "shadow"
 
 // openShadows makes sure that the ring of shadows is there.
-func (o *Observer) openShadows() error {
+func (o *Observer) openShadows() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.shadows.Load() != nil {
-		return nil
+	if o.shadows.Load() == nil {
+		o.shadows.Store(openRing(filepath.Join(o.dir, shadowDir), o.cfg.Predictions, o.cfg.Logger))
 	}
-	r, err := openRing(filepath.Join(o.dir, shadowDir), o.cfg.Predictions)
-	if err != nil {
-		return err
-	}
-	o.shadows.Store(r)
-	return nil
 }
 
 // ringOf is where the predictions of a role are remembered, nil for nowhere.
