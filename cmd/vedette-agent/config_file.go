@@ -89,7 +89,8 @@ func (f *configFile) fill(n *yaml.Node, v reflect.Value, path string) {
 	}
 	f.setBy(path, "")
 	f.source[path] = source{line: n.Line}
-	if err := n.Decode(v.Addr().Interface()); err != nil {
+	err := n.Decode(v.Addr().Interface())
+	if err != nil || (isWhole(v.Type()) && n.ShortTag() != "!!int") { // the parser would cut a fraction off
 		f.problem(n.Line, fmt.Sprintf("%s: %s is not %s", path, written(n), kindName(v.Type())))
 	}
 }
@@ -117,6 +118,8 @@ func (f *configFile) fillMap(n *yaml.Node, v reflect.Value, path string) {
 	}
 	f.pairs(n, path, func(key, value *yaml.Node) {
 		element := reflect.New(v.Type().Elem()).Elem()
+		f.setBy(join(path, key.Value), "")
+		f.source[join(path, key.Value)] = source{line: key.Line}
 		f.fill(value, element, join(path, key.Value))
 		v.SetMapIndex(reflect.ValueOf(key.Value), element)
 	})
@@ -200,11 +203,7 @@ func (e *configError) Error() string { return strings.Join(e.problems, "\n") }
 
 // unknownKey says which key may have been meant.
 func unknownKey(path, key, parent string, known []string) string {
-	guess := &cobra.Command{SuggestionsMinimumDistance: 2} // cobra compares words well
-	for _, k := range known {
-		guess.AddCommand(&cobra.Command{Use: k, Run: func(*cobra.Command, []string) {}})
-	}
-	if similar := guess.SuggestionsFor(key); len(similar) > 0 {
+	if similar := alike(key, known); len(similar) > 0 {
 		return fmt.Sprintf("unknown setting %q: did you mean %s?", path, strings.Join(similar, " or "))
 	}
 	where := "known here are "
@@ -212,6 +211,22 @@ func unknownKey(path, key, parent string, known []string) string {
 		where = "known in " + parent + " are "
 	}
 	return fmt.Sprintf("unknown setting %q: %s%s", path, where, strings.Join(known, ", "))
+}
+
+// alike are the words that come nearest to one that is none of them: those that
+// begin with it, or are up to two letters away, but no more than a third of it.
+func alike(word string, known []string) []string {
+	guess := &cobra.Command{} // cobra compares words well
+	for _, k := range known {
+		guess.AddCommand(&cobra.Command{Use: k, Run: func(*cobra.Command, []string) {}})
+	}
+	for distance := range min(2, len(word)/3) {
+		guess.SuggestionsMinimumDistance = distance + 1
+		if similar := guess.SuggestionsFor(word); len(similar) > 0 {
+			return similar
+		}
+	}
+	return nil
 }
 
 // yamlName is a field's key in the file.
@@ -252,6 +267,11 @@ func kindName(t reflect.Type) string {
 		return "a list such as [a, b]"
 	}
 	return "a text"
+}
+
+// isWhole says whether a setting of that type is a whole number.
+func isWhole(t reflect.Type) bool {
+	return t.Kind() >= reflect.Int && t.Kind() <= reflect.Uint64 && t != reflect.TypeFor[time.Duration]()
 }
 
 // checkAddress reports what is not host:port.

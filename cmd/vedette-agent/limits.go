@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vedette-edge/vedette/agent/infer"
+	"github.com/vedette-edge/vedette/protocol"
 )
 
 // limitSettings are limits of every model, or of one; zero is the default.
@@ -58,6 +59,9 @@ func (s *settings) checkServing(report reportFunc) {
 	}
 	s.Limits.check(report, "limits")
 	for model, l := range s.Models {
+		if err := protocol.CheckName(model); err != nil {
+			report(join("models", model), err.Error())
+		}
 		l.check(report, join("models", model))
 	}
 	if u, err := url.Parse(s.Traces); s.Traces != "" && (err != nil || !strings.HasPrefix(u.Scheme, "http") || u.Host == "") {

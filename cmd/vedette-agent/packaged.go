@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/user"
 	"strconv"
@@ -34,13 +33,10 @@ func (a *app) configured(cmd *cobra.Command) error {
 	s := defaultSettings()
 	path := configPath(cmd.Flags(), defaultConfig)
 	file, err := readConfig(path, &s)
-	if errors.Is(err, fs.ErrNotExist) && path == defaultConfig {
-		return nil
-	}
-	if err == nil {
-		err = file.check(&s)
-	}
 	if err != nil {
+		return missingConfig(err, path)
+	}
+	if err := file.check(&s); err != nil {
 		return err
 	}
 	if a.library == "" && os.Getenv(onnx.EnvLibrary) == "" {

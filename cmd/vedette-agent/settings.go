@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/vedette-edge/vedette/agent/serve"
+	profiles "github.com/vedette-edge/vedette/firmware-profiles"
 )
 
 // defaultConfig is read when it is there and --config names no other.
@@ -84,9 +85,43 @@ func (s *settings) check(report reportFunc) {
 	if s.OutboxMiB != 0 && (s.OutboxMiB < minOutboxMiB || s.OutboxMiB > maxOutboxMiB) {
 		report("outbox_mib", fmt.Sprintf("%d MiB: must be %d to %d, or 0 for the firmware profile's share; what waits is held in memory, too", s.OutboxMiB, minOutboxMiB, maxOutboxMiB))
 	}
+	s.checkDevice(report)
 	s.checkServing(report)
 	checkOneOf(report, "log.level", s.Log.Level, "debug", "info", "warn", "error")
 	checkOneOf(report, "log.format", s.Log.Format, "text", "json")
+}
+
+// checkDevice reports what names something that is not there: left to the start,
+// it would fail again at each that systemd tries.
+func (s *settings) checkDevice(report reportFunc) {
+	if s.OnnxRuntime != "" {
+		if st, err := os.Stat(s.OnnxRuntime); err != nil {
+			report("onnxruntime", err.Error())
+		} else if !st.Mode().IsRegular() {
+			report("onnxruntime", s.OnnxRuntime+" is not a file: it must be ONNX Runtime's shared library")
+		}
+	}
+	if s.Profile == "" {
+		return
+	}
+	all, err := profiles.All()
+	if err != nil {
+		report("profile", err.Error())
+		return
+	}
+	names := make([]string, len(all))
+	for i := range all {
+		names[i] = all[i].Name
+	}
+	if slices.Contains(names, s.Profile) {
+		return
+	}
+	text := fmt.Sprintf("there is no firmware profile %q", s.Profile)
+	if similar := alike(s.Profile, names); len(similar) > 0 {
+		report("profile", text+": did you mean "+strings.Join(similar, " or ")+"?")
+		return
+	}
+	report("profile", text+"; there are "+strings.Join(names, ", "))
 }
 
 // declare adds the flags of those settings that people try out by hand, each
@@ -152,8 +187,8 @@ func (s *settings) resolve(flags *pflag.FlagSet, path string) (*configFile, erro
 	})
 	*s = defaultSettings()
 	file, err := readConfig(path, s)
-	if errors.Is(err, fs.ErrNotExist) && path == defaultConfig {
-		err = nil
+	if err != nil {
+		err = missingConfig(err, path)
 	}
 	if file == nil {
 		file = &configFile{path: path}
@@ -168,6 +203,18 @@ func (s *settings) resolve(flags *pflag.FlagSet, path string) (*configFile, erro
 		return nil, err
 	}
 	return file, file.check(s)
+}
+
+// missingConfig judges why a configuration could not be read: the default one may
+// be missing, and one that was named makes no sense when it is.
+func missingConfig(err error, path string) error {
+	switch {
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	case path == defaultConfig:
+		return nil
+	}
+	return &usageError{&configError{[]string{err.Error()}}}
 }
 
 // override is a setting that the environment or the command line gives.

@@ -79,27 +79,36 @@ func TestWhatIsWrongWithAConfiguration(t *testing.T) {
 		args []string
 		want []string // parts, FILE stands for the path
 	}{
-		"misspelt":       {"\nlistne: 127.0.0.1:1\n", nil, []string{`FILE:2: unknown setting "listne": did you mean listen?`}},
-		"misspelt below": {"log:\n  leevel: info\n", nil, []string{`FILE:2: unknown setting "log.leevel": did you mean level?`}},
-		"nothing alike":  {"log:\n  colour: red\n", nil, []string{`FILE:2: unknown setting "log.colour": known in log are level, format`}},
-		"wrong type":     {"memory_budget_mib: much\n", nil, []string{`FILE:1: memory_budget_mib: "much" is not a whole number that is not negative`}},
-		"negative":       {"memory_budget_mib: -1\n", nil, []string{`FILE:1: memory_budget_mib: "-1" is not a whole number`}},
-		"no group":       {"log: loud\n", nil, []string{"FILE:1: log is not a list of settings"}},
-		"no settings":    {"- state\n", nil, []string{"FILE:1: the file is not a list of settings"}},
-		"twice":          {"state: /a\nlog: {}\nstate: /b\n", nil, []string{"FILE:3: state is set twice, in line 1 already"}},
-		"bytes for MiB":  {"memory_budget_mib: 536870912\n", nil, []string{"FILE:1: memory_budget_mib: 536870912 MiB is more than any device has"}},
-		"no address":     {"listen: everywhere\n", nil, []string{`FILE:1: listen: "everywhere" is not an address`}},
-		"no port":        {"listen: 127.0.0.1:99999\n", nil, []string{`FILE:1: listen: "99999" is not a port`}},
-		"nowhere":        {"listen: '-'\n", nil, []string{"FILE:1: listen: ", "nobody could ask"}},
-		"no grpc port":   {"grpc: 127.0.0.1\n", nil, []string{`FILE:1: grpc: "127.0.0.1" is not an address`}},
-		"limit":          {"limits:\n  queue: -3\n", nil, []string{"FILE:2: limits.queue: -3 is not between 0"}},
-		"limit of one":   {"models:\n  digits: {batch_delay: 1m, batch_rows: 8}\n", nil, []string{"FILE:2: models.digits.batch_delay: 1m0s is not between"}},
-		"idle delay":     {"limits: {batch_delay: 2ms}\n", nil, []string{"FILE:1: limits.batch_delay: does nothing without batch_rows"}},
-		"no collector":   {"traces: somewhere\n", nil, []string{`FILE:1: traces: "somewhere" is not a URL`}},
-		"bad level":      {"log:\n  level: loud\n", nil, []string{`FILE:2: log.level: "loud" is none of debug, info, warn, error`}},
-		"syntax":         {"state: /a\n  listen: x\n", nil, []string{"FILE:2: mapping values are not allowed"}},
-		"tab":            {"log:\n\tlevel: info\n", nil, []string{"FILE:2: found character that cannot start any token"}},
-		"two documents":  {"state: /a\n---\nstate: /b\n", nil, []string{"FILE: holds more than one document"}},
+		"misspelt":        {"\nlistne: 127.0.0.1:1\n", nil, []string{`FILE:2: unknown setting "listne": did you mean listen?`}},
+		"misspelt below":  {"log:\n  leevel: info\n", nil, []string{`FILE:2: unknown setting "log.leevel": did you mean level?`}},
+		"nothing alike":   {"log:\n  colour: red\n", nil, []string{`FILE:2: unknown setting "log.colour": known in log are level, format`}},
+		"wrong type":      {"memory_budget_mib: much\n", nil, []string{`FILE:1: memory_budget_mib: "much" is not a whole number that is not negative`}},
+		"negative":        {"memory_budget_mib: -1\n", nil, []string{`FILE:1: memory_budget_mib: "-1" is not a whole number`}},
+		"no group":        {"log: loud\n", nil, []string{"FILE:1: log is not a list of settings"}},
+		"no settings":     {"- state\n", nil, []string{"FILE:1: the file is not a list of settings"}},
+		"twice":           {"state: /a\nlog: {}\nstate: /b\n", nil, []string{"FILE:3: state is set twice, in line 1 already"}},
+		"bytes for MiB":   {"memory_budget_mib: 536870912\n", nil, []string{"FILE:1: memory_budget_mib: 536870912 MiB is more than any device has"}},
+		"no address":      {"listen: everywhere\n", nil, []string{`FILE:1: listen: "everywhere" is not an address`}},
+		"no port":         {"listen: 127.0.0.1:99999\n", nil, []string{`FILE:1: listen: "99999" is not a port`}},
+		"nowhere":         {"listen: '-'\n", nil, []string{"FILE:1: listen: ", "nobody could ask"}},
+		"no grpc port":    {"grpc: 127.0.0.1\n", nil, []string{`FILE:1: grpc: "127.0.0.1" is not an address`}},
+		"fraction":        {"limits:\n  queue: 1.5\n", nil, []string{`FILE:2: limits.queue: "1.5" is not a whole number`}},
+		"fraction of MiB": {"\noutbox_mib: 10.7\n", nil, []string{`FILE:2: outbox_mib: "10.7" is not a whole number that is not negative`}},
+		"whole in words":  {"outbox_mib: '10'\n", nil, []string{`FILE:1: outbox_mib: "10" is not a whole number`}},
+		"model's path":    {"models:\n  ../x: {queue: 1}\n  DIGITS 1: {}\n", nil, []string{"FILE:2: models.../x: name must be", "FILE:3: models.DIGITS 1: name must be"}},
+		"no such class":   {"profile: raspberry-pi5\n", nil, []string{`FILE:1: profile: there is no firmware profile "raspberry-pi5": did you mean raspberry-pi-5?`}},
+		"no class alike":  {"", []string{"--profile", "toaster"}, []string{`--profile: there is no firmware profile "toaster"; there are beaglebone-ai-64, `}},
+		"no library":      {"onnxruntime: /nonexistent.so\n", nil, []string{"FILE:1: onnxruntime: stat /nonexistent.so: no such file"}},
+		"no library file": {"onnxruntime: /\n", nil, []string{"FILE:1: onnxruntime: / is not a file"}},
+		"nothing near":    {"foo: 1\n", nil, []string{`FILE:1: unknown setting "foo": known here are state, listen`}},
+		"limit":           {"limits:\n  queue: -3\n", nil, []string{"FILE:2: limits.queue: -3 is not between 0"}},
+		"limit of one":    {"models:\n  digits: {batch_delay: 1m, batch_rows: 8}\n", nil, []string{"FILE:2: models.digits.batch_delay: 1m0s is not between"}},
+		"idle delay":      {"limits: {batch_delay: 2ms}\n", nil, []string{"FILE:1: limits.batch_delay: does nothing without batch_rows"}},
+		"no collector":    {"traces: somewhere\n", nil, []string{`FILE:1: traces: "somewhere" is not a URL`}},
+		"bad level":       {"log:\n  level: loud\n", nil, []string{`FILE:2: log.level: "loud" is none of debug, info, warn, error`}},
+		"syntax":          {"state: /a\n  listen: x\n", nil, []string{"FILE:2: mapping values are not allowed"}},
+		"tab":             {"log:\n\tlevel: info\n", nil, []string{"FILE:2: found character that cannot start any token"}},
+		"two documents":   {"state: /a\n---\nstate: /b\n", nil, []string{"FILE: holds more than one document"}},
 		"several": {
 			"listne: x\nlog:\n  level: loud\nmemory_budget_mib: x\n", nil,
 			[]string{"FILE:1: unknown", "FILE:3: log.level", "FILE:4: memory_budget_mib"},
@@ -151,6 +160,7 @@ func TestShippedConfiguration(t *testing.T) {
 	}
 	// Prose is "# text"; a setting is "#key:" or, below another, "#  key:".
 	offered := regexp.MustCompile(`(?m)^#((?:  )*\S)`).ReplaceAllString(text, "$1")
+	offered = strings.ReplaceAll(offered, "/usr/lib/vedette/libonnxruntime.so.1", library(t)) // no package is installed here
 	got = checked(t, "--config", write(t, "agent.yaml", offered))
 	for path, s := range got {
 		if s.From == "default" {
@@ -242,5 +252,11 @@ func TestCommandsFollowTheConfiguration(t *testing.T) {
 	t.Setenv("VEDETTE_CONFIG", write(t, "bad.yaml", "listne: 127.0.0.1:1\n"))
 	if code, _, errOut := command(t, "status"); code != exitConfig || !strings.Contains(errOut, "bad.yaml:1: unknown setting") {
 		t.Errorf("wrong configuration: %d\n%s", code, errOut)
+	}
+	t.Setenv("VEDETTE_CONFIG", filepath.Join(dir, "nope.yaml"))
+	for _, args := range [][]string{{"status"}, {"run", "--check"}, {"run"}} {
+		if code, _, errOut := command(t, args...); code != exitConfig || !strings.Contains(errOut, "nope.yaml: no such file") {
+			t.Errorf("%q without the configuration that is named: %d\n%s", args, code, errOut)
+		}
 	}
 }
