@@ -110,8 +110,7 @@ type Uplink struct {
 	mu          sync.Mutex // guards what follows
 	status      Status
 	reportEvery time.Duration
-	quiet       bool // the present failure has been logged
-	refused     bool // a refusal has been logged since the last connection
+	logged      string // code of the failure logged last, empty while connected
 }
 
 // New checks cfg.
@@ -238,12 +237,12 @@ func (u *Uplink) up() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.status.Connected, u.status.Since = true, time.Now()
-	if u.quiet {
+	if u.logged != "" {
 		u.log.Info("uplink is connected again")
 	} else {
 		u.log.Info("uplink is connected")
 	}
-	u.quiet, u.refused = false, false
+	u.logged = ""
 }
 
 // codeOf names why a session ended.
@@ -260,9 +259,8 @@ func codeOf(err error) string {
 	}
 }
 
-// lost notes why the session ended. Only the first failure in a row is logged,
-// and the first refusal: a device that is sent away loses its link before it
-// learns why.
+// lost notes why the session ended. Of failures in a row with the same code
+// only the first is logged: the log tells what changed, however long it lasts.
 func (u *Uplink) lost(err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -271,14 +269,14 @@ func (u *Uplink) lost(err error) {
 		since = time.Now()
 	}
 	u.status = Status{Since: since, Cloned: u.status.Cloned}
+	code := codeOf(err)
 	if err != nil {
-		u.status.LastError, u.status.Code = err.Error(), codeOf(err)
+		u.status.LastError, u.status.Code = err.Error(), code
 	}
-	refused := errors.Is(err, ErrRefused)
-	if !u.quiet || refused && !u.refused {
-		u.log.Warn("uplink has no connection, trying again", "error", err)
+	if code != u.logged {
+		u.log.Warn("uplink has no connection, trying again", "code", code, "error", err)
 	}
-	u.quiet, u.refused = true, u.refused || refused
+	u.logged = code
 }
 
 func (u *Uplink) cloned(is bool) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vedette-edge/vedette/agent/link"
 	"github.com/vedette-edge/vedette/protocol"
 )
 
@@ -321,7 +323,7 @@ func TestDeadLinkIsGivenUp(t *testing.T) {
 	t.Errorf("status is %+v", u.Status())
 }
 
-// Only the first failure and the recovery are worth a line.
+// The same failure again is not worth a line.
 func TestFailuresAreLoggedOnce(t *testing.T) {
 	b := newBroker(t)
 	b.refuse = true
@@ -382,6 +384,46 @@ func TestRevocationIsLoggedAfterTheLoss(t *testing.T) {
 	case s := <-lines:
 		t.Errorf("logged again: %s", s)
 	default:
+	}
+}
+
+// A link that is lost for one reason and then for another says so each time, and
+// no oftener, with the code that status shows.
+func TestEachNewReasonIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	u, err := New(Config{
+		Device: "cam-1", Brokers: []string{"mqtt://127.0.0.1:1"}, Outbox: newQueue(0),
+		Hello:  func() *protocol.Hello { return &protocol.Hello{} },
+		Report: func() *protocol.Report { return &protocol.Report{} },
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []struct {
+		err  error // nil: connected
+		want string
+	}{
+		{link.ErrName, "code=dns"},
+		{link.ErrName, ""},
+		{link.ErrUnreachable, "code=unreachable"},
+		{link.ErrUnreachable, ""},
+		{link.ErrExpired, "code=tls_expired"},
+		{nil, "connected again"},
+		{link.ErrExpired, "code=tls_expired"},
+		{ErrRefused, "code=refused"},
+		{ErrRefused, ""},
+		{link.ErrName, "code=dns"},
+	} {
+		log.Reset()
+		if s.err == nil {
+			u.up()
+		} else {
+			u.lost(fmt.Errorf("dial broker: %w", s.err))
+		}
+		if got := log.String(); s.want == "" && got != "" || !strings.Contains(got, s.want) {
+			t.Errorf("%v: logged %q, want %q", s.err, got, s.want)
+		}
 	}
 }
 
