@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
@@ -248,9 +249,15 @@ func TestServesAndCountsWithoutNetwork(t *testing.T) {
 	state := t.TempDir()
 	enrol(t, state)
 	install(t, state, agenttest.Script{})
-	d := launch(t, config(state))
+	cfg := config(state)
+	cfg.GRPC, cfg.GRPCSocket = "127.0.0.1:0", filepath.Join(t.TempDir(), "grpc.sock")
+	d := launch(t, cfg)
 	if status, answer := d.infer(); status != http.StatusOK || !strings.Contains(answer, `"model_version":"v1"`) {
 		t.Errorf("answer %d %s", status, answer)
+	}
+	where := fmt.Sprintf("address=%v grpc_address=%v grpc_socket=%s\n", d.server.Addr(), d.server.GRPCAddr(), cfg.GRPCSocket)
+	if got := d.log.String(); !strings.Contains(got, where) {
+		t.Errorf("logged\n%s want %s", got, where)
 	}
 	if s := d.status(); s.Device != "cam-1" || s.Uplink.Connected || len(s.Updates) != 1 {
 		t.Errorf("status %+v", s)
@@ -328,6 +335,9 @@ func TestFailedStageEndsTheRun(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("the agent goes on without serving")
+	}
+	if got := d.log.String(); !strings.Contains(got, `msg="agent stopped" failed=true`) {
+		t.Errorf("a failure is not told from a stop:\n%s", got)
 	}
 	next := launch(t, config(state))
 	if next.boot.Unclean {

@@ -54,9 +54,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	// A stage that failed is no crash: everything counted is in the outbox, and
 	// no model is to blame for, say, a port that is taken.
-	err = errors.Join(err, a.boot.End())
-	a.log.Info("agent stopped", "clean", err == nil)
-	return err
+	ended := a.boot.End()
+	if ended != nil {
+		a.log.Error("stop is not written down, the next start may count it as a crash", "error", ended)
+	}
+	a.log.Info("agent stopped", "failed", err != nil)
+	return errors.Join(err, ended)
 }
 
 // work runs the stages that end with ctx, and returns when all windows are in
@@ -113,7 +116,7 @@ func (a *Agent) serveUntil(ctx context.Context) error {
 	if err := a.server.Start(ctx); err != nil {
 		return err
 	}
-	a.log.Info("predictions are served", "address", a.server.Addr(), "socket", a.cfg.Socket)
+	a.log.Info("predictions are served", a.addresses()...)
 	if a.cfg.Serving != nil {
 		a.cfg.Serving()
 	}
@@ -121,6 +124,24 @@ func (a *Agent) serveUntil(ctx context.Context) error {
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopServing)
 	defer cancel()
 	return a.server.Stop(stopping)
+}
+
+// addresses are where predictions are served, for the log.
+func (a *Agent) addresses() (attrs []any) {
+	for _, at := range []struct {
+		key  string
+		addr net.Addr
+	}{{"address", a.server.Addr()}, {"grpc_address", a.server.GRPCAddr()}} {
+		if at.addr != nil {
+			attrs = append(attrs, at.key, at.addr.String())
+		}
+	}
+	for _, at := range [][2]string{{"socket", a.cfg.Socket}, {"grpc_socket", a.cfg.GRPCSocket}} {
+		if at[1] != "" {
+			attrs = append(attrs, at[0], at[1])
+		}
+	}
+	return attrs
 }
 
 // nudge reports changes at once, and takes over the settings that came with one:
