@@ -37,11 +37,16 @@ type checkpoint struct {
 	State   []byte   `json:"state,omitempty"`  // of the output's format
 	Counts  []byte   `json:"counts,omitempty"` // protocol.Window with what was compared so far
 	Summary Summary  `json:"summary"`
+	// Replace says that the run may replace files that were there before.
+	Replace bool `json:"replace,omitempty"`
 	// Complete says that the files lack nothing but their names.
 	Complete bool `json:"complete,omitempty"`
 }
 
-func checkpointPath(cfg *Config) string { return cfg.Output + ".checkpoint" }
+// checkpointSuffix marks the checkpoint of an output.
+const checkpointSuffix = ".checkpoint"
+
+func checkpointPath(cfg *Config) string { return cfg.Output + checkpointSuffix }
 
 // jobDigest stands for model, input and options. Length and name stand for the
 // input, with the time of its last change: reading it all again would cost what
@@ -187,7 +192,7 @@ func (o *output) collect(wait bool) (busy bool, err error) {
 
 // snapshot is a checkpoint of what was written so far.
 func (o *output) snapshot(in position, s *Summary, d *drift) (*checkpoint, error) {
-	cp := &checkpoint{Format: checkpointFormat, Job: o.job, Input: in, Output: o.file.offset, Summary: *s}
+	cp := &checkpoint{Format: checkpointFormat, Job: o.job, Input: in, Output: o.file.offset, Summary: *s, Replace: o.cfg.Replace}
 	cp.Summary.Errors = slices.Clone(s.Errors)
 	if o.rejects != nil {
 		cp.Rejects = o.rejects.offset

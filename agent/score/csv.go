@@ -58,12 +58,22 @@ func openCSV(cfg *Config, columns []column) (*csvTable, error) {
 	}
 	named := header && cfg.Header != HeaderSkip && hasFeatures(cfg)
 	if t.order, t.kept, err = mapHeader(columns, names, cfg.Keep, named); err != nil {
-		return nil, err
+		return nil, hintSeparator(err, rec)
 	}
 	if len(cfg.Keep) == 0 {
 		t.plain = plainFields(columns, t.order)
 	}
 	return t, nil
+}
+
+// hintSeparator adds to an error what the first line looks like.
+func hintSeparator(err error, line []byte) error {
+	for _, s := range []struct{ mark, name string }{{";", "semicolons"}, {"\t", "tabs"}} {
+		if n := bytes.Count(line, []byte(s.mark)); n > 0 && n >= bytes.Count(line, []byte(",")) {
+			return fmt.Errorf("%w; its first line looks separated by %s: write it with commas", err, s.name)
+		}
+	}
+	return err
 }
 
 // hasFeatures reports whether the schema names what it takes. Inputs of one

@@ -70,7 +70,10 @@ func Measure(ctx context.Context, rounds int, open func() (Config, func() error,
 
 func (r *Rates) all(ctx context.Context, cfg *Config) (int64, error) {
 	s, err := Run(ctx, *cfg)
-	return s.Rows, errors.Join(err, os.Remove(cfg.Output), cfg.withDefaults())
+	if err != nil {
+		return s.Rows, err
+	}
+	return s.Rows, errors.Join(os.Remove(cfg.Output), cfg.withDefaults())
 }
 
 // discarding is an encoder of nothing.

@@ -1,6 +1,7 @@
 package score
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -19,6 +20,18 @@ type Report struct {
 	Distinct uint64            `json:"distinct"` // of them, about: a repeated row tells nothing new
 	Limits   divergence.Limits `json:"limits"`
 	divergence.Comparison
+}
+
+// Save writes the report to path, indented for people, in one step.
+func (r *Report) Save(path string) error {
+	raw, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode report: %w", err)
+	}
+	if err := writeFile(path, append(raw, '\n')); err != nil {
+		return fmt.Errorf("write report: %w", err)
+	}
+	return nil
 }
 
 // drift counts what is scored over the bins of the baseline. A nil one counts

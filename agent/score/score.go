@@ -64,7 +64,17 @@ const (
 	maxReported = 10
 )
 
+// Bounds of Config.
+const (
+	maxBatch   = 1 << 20
+	maxThreads = 1 << 10
+)
+
 var (
+	// ErrOption says that the run was asked for in a way that makes no sense.
+	ErrOption = errors.New("bad option")
+	// ErrFiles says that the run would cost a file that is there.
+	ErrFiles = errors.New("nothing was written")
 	// ErrInput says that the input as a whole cannot be scored.
 	ErrInput = errors.New("the input does not fit the model")
 	// ErrCheckpoint says that an interrupted run cannot be continued.
@@ -115,6 +125,10 @@ type Config struct {
 	// Rejects is the path of a JSON Lines file that gets a RowError for every
 	// row that was skipped or written without outputs; empty for none.
 	Rejects string
+	// Report is the path where the caller will Save the report; empty for none.
+	Report string
+	// Replace lets the run replace files that are there already.
+	Replace bool
 	// Baseline, when set, is what the inputs and outputs are compared with.
 	Baseline *sketch.Baseline
 	Batch    int  // rows of one run, 0 for DefaultBatch
@@ -163,8 +177,14 @@ func (c *Config) withDefaults() error {
 	c.OnError = cmp.Or(c.OnError, OnErrorFail)
 	c.Checkpoint = cmp.Or(c.Checkpoint, DefaultCheckpoint)
 	c.RowGroup = cmp.Or(max(c.RowGroup, 0), DefaultRowGroup)
-	c.Batch = cmp.Or(fixedBatch(c.Schema), max(c.Batch, 0), DefaultBatch)
-	c.Threads = cmp.Or(max(c.Threads, 0), runtime.GOMAXPROCS(0))
+	if c.Batch < 0 || c.Batch > maxBatch {
+		return fmt.Errorf("%w: batch is %d, must be 1 to %d rows", ErrOption, c.Batch, maxBatch)
+	}
+	if c.Threads < 0 || c.Threads > maxThreads {
+		return fmt.Errorf("%w: threads is %d, must be 1 to %d, or 0 for the processors", ErrOption, c.Threads, maxThreads)
+	}
+	c.Batch = cmp.Or(fixedBatch(c.Schema), c.Batch, DefaultBatch)
+	c.Threads = cmp.Or(c.Threads, runtime.GOMAXPROCS(0))
 	formats := []string{CSV, JSONLines, Parquet}
 	for _, check := range []struct {
 		what, got string
@@ -176,7 +196,7 @@ func (c *Config) withDefaults() error {
 		{"on-error", c.OnError, []string{OnErrorFail, OnErrorSkip, OnErrorNull}},
 	} {
 		if !slices.Contains(check.allowed, check.got) {
-			return fmt.Errorf("%w: %s is %q, must be one of %q", ErrInput, check.what, check.got, check.allowed)
+			return fmt.Errorf("%w: %s is %q, must be one of %q", ErrOption, check.what, check.got, check.allowed)
 		}
 	}
 	return nil
@@ -192,13 +212,27 @@ func fixedBatch(s *release.Schema) int {
 	return 0
 }
 
+// begin finds where to go on, nil for the first row, and refuses a run that
+// would overwrite what it should not.
+func (c *Config) begin() (*checkpoint, error) {
+	if err := c.checkFiles(); err != nil {
+		return nil, err
+	}
+	cp, err := readCheckpoint(c)
+	if err != nil {
+		return nil, err
+	}
+	c.Replace = c.Replace || cp != nil && cp.Replace
+	return cp, c.checkTaken(cp)
+}
+
 // Run scores the input.
 func Run(ctx context.Context, cfg Config) (Summary, error) {
 	if err := cfg.withDefaults(); err != nil {
 		return Summary{}, err
 	}
 	start := time.Now()
-	cp, err := readCheckpoint(&cfg)
+	cp, err := cfg.begin()
 	if err != nil {
 		return Summary{}, err
 	}

@@ -177,7 +177,12 @@ func TestInputRefused(t *testing.T) {
 		"nothing to keep": {"a,b,c\n", `no column "id" to keep`, func(c *Config) { c.Keep = []string{"id"} }},
 		"long line":       {"a,b,c\n" + strings.Repeat("1", MaxLine+1), "longer than", nil},
 		"format":          {"", "must be one of", func(c *Config) { c.InFormat = "xml" }},
-		"on error":        {"", "must be one of", func(c *Config) { c.OnError = "hide" }},
+		"on error":        {"", `bad option: on-error is "hide", must be one of`, func(c *Config) { c.OnError = "hide" }},
+		"batch":           {"", "bad option: batch is -1,", func(c *Config) { c.Batch = -1 }},
+		"large batch":     {"", "bad option: batch is 1048577,", func(c *Config) { c.Batch = maxBatch + 1 }},
+		"threads":         {"", "bad option: threads is -3,", func(c *Config) { c.Threads = -3 }},
+		"semicolons":      {"a;b;c\n1,5;2;3\n", "looks separated by semicolons: write it with commas", nil},
+		"tabs":            {"1\t2\t3\n", "looks separated by tabs", func(c *Config) { c.Header = HeaderNo }},
 		"resume a pipe":   {"", "must be files", func(c *Config) { c.Resume = true }},
 		"free width":      {"", "no fixed size", func(c *Config) { c.Schema.Inputs[0].Shape[1] = -1 }},
 	} {
@@ -427,7 +432,7 @@ func testResume(t *testing.T, format, header string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.WriteString("9999,half a li")
+		f.WriteString(strings.Repeat("9999,half a li", 1000))
 		f.Close()
 		s, err := run(out, true, 0)
 		if err != nil {

@@ -39,8 +39,9 @@ func (a *app) scoreCommand() *cobra.Command {
 		Long: `score runs a model over a CSV, JSON Lines or Parquet file and writes one line for
 each row: the row's number, the columns to keep, the class and the model's outputs.
 Columns are found by the names of the model's features; a CSV file without a header
-goes by position. CSV and JSON Lines may be compressed with gzip or zstd. Memory
-does not grow with the file, and nothing needs a network.
+goes by position; commas separate its columns. CSV and JSON Lines may be compressed
+with gzip or zstd, and one line may have 16 MiB at most. Memory does not grow with
+the file, and nothing needs a network.
 
 The model is the one that is active on this device (--model), the folder of a
 version as ` + "`vedette-agent profile`" + ` and ` + "`vedette model pack`" + ` write it (--release),
@@ -49,7 +50,8 @@ or a graph with its schema (--graph and --schema).
 A row that cannot be scored ends the run with its number and column, unless
 --on-error says to leave it out (skip) or to write it without outputs (null);
 --rejects lists such rows in a file. An interrupted run goes on with --resume:
-no row is scored twice, none is missing. --report compares the rows with the
+no row is scored twice, none is missing. The input is never overwritten, and a file
+that is there already only with --force. --report compares the rows with the
 model's training data, as the fleet does. "-" is standard input or output.`,
 		Example: `  vedette-agent score readings.csv --model digits --to predictions.csv
   vedette-agent score rows.parquet --release digits/ --keep id --to predictions.parquet --report drift.json
@@ -74,9 +76,9 @@ model's training data, as the fleet does. "-" is standard input or output.`,
 	fl.StringVar(&f.rejects, "rejects", "", "file (JSON Lines) for rows that were skipped or have no outputs")
 	fl.StringVar(&f.report, "report", "", "file (JSON) for how inputs and outputs differ from training")
 	fl.IntVar(&f.batch, "batch", score.DefaultBatch, "rows of one run")
-	fl.IntVar(&f.threads, "threads", 0, "batches worked on at once (default: the processors)")
-	fl.BoolVar(&f.resume, "resume", false, "go on where an interrupted run was")
-	fl.BoolVar(&f.force, "force", false, "replace an output that is there already")
+	fl.IntVar(&f.threads, "threads", 0, "batches worked on at once, 0 for the processors")
+	fl.BoolVar(&f.resume, "resume", false, "go on where an interrupted run was, if there is one")
+	fl.BoolVar(&f.force, "force", false, "replace an output, rejects or report that is there already")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no progress and no summary")
 	fl.IntVar(&f.measure, "measure", 0, "rounds of measuring parsing, inference and all together; prints rates instead of a summary")
 	_ = fl.MarkHidden("measure") // the flag exists; it is for benchmarks
@@ -126,12 +128,20 @@ func (a *app) score(cmd *cobra.Command, f *scoreFlags, file string) error {
 		if f.to != "-" && s.Rows > 0 && errors.Is(err, cmd.Context().Err()) {
 			fmt.Fprintf(a.err, "interrupted after row %d; the same command with --resume goes on\n", s.Rows)
 		}
-		return err
+		return scoreError(err)
 	}
 	if err := f.writeReport(s.Report); err != nil {
 		return err
 	}
 	return a.summary(f, s)
+}
+
+// scoreError makes an error of the options one of the command line.
+func scoreError(err error) error {
+	if errors.Is(err, score.ErrOption) || errors.Is(err, score.ErrFiles) {
+		return &usageError{err}
+	}
+	return err
 }
 
 // config is what the flags say, without the input.
@@ -143,7 +153,7 @@ func (f *scoreFlags) config(session infer.Session, m *scored) (score.Config, err
 	cfg := score.Config{
 		Model: session, Schema: m.schema, Identity: raw.String(), Output: f.to, OutFormat: format(f.out, f.to),
 		Header: f.header, Keep: f.keep, OnError: f.onError, Rejects: f.rejects,
-		Batch: f.batch, Threads: f.threads, Resume: f.resume,
+		Report: f.report, Batch: f.batch, Threads: f.threads, Resume: f.resume, Replace: f.force,
 	}
 	if f.report != "" {
 		cfg.Baseline, err = m.readBaseline()
@@ -160,7 +170,7 @@ func (a *app) measureScore(ctx context.Context, f *scoreFlags, cfg score.Config,
 		return once, func() error { done(); return nil }, err
 	})
 	if err != nil {
-		return err
+		return scoreError(err)
 	}
 	return a.print(r, func(w io.Writer) error {
 		parse, model, all := r.Medians()
@@ -181,10 +191,10 @@ func (f *scoreFlags) check(output string) error {
 		return usagef("--measure writes the predictions to a file: name one with --to FILE")
 	case output == "json" && f.to == "-":
 		return usagef("-o json prints a summary: write the predictions to a file with --to FILE")
-	case f.to != "-" && !f.force && !f.resume:
-		if _, err := os.Stat(f.to); err == nil {
-			return usagef("%s is there already; replace it with --force, or name another with --to", f.to)
-		}
+	case f.batch < 1:
+		return usagef("--batch is %d, must be 1 or more rows", f.batch)
+	case f.threads < 0:
+		return usagef("--threads is %d, must be 1 or more, or 0 for the processors", f.threads)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -10,7 +9,6 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/vedette-edge/vedette/agent/score"
-	"github.com/vedette-edge/vedette/protocol/atomicfile"
 	"github.com/vedette-edge/vedette/protocol/divergence"
 )
 
@@ -22,14 +20,7 @@ func (f *scoreFlags) writeReport(r *score.Report) error {
 	if r == nil {
 		return nil
 	}
-	raw, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode report: %w", err)
-	}
-	if err := atomicfile.Write(f.report, append(raw, '\n')); err != nil {
-		return fmt.Errorf("write report: %w", err)
-	}
-	return nil
+	return r.Save(f.report)
 }
 
 func (a *app) summary(f *scoreFlags, s score.Summary) error {
