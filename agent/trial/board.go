@@ -69,16 +69,9 @@ func (b *board) skips(p pair, now time.Time) *protocol.Tried {
 func (b *board) add(p pair, v Verdict) {
 	b.verdicts = append(b.verdicts, v)
 	b.tried = append(b.tried, &protocol.Tried{
-		Variant: p.variant, Provider: p.provider, Code: v.Code, Message: short(v.Message),
+		Variant: p.variant, Provider: p.provider, Code: v.Code, Message: protocol.Brief(v.Message, maxMessage),
 		P95Us: v.Report.GetP95Us(), PeakBytes: v.PeakBytes, GoldenWorst: v.Report.GetGoldenWorst(),
 	})
-}
-
-func short(message string) string {
-	if len(message) <= maxMessage {
-		return message
-	}
-	return strings.ToValidUTF8(message[:maxMessage], "") + "…"
 }
 
 // decide is the verdict on the candidate: that of the best pair, else of the

@@ -1,10 +1,6 @@
 package fleet
 
-import (
-	"strings"
-
-	"github.com/vedette-edge/vedette/protocol"
-)
+import "github.com/vedette-edge/vedette/protocol"
 
 // Bounds of what is kept of a trial: it is part of every device's record.
 const (
@@ -16,16 +12,9 @@ func triedOf(list []*protocol.Tried) []Tried {
 	var out []Tried
 	for _, t := range list[:min(len(list), maxTried)] {
 		out = append(out, Tried{
-			Variant: t.GetVariant(), Provider: t.GetProvider(), Code: t.GetCode(), Message: cut(t.GetMessage()),
+			Variant: t.GetVariant(), Provider: t.GetProvider(), Code: t.GetCode(), Message: protocol.Brief(t.GetMessage(), maxMessage),
 			P95US: t.GetP95Us(), PeakBytes: t.GetPeakBytes(), GoldenWorst: t.GetGoldenWorst(), Chosen: t.GetChosen(),
 		})
 	}
 	return out
-}
-
-func cut(message string) string {
-	if len(message) <= maxMessage {
-		return message
-	}
-	return strings.ToValidUTF8(message[:maxMessage], "") + "…"
 }
