@@ -216,12 +216,8 @@ func showChallengeDevices(w io.Writer, d *operator.ChallengeDetail) {
 	rows := [][]string{}
 	for i := range d.List {
 		x := &d.List[i]
-		state := firstOf(x.State, "not heard of")
-		if x.Running {
-			state = "runs"
-		}
 		rows = append(rows, []string{
-			x.Device, firstOf(x.Site, "-"), refText(x.Primary), state, count(x.Evidence.Rows), agreementText(&x.Evidence),
+			x.Device, firstOf(x.Site, "-"), refText(x.Primary), challengerState(x), count(x.Evidence.Rows), agreementText(&x.Evidence),
 			count(x.Evidence.Skipped), latencyPair(x.Evidence.P95US, x.Evidence.PrimaryP95US),
 		})
 	}
@@ -231,10 +227,25 @@ func showChallengeDevices(w io.Writer, d *operator.ChallengeDetail) {
 		switch {
 		case x.Waiting != "":
 			fmt.Fprintf(w, "%s waits: %s\n", x.Device, x.Waiting)
-		case !x.Running && x.Outcome != nil && x.Outcome.Code != "":
+		case gaveUp(x):
 			fmt.Fprintf(w, "%s: %s (%s): %s\n", x.Device, x.Outcome.Result, x.Outcome.Code, x.Outcome.Message)
 		}
 	}
+}
+
+// challengerState is what has become of the challenger on a device.
+func challengerState(x *operator.ChallengeDevice) string {
+	switch {
+	case x.Running:
+		return "runs"
+	case gaveUp(x) && (x.State == "" || x.State == "idle"): // not tried again at present
+		return x.Outcome.Result
+	}
+	return firstOf(x.State, "not heard of")
+}
+
+func gaveUp(x *operator.ChallengeDevice) bool {
+	return !x.Running && x.Outcome != nil && x.Outcome.Code != ""
 }
 
 // roleText is what a challenger takes part in.
@@ -271,7 +282,7 @@ func accuracyOf(p *operator.Proportion, labels uint64) string {
 	return fmt.Sprintf("%s of %s labels", proportionText(p), count(labels))
 }
 
-// latencyPair is the challenger's latency beside the serving version's.
+// latencyPair is the challenger's latency and the serving version's.
 func latencyPair(us, primary uint64) string {
 	switch {
 	case us == 0:
@@ -279,7 +290,7 @@ func latencyPair(us, primary uint64) string {
 	case primary == 0:
 		return microsText(us)
 	}
-	return fmt.Sprintf("%s beside %s", microsText(us), microsText(primary))
+	return fmt.Sprintf("%s, serving version %s", microsText(us), microsText(primary))
 }
 
 func microsText(us uint64) string {

@@ -192,10 +192,13 @@ func (s *Service) challenge(c *desired.Challenge) *operator.ChallengeDetail {
 		out.Ended = &operator.ChallengeEnd{At: e.At, Actor: e.Actor, Reason: e.Reason}
 	}
 	found, sum := s.versus(c), newVersus()
+	selector, _ := rollout.ParseSelector(c.Match) // was checked before it was recorded
 	for _, d := range s.d.Fleet.Devices(nil) {
 		v, seen := found[d.ID]
 		row, wanted := s.challengeDevice(&d, c)
-		if !wanted && !seen {
+		meant := c.Device == d.ID || c.Device == "" && selector.Matches(d.Labels)
+		failed := meant && row.Outcome != nil && row.Outcome.Code != ""
+		if !wanted && !seen && !failed {
 			continue
 		}
 		if seen {
@@ -226,12 +229,37 @@ func (s *Service) challengeDevice(d *fleet.Device, c *desired.Challenge) (row op
 	if x := m.Challenger; x != nil {
 		row.State, row.Waiting = x.State, x.Waiting
 		row.Running = x.Serving && x.Active == c.Release
-		if x.Outcome != nil && x.Outcome.Release == c.Release {
-			o := s.outcome(c.Model, x.Outcome)
-			row.Outcome = &o
-		}
+	}
+	if o := saidOf(&m, c.Release, !wanted); o != nil && (!row.Running || o.Code == "") {
+		row.Outcome = new(s.outcome(c.Model, o))
 	}
 	return row, wanted
+}
+
+// saidOf is how the release ended on a device as a challenger or, if asked for,
+// how it failed there as the primary one; nil when neither is known. A device that
+// refused the release may have had other outcomes since.
+func saidOf(m *fleet.Model, d release.Digest, primary bool) *fleet.Outcome {
+	var said []fleet.Outcome
+	add := func(last *fleet.Outcome, refused []fleet.Outcome) {
+		if last != nil {
+			said = append(said, *last)
+		}
+		said = append(said, refused...)
+	}
+	if x := m.Challenger; x != nil {
+		add(x.Outcome, x.Refused)
+	}
+	challenged := len(said)
+	if primary {
+		add(m.Outcome, m.Refused)
+	}
+	for i := range said {
+		if said[i].Release == d && (i < challenged || said[i].Code != "") {
+			return &said[i]
+		}
+	}
+	return nil
 }
 
 // versus is a challenger beside the primary releases, of one device or many.

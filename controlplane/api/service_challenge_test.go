@@ -2,6 +2,7 @@ package api
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,5 +119,42 @@ func TestChallengeIsShown(t *testing.T) {
 	}
 	if _, err := s.EndChallenge(ctx, "digits", operator.Reasoned{Reason: "again"}); operator.CodeOf(err) != operator.NotFound {
 		t.Errorf("ended twice: %v", err)
+	}
+}
+
+// A device that gave the challenger up is listed with the reason: one that still
+// is to run it, and one that failed with it as the primary release before.
+func TestChallengeNamesThoseThatGaveItUp(t *testing.T) {
+	w := newWorld()
+	s := w.service()
+	ctx := as(t, operator.Operator)
+	c := desired.Challenge{ChallengeChange: desired.ChallengeChange{Model: "digits", Version: "2", Release: second, Role: operator.Shadow}, Seq: 4, Since: now}
+	crashed := fleet.Outcome{Release: second, Result: "reverted", Code: "crash_loop", Message: "the agent crashed 3 times"}
+	w.desired["cam-a1"] = desired.State{
+		Assignments: []desired.Assignment{{Model: "digits", Release: first}},
+		Challengers: []desired.Challenger{{Model: "digits", Release: second, Role: operator.Shadow, Seq: 4}},
+	}
+	w.fleet["cam-a1"].Models[0].Challenger = &fleet.Challenger{Model: fleet.Model{Name: "digits", State: "idle", Refused: []fleet.Outcome{crashed}}}
+	for match, want := range map[string][]string{
+		"":       {"cam-a1 crash_loop", "cam-b2 golden_mismatch"},
+		"site=a": {"cam-a1 crash_loop"}, // cam-b2 has no part in it
+	} {
+		c.Match = match
+		w.challenges["digits"] = c
+		d, err := s.Challenge(ctx, "digits")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, x := range d.List {
+			if x.Running || x.Outcome == nil || x.Outcome.Message == "" {
+				t.Errorf("%+v: want it not to run, with the reason", x)
+				continue
+			}
+			got = append(got, x.Device+" "+x.Outcome.Code)
+		}
+		if !slices.Equal(got, want) || d.Devices != 1 || d.Running != 0 {
+			t.Errorf("%q: %d of %d run it, listed %q, want 0 of 1 and %q", match, d.Running, d.Devices, got, want)
+		}
 	}
 }
