@@ -241,3 +241,19 @@ func TestPlanSaysWhatCanBeSeen(t *testing.T) {
 		t.Errorf("half of the fleet is on sites %v, want four", got)
 	}
 }
+
+// A wave that no device is left for has nothing to be compared.
+func TestPlanOfAnEmptyWave(t *testing.T) {
+	w := newWorld(t)
+	for _, id := range []string{"a", "b"} {
+		w.set(id, func(f *DeviceFacts) { f.Selected = true })
+	}
+	w.create(Spec{Control: new(0.0), Waves: []WaveSpec{{Count: 2}, {Percent: 100}}}, Requirements{})
+	p := MakePlan("r", w.state.Spec, w.state.Requires, w.facts, w.now)
+	if len(p.Waves) != 2 || len(p.Waves[0].Devices) != 2 || len(p.Waves[0].Detectable) == 0 {
+		t.Fatalf("plan %+v", p.Waves)
+	}
+	if last := p.Waves[1]; len(last.Devices) != 0 || len(last.Detectable) != 0 {
+		t.Errorf("the empty wave can see %+v, want nothing said", last)
+	}
+}

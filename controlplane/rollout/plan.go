@@ -103,7 +103,9 @@ func (t *turn) planWave(n int) PlanWave {
 		most = max(most, t.Requires.bytes(f))
 	}
 	w.Expected = spec.soak() + t.transfer(len(w.Devices), most)
-	w.Detectable = t.detectable(n == len(t.Waves))
+	if len(w.Devices) > 0 {
+		w.Detectable = t.detectable(n == len(t.Waves))
+	}
 	return w
 }
 
