@@ -205,7 +205,7 @@ func TestPagesShowWhatMatters(t *testing.T) {
 		"/quality":             {"data-charts=", "site b", "84.7\u2009%"},
 		"/models/digits": {
 			"below floor", "production", "shadow of 20\u2009% of the calls", "1 of 2 devices run it", "96.6\u2009%", "is it better at night",
-			"131 µs", "1.11 ×", "94.3\u2009%", "golden_mismatch", ">Take it away<",
+			"131 µs", "1.11 ×", "94.3\u2009%", "golden_mismatch", ">reverted</span>", ">Take it away<",
 		},
 		"/models/digits/versions/2":  {"2 of 2 needed", "abcdef0123", digest2.String()},
 		"/ledger":                    {"rollout.step", `id="r40"`, "/ledger?cursor=40"},

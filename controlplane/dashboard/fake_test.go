@@ -301,6 +301,7 @@ func (f *fleet) Challenge(context.Context, string) (*operator.ChallengeDetail, e
 		List: []operator.ChallengeDevice{
 			{Device: "cam-c1", Site: "c", Primary: &ref1, State: "idle", Running: true, Evidence: evidence},
 			{Device: "cam-c2", Site: "c", Primary: &ref1, State: "idle", Waiting: f.text("the same release is the primary one here"), Outcome: &operator.Outcome{Release: ref2, Result: "refused", Code: f.text("golden_mismatch"), Message: f.text("4 of 64 rows differ")}},
+			{Device: "cam-c3", Site: "c", Primary: &ref1, Outcome: &operator.Outcome{Release: ref2, Result: "reverted", Code: "crash_loop", Message: "the agent crashed 3 times"}},
 		},
 	}, nil
 }
