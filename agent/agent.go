@@ -38,6 +38,7 @@ type Agent struct {
 	facts *protocol.Facts
 	share share
 
+	lost     *unknown // why there is no identity, nor uplink and puller; else nil
 	identity *identity.Identity
 	boot     *host.Boot
 	outbox   *outbox.Outbox
@@ -86,11 +87,6 @@ func (a *Agent) Close() error {
 	}
 	a.opened = nil
 	return errors.Join(errs...)
-}
-
-func (a *Agent) openIdentity() (err error) {
-	a.identity, err = identity.Open(filepath.Join(a.cfg.State, identityDir), identity.Config{Logger: a.log})
-	return err
 }
 
 // openOutbox comes before the boot is counted: the outbox is what keeps a
@@ -204,17 +200,12 @@ func (a *Agent) openUpdater() error {
 	if err != nil {
 		return fmt.Errorf("open models: %w", err)
 	}
-	store, err := trust.Open(filepath.Join(a.cfg.State, trustDir), a.identity.RootDigest())
+	puller, err := a.openPuller(held)
 	if err != nil {
-		return fmt.Errorf("open trust: %w", err)
+		return err
 	}
-	source := &pull.HTTP{Client: a.client(), Base: a.identity.DeviceAPI()}
-	a.puller = pull.New(pull.Config{
-		Blobs: source, Metadata: source, Trust: store, Deltas: source, Held: held.Files,
-		Events: a.tell, Now: a.identity.Now, Log: a.log,
-	})
 	a.updater, err = updater.New(updater.Config{
-		FS: files, Slots: held, Puller: a.puller,
+		FS: files, Slots: held, Puller: puller,
 		Trier:  trial.New(trial.Config{Args: a.cfg.TrialArgs, Providers: a.share.providers, AgentVersion: a.cfg.Version, Log: a.log}),
 		Engine: a.engine, Unclean: a.boot.Unclean, MemoryBudget: a.share.memory,
 		OnActive: a.onActive, Events: a.tell, Stamp: a.boot.Stamp, Limits: a.cfg.Limits, Log: a.log,
@@ -226,6 +217,22 @@ func (a *Agent) openUpdater() error {
 		a.observer.Apply(d.GetSettings())
 	}
 	return nil
+}
+
+func (a *Agent) openPuller(held *slots.Slots) (updater.Puller, error) {
+	if a.lost != nil {
+		return a.withoutIdentity(held)
+	}
+	store, err := trust.Open(filepath.Join(a.cfg.State, trustDir), a.identity.RootDigest())
+	if err != nil {
+		return nil, fmt.Errorf("open trust: %w", err)
+	}
+	source := &pull.HTTP{Client: a.client(), Base: a.identity.DeviceAPI()}
+	a.puller = pull.New(pull.Config{
+		Blobs: source, Metadata: source, Trust: store, Deltas: source, Held: held.Files,
+		Events: a.tell, Now: a.identity.Now, Log: a.log,
+	})
+	return a.puller, nil
 }
 
 // client asks the identity for its TLS configuration at every connection, so
@@ -268,7 +275,7 @@ func (a *Agent) onActive(r infer.Release) error {
 func (a *Agent) openServer() error {
 	a.server = serve.New(a.engine, serve.Config{
 		Listen: a.cfg.Listen, Socket: a.cfg.Socket, GRPC: a.cfg.GRPC, GRPCSocket: a.cfg.GRPCSocket,
-		Version: a.cfg.Version, Device: a.identity.Device(), Traces: a.cfg.Traces, Assigned: a.assigned,
+		Version: a.cfg.Version, Device: a.device(), Traces: a.cfg.Traces, Assigned: a.assigned,
 		Runtime: a.cfg.Runtime.Info(), Challengers: a.engine.Challengers, Labels: a.observer, Agent: a.status, Log: a.log,
 	})
 	return nil
@@ -285,6 +292,9 @@ func (a *Agent) assigned(model string) bool {
 }
 
 func (a *Agent) openUplink() (err error) {
+	if a.lost != nil {
+		return nil
+	}
 	a.uplink, err = uplink.New(uplink.Config{
 		Device: a.identity.Device(), Brokers: a.identity.MQTT(), TLS: a.identity.TLS,
 		Outbox: a.outbox, Hello: a.hello, Report: a.report, Stamp: a.boot.Stamp,
@@ -299,5 +309,8 @@ func (a *Agent) openUplink() (err error) {
 
 func (a *Agent) applySettings(s *protocol.Settings) {
 	a.observer.Apply(s)
+	if a.lost != nil {
+		return
+	}
 	a.uplink.SetReportEvery(time.Duration(s.GetReportMs()) * time.Millisecond)
 }

@@ -316,6 +316,54 @@ func TestWhatNewRefuses(t *testing.T) {
 	}
 }
 
+// A device whose identity is damaged serves what it has and says so; enrolled
+// again, it is as before, and nothing it counted meanwhile is missing.
+func TestDamagedIdentityKeepsServing(t *testing.T) {
+	state := t.TempDir()
+	enrol(t, state)
+	path := filepath.Join(state, identityDir, "identity.json")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, good[:len(good)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(config(state)); !errors.Is(err, identity.ErrDamaged) {
+		t.Errorf("with nothing to serve: %v, want %v", err, identity.ErrDamaged)
+	}
+	install(t, state, agenttest.Script{})
+	for _, damaged := range []bool{true, false} {
+		content := good
+		if damaged {
+			content = good[:len(good)/2]
+		}
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d := launch(t, config(state))
+		if status, answer := d.infer(); status != http.StatusOK {
+			t.Errorf("damaged %t: %d %s", damaged, status, answer)
+		}
+		s := d.status()
+		if got := s.Uplink.Code == codeIdentity && s.Device == ""; got != damaged {
+			t.Errorf("damaged %t: device %q, uplink %+v", damaged, s.Device, s.Uplink)
+		}
+		if got := strings.Contains(d.Summary(), "identity is damaged"); got != damaged {
+			t.Errorf("damaged %t: %s", damaged, d.Summary())
+		}
+		if got := strings.Contains(d.log.String(), "enrol again"); got != damaged {
+			t.Errorf("damaged %t: logged\n%s", damaged, d.log.String())
+		}
+		if err := d.halt(); err != nil {
+			t.Error(err)
+		}
+	}
+	if rows, _ := counted(t, state); rows != 4 {
+		t.Errorf("%d rows are counted, want 4", rows)
+	}
+}
+
 // A stage that fails ends the others, with its reason, and is no crash.
 func TestFailedStageEndsTheRun(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")

@@ -6,6 +6,7 @@ import (
 
 	"github.com/vedette-edge/vedette/agent/host"
 	"github.com/vedette-edge/vedette/agent/infer"
+	"github.com/vedette-edge/vedette/agent/pull"
 	"github.com/vedette-edge/vedette/agent/serve"
 	profiles "github.com/vedette-edge/vedette/firmware-profiles"
 	"github.com/vedette-edge/vedette/protocol"
@@ -46,9 +47,9 @@ func (a *Agent) report() *protocol.Report {
 
 // status is what GET /status says beyond serving.
 func (a *Agent) status() *serve.Agent {
-	report, link := a.report(), a.uplink.Status()
+	report, link := a.report(), a.link()
 	s := &serve.Agent{
-		Device: a.identity.Device(), BootCount: a.boot.Count, Unclean: a.boot.Unclean,
+		Device: a.device(), BootCount: a.boot.Count, Unclean: a.boot.Unclean,
 		Generation: report.GetGeneration(),
 		Uplink:     serve.Uplink{Connected: link.Connected, Since: link.Since, Error: link.LastError, Code: link.Code},
 		Outbox:     serve.Outbox{Pending: report.GetOutboxPending(), Sent: report.GetOutboxSent(), Bytes: report.GetOutboxBytes()},
@@ -58,7 +59,10 @@ func (a *Agent) status() *serve.Agent {
 	if stats.Error != nil {
 		s.Outbox.Error = stats.Error.Error()
 	}
-	fetched := a.puller.Stats()
+	var fetched pull.Stats
+	if a.puller != nil {
+		fetched = a.puller.Stats()
+	}
 	s.Fetch = serve.Fetch{Copied: fetched.Copied, Deltas: fetched.Deltas, DeltasFailed: fetched.Failed, SavedBytes: fetched.SavedBytes}
 	for _, m := range report.GetModels() {
 		s.Updates = append(s.Updates, updateOf(m.GetModel(), m))

@@ -33,12 +33,12 @@ var errCounting = errors.New("predictions are no longer counted")
 // (ErrRestart). It stops in the order in which evidence flows: first requests,
 // then windows, last the uplink.
 func (a *Agent) Run(ctx context.Context) error {
-	a.log.Info("agent started", "device", a.identity.Device(), "boot", a.boot.Count, "unclean", a.boot.Unclean, "version", a.cfg.Version)
+	a.log.Info("agent started", "device", a.device(), "boot", a.boot.Count, "unclean", a.boot.Unclean, "version", a.cfg.Version)
 	// The uplink outlives ctx by its last words; everything else ends with it.
 	linkCtx, hangUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer hangUp()
 	link := &errgroup.Group{}
-	link.Go(func() error { return ignoreEnd(linkCtx, a.uplink.Run(linkCtx)) })
+	link.Go(func() error { return a.connect(linkCtx) })
 
 	err := a.work(ctx)
 	a.awaitEmpty(lastWords)
@@ -76,7 +76,7 @@ func (a *Agent) work(ctx context.Context) error {
 	}()
 
 	group.Go(func() error { return a.update(ctx) })
-	group.Go(func() error { return ignoreEnd(ctx, a.identity.Run(ctx)) })
+	group.Go(func() error { return a.renew(ctx) })
 	group.Go(func() error { return a.serveUntil(ctx) })
 	group.Go(func() error { a.nudge(ctx); return nil })
 	group.Go(func() error {
@@ -160,7 +160,7 @@ func (a *Agent) nudge(ctx context.Context) {
 				a.applySettings(held.GetSettings())
 				applied = held
 			}
-			a.uplink.Nudge()
+			a.reportSoon()
 		case <-quiet.C:
 			if err := host.Trim(); err != nil {
 				a.log.Warn("memory of the start is not given back", "error", err)
@@ -180,7 +180,7 @@ func (a *Agent) awaitEmpty(most time.Duration) {
 	defer again.Stop()
 	for {
 		s := a.outbox.Stats()
-		if s.Open+s.Pending+s.Sent == 0 || !a.uplink.Status().Connected {
+		if s.Open+s.Pending+s.Sent == 0 || !a.link().Connected {
 			return
 		}
 		select {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,10 +40,10 @@ func (a *Agent) Summary() string {
 	default:
 		serving = fmt.Sprintf("serving %d models", len(models))
 	}
-	if a.uplink.Status().Connected {
+	if a.link().Connected {
 		link = "connected"
 	}
-	line := fmt.Sprintf("%s as %s, %s", serving, a.identity.Device(), link)
+	line := fmt.Sprintf("%s as %s, %s", serving, cmp.Or(a.device(), "a device whose identity is damaged"), link)
 	if s := a.outbox.Stats(); s.Pending+s.Sent > 0 && link != "connected" {
 		line += fmt.Sprintf(", %d records wait", s.Pending+s.Sent)
 	}
