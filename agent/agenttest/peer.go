@@ -34,7 +34,10 @@ func Listen(t *testing.T, serve func(net.Conn)) string {
 			})
 		}
 	})
-	t.Cleanup(func() { l.Close(); wg.Wait() })
+	t.Cleanup(func() {
+		_ = l.Close() // ends the loop above
+		wg.Wait()
+	})
 	return l.Addr().String()
 }
 
