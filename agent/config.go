@@ -68,3 +68,6 @@ const (
 
 // IdentityDir is where a device's identity lies below its state directory.
 const IdentityDir = identityDir
+
+// LockFile is what a running agent holds locked (flock(2)) in its state directory.
+const LockFile = outboxFile + ".lock"

@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"cmp"
 	"encoding/hex"
 	"runtime"
 
 	"github.com/vedette-edge/vedette/agent/host"
 	"github.com/vedette-edge/vedette/agent/infer"
+	"github.com/vedette-edge/vedette/agent/outbox"
 	"github.com/vedette-edge/vedette/agent/pull"
 	"github.com/vedette-edge/vedette/agent/serve"
 	profiles "github.com/vedette-edge/vedette/firmware-profiles"
@@ -52,7 +54,7 @@ func (a *Agent) status() *serve.Agent {
 		Device: a.device(), BootCount: a.boot.Count, Unclean: a.boot.Unclean,
 		Generation: report.GetGeneration(),
 		Uplink:     serve.Uplink{Connected: link.Connected, Since: link.Since, Error: link.LastError, Code: link.Code},
-		Outbox:     serve.Outbox{Pending: report.GetOutboxPending(), Sent: report.GetOutboxSent(), Bytes: report.GetOutboxBytes()},
+		Outbox:     serve.Outbox{Pending: report.GetOutboxPending(), Sent: report.GetOutboxSent(), Bytes: report.GetOutboxBytes(), Limit: uint64(max(cmp.Or(a.share.outbox, outbox.DefaultTotalBytes), 0))},
 	}
 	stats := a.outbox.Stats()
 	s.Outbox.Open, s.Outbox.Merged = uint64(max(stats.Open, 0)), stats.Merged

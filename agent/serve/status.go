@@ -51,6 +51,7 @@ type Outbox struct {
 	Pending uint64 `json:"pending"` // records without a number
 	Sent    uint64 `json:"sent"`    // records waiting for their acknowledgement
 	Bytes   uint64 `json:"bytes"`
+	Limit   uint64 `json:"limit_bytes"`     // of Bytes; windows are merged before
 	Merged  uint64 `json:"merged"`          // windows merged to save room, since the start
 	Error   string `json:"error,omitempty"` // why the disk takes nothing more
 }

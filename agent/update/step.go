@@ -122,7 +122,7 @@ func superseded(w Want) string {
 	if w.Release.IsZero() {
 		return "the model was taken off the device"
 	}
-	return "release " + w.Release.Short() + " was asked for meanwhile"
+	return "it gave way to release " + w.Release.Short()
 }
 
 // settle compares what is with what is wanted, and starts what is needed.

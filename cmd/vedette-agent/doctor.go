@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -113,7 +114,7 @@ func (d *doctor) examine(ctx context.Context, flags *pflag.FlagSet) (Findings, e
 	f.add(checkClock(time.Now(), id), c)
 	f.add(checkReach(ctx, id, d.offline)...)
 	f.add(checkService(ctx, d.State, id != nil))
-	f.add(checkAgent(ctx, &d.settings)...)
+	f.add(checkAgent(ctx, &d.settings, id)...)
 	f.OK = !slices.ContainsFunc(f.Checks, func(c Check) bool { return c.Result == checkFailed })
 	return f, nil
 }
@@ -142,6 +143,9 @@ func (d *doctor) checkConfig(flags *pflag.FlagSet) Check {
 			c.Next = "chmod o-w " + path
 		}
 	}
+	if open := d.open(); c.Result == checkOK && len(open) > 0 {
+		c.Result, c.Detail, c.Next = checkWarning, c.Detail+"; "+strings.Join(open, "; "), "listen on 127.0.0.1 or on a socket, unless only trusted programs can reach this device"
+	}
 	return c
 }
 
@@ -162,6 +166,11 @@ func checkState(dir string) Check {
 	probe, err := os.CreateTemp(dir, ".doctor-*")
 	if err == nil {
 		err = errors.Join(probe.Close(), os.Remove(probe.Name()))
+	}
+	if errors.Is(err, syscall.EROFS) {
+		c.Result, c.Detail = checkFailed, err.Error()
+		c.Next = "mount the disk writable again, or replace it if it is failing (the kernel's log says why: journalctl -k)"
+		return c
 	}
 	if err != nil {
 		c.Result, c.Detail, c.Next = checkFailed, err.Error(), "run doctor as the user that runs the agent, or make the directory that user's own"

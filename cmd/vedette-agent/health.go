@@ -105,19 +105,6 @@ func judgeMemory(c *Check, p map[string]string) {
 	}
 }
 
-// checkAgent asks the running agent what it does.
-func checkAgent(ctx context.Context, s *settings) []Check {
-	listen, socket := s.Listen, ""
-	if listen == "-" {
-		listen, socket = "agent", s.Socket
-	}
-	st, err := fetchStatus(ctx, listen, socket)
-	if err != nil {
-		return []Check{{Name: "agent", Result: checkSkipped, Detail: "none answers at " + cmp.Or(socket, listen), Next: "start it: " + howToRun(s.State)}}
-	}
-	return judgeAgent(st, time.Now())
-}
-
 // judgeAgent says what the agent's status means.
 func judgeAgent(st *serve.Status, now time.Time) []Check {
 	list := []Check{judgeModels(st)}
@@ -221,11 +208,12 @@ func judgeLink(a *serve.Agent, now time.Time) Check {
 }
 
 func judgeOutbox(a *serve.Agent) Check {
-	share := a.Outbox.Bytes * 100 / outbox.DefaultTotalBytes
-	c := Check{Name: "outbox", Result: checkOK, Detail: fmt.Sprintf("%d records wait, %s of %s", a.Outbox.Pending+a.Outbox.Sent, size(a.Outbox.Bytes), size(outbox.DefaultTotalBytes))}
+	limit := cmp.Or(a.Outbox.Limit, outbox.DefaultTotalBytes)
+	share := a.Outbox.Bytes * 100 / limit
+	c := Check{Name: "outbox", Result: checkOK, Detail: fmt.Sprintf("%d records wait, %s of %s", a.Outbox.Pending+a.Outbox.Sent, size(a.Outbox.Bytes), size(limit))}
 	switch {
 	case a.Outbox.Error != "":
-		c.Result, c.Detail, c.Next = checkFailed, c.Detail+"; the disk takes nothing more: "+a.Outbox.Error, "make room on the disk, or replace it if it is read-only"
+		c.Result, c.Detail, c.Next = checkFailed, c.Detail+"; the disk takes nothing more: "+a.Outbox.Error, "make room on the disk; if it is read-only, mount it writable again, or replace it if it is failing"
 	case share >= fullOutbox:
 		c.Result, c.Next = checkWarning, "bring the link back: from here on windows are merged, which keeps their totals and loses resolution"
 	}

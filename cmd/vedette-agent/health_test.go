@@ -109,6 +109,12 @@ func TestRunningAgentIsExplained(t *testing.T) {
 		"full outbox": {func(s *serve.Status) {
 			s.Agent.Outbox = serve.Outbox{Pending: 9, Bytes: outbox.DefaultTotalBytes * 9 / 10}
 		}, 2, checkWarning, "9 records wait", "merged"},
+		"larger outbox": {func(s *serve.Status) {
+			s.Agent.Outbox = serve.Outbox{Pending: 9, Bytes: 18 << 20, Limit: 64 << 20}
+		}, 2, checkOK, "9 records wait, 18.0 MiB of 64.0 MiB", ""},
+		"smaller outbox": {func(s *serve.Status) {
+			s.Agent.Outbox = serve.Outbox{Pending: 9, Bytes: 7 << 20, Limit: 8 << 20}
+		}, 2, checkWarning, "9 records wait, 7.0 MiB of 8.0 MiB", "merged"},
 		"full disk": {func(s *serve.Status) { s.Agent.Outbox.Error = "no space left on device" }, 2, checkFailed, "no space left", "make room"},
 	} {
 		found(t, name, judgeAgent(st(c.change), now)[c.at], c.result, c.detail, c.next)

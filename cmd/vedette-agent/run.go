@@ -46,6 +46,9 @@ each comes from, or what is wrong with them, line by line.`,
 				return err
 			}
 			if f.check {
+				for _, text := range f.open() {
+					fmt.Fprintln(a.err, "warning:", text)
+				}
 				return a.printSettings(&f.settings, file)
 			}
 			return a.serve(cmd, &f.settings)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
 	"reflect"
 	"slices"
@@ -89,6 +91,22 @@ func (s *settings) check(report reportFunc) {
 	s.checkServing(report)
 	checkOneOf(report, "log.level", s.Log.Level, "debug", "info", "warn", "error")
 	checkOneOf(report, "log.format", s.Log.Format, "text", "json")
+}
+
+// open lists the settings that let others than this device ask for predictions,
+// which may be meant.
+func (s *settings) open() []string {
+	var list []string
+	for _, a := range []struct{ path, address string }{{"listen", s.Listen}, {"grpc", s.GRPC}} {
+		host, _, err := net.SplitHostPort(a.address)
+		if err != nil || host == "localhost" {
+			continue
+		}
+		if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+			list = append(list, fmt.Sprintf("%s: %s can be reached from the network, and asks nobody who they are", a.path, a.address))
+		}
+	}
+	return list
 }
 
 // checkDevice reports what names something that is not there: left to the start,
