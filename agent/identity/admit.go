@@ -3,7 +3,6 @@ package identity
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 
 	"github.com/vedette-edge/vedette/protocol"
@@ -19,17 +18,12 @@ func (i *Identity) Admitted(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make request: %w", err)
 	}
-	res, err := client(i.cfg.Timeout, i.dial).Do(req)
-	if err != nil {
-		return transportError(ctx, err)
-	}
-	defer res.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	status, answer, err := exchange(client(i.cfg.Timeout, i.dial), req)
 	switch {
 	case err != nil:
-		return transportError(ctx, err)
-	case res.StatusCode == http.StatusOK, res.StatusCode == http.StatusNotFound: // nothing was published yet
+		return err
+	case status == http.StatusOK, status == http.StatusNotFound: // nothing was published yet
 		return nil
 	}
-	return refusal(res.StatusCode, answer)
+	return refusal(status, answer)
 }

@@ -213,23 +213,42 @@ func post(ctx context.Context, c *http.Client, url string, body any) (*protocol.
 		return nil, fmt.Errorf("make request: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	res, err := c.Do(req)
+	status, answer, err := exchange(c, req)
 	if err != nil {
-		return nil, transportError(ctx, err)
+		return nil, err
 	}
-	defer res.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	if err != nil {
-		return nil, transportError(ctx, err)
-	}
-	if res.StatusCode != http.StatusOK {
-		return nil, refusal(res.StatusCode, answer)
+	if status != http.StatusOK {
+		return nil, refusal(status, answer)
 	}
 	var out protocol.EnrolResponse
 	if err := json.Unmarshal(answer, &out); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAnswer, err)
 	}
 	return &out, nil
+}
+
+// exchange sends a request and reads the answer, both within the client's
+// timeout. A server that sees the connection closed then may end its answer in
+// good order, so the end of the time counts, not only an error of the read.
+func exchange(c *http.Client, req *http.Request) (status int, answer []byte, err error) {
+	whole := req.Context()
+	ctx, cancel := context.WithTimeout(whole, c.Timeout)
+	defer cancel()
+	once := *c
+	once.Timeout = 0
+	res, err := once.Do(req.WithContext(ctx))
+	if err != nil {
+		return 0, nil, transportError(whole, err)
+	}
+	defer res.Body.Close()
+	answer, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return 0, nil, transportError(whole, err)
+	}
+	return res.StatusCode, answer, nil
 }
 
 // transportError tells a server that is not the right one from one that is not

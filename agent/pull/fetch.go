@@ -216,6 +216,7 @@ const lively = 1 << 10
 
 // stall cancels a context when a reader stands still.
 type stall struct {
+	ctx    context.Context // the one that it cancels
 	timer  *time.Timer
 	limit  time.Duration
 	cancel context.CancelCauseFunc
@@ -223,7 +224,7 @@ type stall struct {
 
 func newStall(ctx context.Context, limit time.Duration) (context.Context, *stall) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	return ctx, &stall{limit: limit, cancel: cancel, timer: time.AfterFunc(limit, func() { cancel(errStalled) })}
+	return ctx, &stall{ctx: ctx, limit: limit, cancel: cancel, timer: time.AfterFunc(limit, func() { cancel(errStalled) })}
 }
 
 func (s *stall) stop() {
@@ -250,6 +251,9 @@ func (w *watched) Read(b []byte) (int, error) {
 	w.got += n
 	if w.got >= lively || n == 0 { // nothing at all is a reader that drops what comes
 		w.left, w.got = w.s.limit, 0
+	}
+	if err == io.EOF && w.s.ctx.Err() != nil { //nolint:errorlint // a Reader's own
+		err = context.Cause(w.s.ctx) // the server has seen the connection closed, and ended its answer
 	}
 	return n, err
 }

@@ -142,7 +142,7 @@ func (h *HTTP) Metadata(ctx context.Context, name string, limit int64) ([]byte, 
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(res.Body, limit+1))
-	if err != nil {
+	if err != nil || ctx.Err() != nil {
 		return nil, linkError(ctx, "read "+name, err)
 	}
 	if int64(len(b)) > limit {
@@ -168,6 +168,9 @@ func (h *HTTP) get(ctx context.Context, path string, offset int64) (*http.Respon
 	res, err := client.Do(req)
 	if err != nil {
 		return nil, linkError(ctx, "ask the control plane", err)
+	}
+	if ctx.Err() != nil { // the server answers that the connection was closed
+		return nil, errors.Join(context.Cause(ctx), res.Body.Close())
 	}
 	if err := refusal(res); err != nil {
 		return nil, errors.Join(err, res.Body.Close())
