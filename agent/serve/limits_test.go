@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -183,6 +184,16 @@ func TestRetryAfterFollowsService(t *testing.T) {
 // chunked hides a reader's length.
 type chunked struct{ io.Reader }
 
+func post(url string, body io.Reader) (status int, answer []byte, err error) {
+	resp, err := http.Post(url, "application/json", body)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	answer, _ = io.ReadAll(resp.Body)
+	return resp.StatusCode, answer, nil
+}
+
 // TestBodiesAreBounded sends bodies of all sizes, with and without their length.
 func TestBodiesAreBounded(t *testing.T) {
 	s, _ := testServer(t, &adder{}, Config{Listen: "127.0.0.1:0", MaxBody: 1 << 20})
@@ -192,26 +203,29 @@ func TestBodiesAreBounded(t *testing.T) {
 	defer s.Stop(context.Background())
 	url := "http://" + s.Addr().String() + "/v2/models/adder/infer"
 	padded := func(n int) string { return strings.Repeat(" ", n) + twoRows }
+	text := func(s string) func() io.Reader { return func() io.Reader { return strings.NewReader(s) } }
+	stream := func(s string) func() io.Reader { return func() io.Reader { return chunked{strings.NewReader(s)} } }
 	for name, tc := range map[string]struct {
-		body io.Reader
+		body func() io.Reader
 		want int
 	}{
-		"small":               {strings.NewReader(twoRows), 200},
-		"over a buffer":       {strings.NewReader(padded(200 << 10)), 200},
-		"too large":           {strings.NewReader(padded(1 << 20)), 413},
-		"chunked":             {chunked{strings.NewReader(twoRows)}, 200},
-		"chunked, large":      {chunked{strings.NewReader(padded(200 << 10))}, 411},
-		"chunked, and broken": {chunked{strings.NewReader("{")}, 400},
+		"small":               {text(twoRows), 200},
+		"over a buffer":       {text(padded(200 << 10)), 200},
+		"too large":           {text(padded(1 << 20)), 413},
+		"chunked":             {stream(twoRows), 200},
+		"chunked, large":      {stream(padded(200 << 10)), 411},
+		"chunked, and broken": {stream("{"), 400},
 	} {
-		resp, err := http.Post(url, "application/json", tc.body)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
+		status, answer, err := post(url, tc.body())
+		// A server that refuses a body does not read the rest of it; the reset
+		// that follows may overtake the answer.
+		for range 20 {
+			if tc.want != 200 && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+				status, answer, err = post(url, tc.body())
+			}
 		}
-		raw, _ := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if resp.StatusCode != tc.want {
-			t.Errorf("%s: %d %s, want %d", name, resp.StatusCode, raw, tc.want)
+		if err != nil || status != tc.want {
+			t.Errorf("%s: %d %s %v, want %d", name, status, answer, err, tc.want)
 		}
 	}
 	if !s.bodies.TryAcquire(bodiesAtOnce << 20) {
