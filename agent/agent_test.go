@@ -94,7 +94,13 @@ func enrol(t *testing.T, dir string) {
 // install makes a scripted release the active one, as an update would have.
 func install(t *testing.T, dir string, script agenttest.Script) {
 	t.Helper()
-	b, err := agenttest.NewBundle("meter", "v1", 1, release.Limits{}, script)
+	activate(t, dir, "v1", 1, script, func(held *slots.Slots) *slots.Slots { return held })
+}
+
+// activate puts a scripted release into those slots of a device that in picks.
+func activate(t *testing.T, dir, version string, sequence uint64, script agenttest.Script, in func(*slots.Slots) *slots.Slots) *agenttest.Bundle {
+	t.Helper()
+	b, err := agenttest.NewBundle("meter", version, sequence, release.Limits{}, script)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,10 +109,11 @@ func install(t *testing.T, dir string, script agenttest.Script) {
 		t.Fatal(err)
 	}
 	defer files.Close()
-	held, err := slots.Open(files, dir)
+	all, err := slots.Open(files, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	held := in(all)
 	staged, err := held.Stage("meter", b.Manifest)
 	if err != nil {
 		t.Fatal(err)
@@ -123,6 +130,7 @@ func install(t *testing.T, dir string, script agenttest.Script) {
 			t.Fatal(err)
 		}
 	}
+	return b
 }
 
 // device is an agent that runs.

@@ -11,41 +11,12 @@ import (
 	"github.com/vedette-edge/vedette/agent/slots"
 	"github.com/vedette-edge/vedette/agent/update"
 	"github.com/vedette-edge/vedette/protocol"
-	"github.com/vedette-edge/vedette/protocol/release"
 )
 
 // beside makes a scripted release the model's challenger, as an update would have.
 func beside(t *testing.T, dir string, script agenttest.Script) *agenttest.Bundle {
 	t.Helper()
-	b, err := agenttest.NewBundle("meter", "v2", 2, release.Limits{}, script)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := slots.OS(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer files.Close()
-	held, err := slots.Open(files, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	challengers := held.Challengers()
-	staged, err := challengers.Stage("meter", b.Manifest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, step := range []func() error{
-		func() error { return b.Write(staged) },
-		func() error { return challengers.Verify("meter", b.Digest) },
-		func() error { return challengers.Prove("meter", slots.Slot{Release: b.Digest, Variant: "variant-0"}) },
-		func() error { return challengers.Activate("meter", b.Digest) },
-	} {
-		if err := step(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return b
+	return activate(t, dir, "v2", 2, script, (*slots.Slots).Challengers)
 }
 
 // A challenger that hangs is taken away and told of; the caller is answered, and

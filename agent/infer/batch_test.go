@@ -84,7 +84,7 @@ func checkNumbered(t *testing.T, first, n int, resp *Response) {
 func TestBatchMixesNothing(t *testing.T) {
 	d, seen := &doubler{}, &counts{}
 	e := batching(t, d, Limits{Concurrency: 2, BatchRows: 16, Queue: 1000}, seen)
-	d.before = func(int) error { time.Sleep(200 * time.Microsecond); return nil } // so that calls meet
+	d.before = func(int) error { time.Sleep(200 * time.Microsecond); return nil } // a run takes its time, so that calls meet
 	var wg sync.WaitGroup
 	var rows atomic.Int64
 	for caller := range 24 {

@@ -25,7 +25,7 @@ func TestProvidersAgree(t *testing.T) {
 	for _, provider := range rt.Info().Providers {
 		t.Run(provider, func(t *testing.T) {
 			if err := rt.Probe(provider); err != nil {
-				t.Skip(err)
+				t.Skipf("this machine cannot use %s: %v", provider, err)
 			}
 			for _, name := range models {
 				m := readModel(t, name)
