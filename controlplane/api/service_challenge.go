@@ -319,14 +319,7 @@ func (s *Service) primaries(c *desired.Challenge) []release.Digest {
 }
 
 func (v *versus) add(o *versus) {
-	v.Rows += o.Rows
-	v.FailedRows += o.FailedRows
-	v.Calls += o.Calls
-	v.FailedCalls += o.FailedCalls
-	v.Compared += o.Compared
-	v.Agreed += o.Agreed
-	v.Skipped += o.Skipped
-	v.Worst = max(v.Worst, o.Worst)
+	v.Add(o.BesideCounts)
 	v.Labels += o.Labels
 	v.Correct += o.Correct
 	v.primaryLabels += o.primaryLabels

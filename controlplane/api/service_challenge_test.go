@@ -80,14 +80,16 @@ func TestChallengeIsShown(t *testing.T) {
 	d.Models[0].Challenger = &fleet.Challenger{Model: fleet.Model{Name: "digits", Active: second, State: "idle", Serving: true}, Role: operator.Shadow}
 	w.beside = []drift.Beside{
 		{
-			Device: "cam-a1", Role: operator.Shadow, Primary: first, Rows: 90, Compared: 90, Agreed: 81, Skipped: 3, Worst: 0.5, Labels: 10, Correct: 9,
+			Device: "cam-a1", Role: operator.Shadow, Primary: first, Labels: 10, Correct: 9,
+			BesideCounts: drift.BesideCounts{Rows: 90, Compared: 90, Agreed: 81, Skipped: 3, Worst: 0.5},
 			Latency: latency(2 * time.Millisecond), PrimaryLatency: latency(time.Millisecond),
 		},
 		{
-			Device: "cam-b1", Role: operator.Shadow, Primary: first, Rows: 10, Compared: 10, Agreed: 9, Worst: 0.7,
+			Device: "cam-b1", Role: operator.Shadow, Primary: first,
+			BesideCounts: drift.BesideCounts{Rows: 10, Compared: 10, Agreed: 9, Worst: 0.7},
 			Latency: latency(2 * time.Millisecond), PrimaryLatency: latency(time.Millisecond),
 		},
-		{Device: "cam-b1", Role: operator.Share, Rows: 1000, Latency: latency(time.Second), PrimaryLatency: sketch.NewLatency()},
+		{Device: "cam-b1", Role: operator.Share, BesideCounts: drift.BesideCounts{Rows: 1000}, Latency: latency(time.Second), PrimaryLatency: sketch.NewLatency()},
 	}
 	w.evidence = map[string]drift.Evidence{"cam-a1": {Rows: 90, Labels: 10, Correct: 8}, "cam-b2": {Labels: 1000}}
 	got, err := s.Challenge(ctx, "digits")

@@ -25,13 +25,33 @@ type Beside struct {
 	Role    string
 	Primary release.Digest // of a shadow: the release it was compared with
 
-	Rows, FailedRows   uint64 // computed by the challenger
-	Calls, FailedCalls uint64
+	BesideCounts
+	Latency, PrimaryLatency *sketch.Latency // of the same calls for a shadow; none of the primary for a share
+	Labels, Correct         uint64
+}
 
-	Compared, Agreed, Skipped uint64          // rows of a shadow
-	Worst                     float64         // largest difference of a score
-	Latency, PrimaryLatency   *sketch.Latency // of the same calls for a shadow; none of the primary for a share
-	Labels, Correct           uint64
+// BesideCounts are what windows of a challenger counted.
+type BesideCounts struct {
+	Rows        uint64  `json:"rows"` // computed by the challenger
+	FailedRows  uint64  `json:"failed_rows,omitempty"`
+	Calls       uint64  `json:"calls,omitempty"`
+	FailedCalls uint64  `json:"failed_calls,omitempty"`
+	Compared    uint64  `json:"compared,omitempty"` // rows of a shadow, as the next two
+	Agreed      uint64  `json:"agreed,omitempty"`
+	Skipped     uint64  `json:"skipped,omitempty"`
+	Worst       float64 `json:"worst,omitempty"` // largest difference of a score
+}
+
+// Add adds what other windows counted.
+func (c *BesideCounts) Add(o BesideCounts) {
+	c.Rows += o.Rows
+	c.FailedRows += o.FailedRows
+	c.Calls += o.Calls
+	c.FailedCalls += o.FailedCalls
+	c.Compared += o.Compared
+	c.Agreed += o.Agreed
+	c.Skipped += o.Skipped
+	c.Worst = max(c.Worst, o.Worst)
 }
 
 // rival is a challenger beside one primary release, or in its share.
@@ -44,25 +64,21 @@ type rival struct {
 
 // bout is what windows of a challenger counted between two moments.
 type bout struct {
-	Start          int64   `json:"start"` // Unix milliseconds, server time
-	End            int64   `json:"end"`
-	Rows           uint64  `json:"rows"`
-	FailedRows     uint64  `json:"failed_rows,omitempty"`
-	Calls          uint64  `json:"calls,omitempty"`
-	FailedCalls    uint64  `json:"failed_calls,omitempty"`
-	Compared       uint64  `json:"compared,omitempty"`
-	Agreed         uint64  `json:"agreed,omitempty"`
-	Skipped        uint64  `json:"skipped,omitempty"`
-	Worst          float64 `json:"worst,omitempty"`
-	Latency        []byte  `json:"latency,omitempty"`
-	PrimaryLatency []byte  `json:"primary_latency,omitempty"`
+	Start int64 `json:"start"` // Unix milliseconds, server time
+	End   int64 `json:"end"`
+	BesideCounts
+	Latency        []byte `json:"latency,omitempty"`
+	PrimaryLatency []byte `json:"primary_latency,omitempty"`
 }
 
 func newBout(w *protocol.Window, start, end int64) bout {
 	c := w.GetComparison()
 	b := bout{
-		Start: start, End: end, Rows: w.GetRows(), FailedRows: w.GetFailedRows(), Calls: w.GetCalls(), FailedCalls: w.GetFailedCalls(),
-		Compared: c.GetRows(), Agreed: min(c.GetAgreed(), c.GetRows()), Skipped: c.GetSkippedRows(),
+		Start: start, End: end,
+		BesideCounts: BesideCounts{
+			Rows: w.GetRows(), FailedRows: w.GetFailedRows(), Calls: w.GetCalls(), FailedCalls: w.GetFailedCalls(),
+			Compared: c.GetRows(), Agreed: min(c.GetAgreed(), c.GetRows()), Skipped: c.GetSkippedRows(),
+		},
 		Latency: goodLatency(w.GetLatency()), PrimaryLatency: goodLatency(c.GetLatency()),
 	}
 	if worst := c.GetWorst(); worst >= 0 && !math.IsInf(worst, 0) { // a NaN could not be kept
@@ -81,14 +97,7 @@ func goodLatency(data []byte) []byte {
 
 func (b *bout) join(o *bout) {
 	b.Start, b.End = min(b.Start, o.Start), max(b.End, o.End)
-	b.Rows += o.Rows
-	b.FailedRows += o.FailedRows
-	b.Calls += o.Calls
-	b.FailedCalls += o.FailedCalls
-	b.Compared += o.Compared
-	b.Agreed += o.Agreed
-	b.Skipped += o.Skipped
-	b.Worst = max(b.Worst, o.Worst)
+	b.Add(o.BesideCounts)
 	b.Latency, b.PrimaryLatency = joinLatency(b.Latency, o.Latency), joinLatency(b.PrimaryLatency, o.PrimaryLatency)
 }
 
@@ -201,14 +210,7 @@ func (r *rival) since(since int64) (b Beside, ok bool) {
 			continue
 		}
 		ok = true
-		b.Rows += o.Rows
-		b.FailedRows += o.FailedRows
-		b.Calls += o.Calls
-		b.FailedCalls += o.FailedCalls
-		b.Compared += o.Compared
-		b.Agreed += o.Agreed
-		b.Skipped += o.Skipped
-		b.Worst = max(b.Worst, o.Worst)
+		b.Add(o.BesideCounts)
 		addLatency(b.Latency, o.Latency)
 		addLatency(b.PrimaryLatency, o.PrimaryLatency)
 	}
