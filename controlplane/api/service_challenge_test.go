@@ -82,12 +82,12 @@ func TestChallengeIsShown(t *testing.T) {
 		{
 			Device: "cam-a1", Role: operator.Shadow, Primary: first, Labels: 10, Correct: 9,
 			BesideCounts: drift.BesideCounts{Rows: 90, Compared: 90, Agreed: 81, Skipped: 3, Worst: 0.5},
-			Latency: latency(2 * time.Millisecond), PrimaryLatency: latency(time.Millisecond),
+			Latency:      latency(2 * time.Millisecond), PrimaryLatency: latency(time.Millisecond),
 		},
 		{
 			Device: "cam-b1", Role: operator.Shadow, Primary: first,
 			BesideCounts: drift.BesideCounts{Rows: 10, Compared: 10, Agreed: 9, Worst: 0.7},
-			Latency: latency(2 * time.Millisecond), PrimaryLatency: latency(time.Millisecond),
+			Latency:      latency(2 * time.Millisecond), PrimaryLatency: latency(time.Millisecond),
 		},
 		{Device: "cam-b1", Role: operator.Share, BesideCounts: drift.BesideCounts{Rows: 1000}, Latency: latency(time.Second), PrimaryLatency: sketch.NewLatency()},
 	}
