@@ -50,6 +50,7 @@ var (
 	statuses  = []rollout.Status{
 		rollout.StatusDraft, rollout.StatusAwaiting, rollout.StatusRunning, rollout.StatusPaused, rollout.StatusHalted,
 		rollout.StatusReverting, rollout.StatusReverted, rollout.StatusCompleted, rollout.StatusAborted,
+		rollout.StatusQueued, rollout.StatusReplaced,
 	}
 )
 

@@ -96,7 +96,7 @@ func (f *specFlags) spec(cmd *cobra.Command, given []string) (operator.RolloutSp
 		s.Control = &f.control
 	}
 	if cmd.Flags().Changed("budget") {
-		s.Budget = f.budget
+		s.Budget.InFlight = f.budget
 	}
 	if f.deadline > 0 {
 		s.Deadline = release.Duration(f.deadline)
@@ -141,7 +141,7 @@ func (f *specFlags) addWaves(s *operator.RolloutSpec, soak bool) error {
 	}
 	if len(s.Waves) == 0 && (soak || f.quorum > 0 || f.lateness > 0) {
 		for _, w := range rollout.DefaultWaves() {
-			s.Waves = append(s.Waves, operator.WaveSpec(w))
+			s.Waves = append(s.Waves, operator.WaveSpec{Name: w.Name, Count: w.Count, Percent: w.Percent})
 		}
 	}
 	for i := range s.Waves {

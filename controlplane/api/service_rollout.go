@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -143,7 +144,7 @@ func (s *Service) wave(state *rollout.State, i int) operator.Wave {
 	for id, d := range state.Devices {
 		if d.Wave == i+1 {
 			out.Counts[string(d.State)]++
-			out.Devices = append(out.Devices, s.waveDevice(id, &d))
+			out.Devices = append(out.Devices, s.waveDevice(id, d))
 		}
 	}
 	slices.SortFunc(out.Devices, func(a, b operator.WaveDevice) int { return strings.Compare(a.Device, b.Device) })
@@ -328,39 +329,25 @@ func (s *Service) ActOnRollout(ctx context.Context, id string, a operator.Rollou
 }
 
 // specOf and rolloutSpec translate between the API and the engine, whose specs
-// have the same fields.
-func specOf(in operator.RolloutSpec) rollout.Spec {
-	out := rollout.Spec{
-		Model: in.Model, Version: in.Version, Selector: in.Selector, Control: in.Control, Budget: in.Budget,
-		OnFailure: rollout.OnFailure(in.OnFailure), Approval: in.Approval,
-		DeviceDeadline: in.DeviceDeadline, DecisionDeadline: in.DecisionDeadline, Deadline: in.Deadline,
-	}
-	for _, w := range in.Waves {
-		out.Waves = append(out.Waves, rollout.WaveSpec(w))
-	}
-	for _, g := range in.Gates {
-		out.Gates = append(out.Gates, rollout.GateSpec{
-			Kind: rollout.GateKind(g.Kind), Limit: g.Limit, Min: g.Min, Inconclusive: rollout.Inconclusive(g.Inconclusive), Off: g.Off,
-		})
-	}
-	return out
-}
+// are the same JSON: a test compares them field by field.
+func specOf(in operator.RolloutSpec) rollout.Spec { return same[rollout.Spec](in) }
 
 func rolloutSpec(in rollout.Spec) operator.RolloutSpec {
-	out := operator.RolloutSpec{
-		Model: in.Model, Version: in.Version, Selector: in.Selector, Control: in.Control, Budget: in.Budget,
-		OnFailure: operator.OnFailure(in.OnFailure), Approval: in.Approval,
-		DeviceDeadline: in.DeviceDeadline, DecisionDeadline: in.DecisionDeadline, Deadline: in.Deadline,
+	in.Release = release.Digest{} // the API names versions
+	return same[operator.RolloutSpec](in)
+}
+
+func waveSpec(w rollout.WaveSpec) operator.WaveSpec { return same[operator.WaveSpec](w) }
+
+// same returns a value as another type that has the same JSON.
+func same[T any](v any) T {
+	var out T
+	raw, err := json.Marshal(v)
+	if err == nil {
+		err = json.Unmarshal(raw, &out)
 	}
-	for _, w := range in.Waves {
-		out.Waves = append(out.Waves, waveSpec(w))
-	}
-	for _, g := range in.Gates {
-		out.Gates = append(out.Gates, operator.GateSpec{
-			Kind: string(g.Kind), Limit: g.Limit, Min: g.Min, Inconclusive: string(g.Inconclusive), Off: g.Off,
-		})
+	if err != nil {
+		panic(fmt.Sprintf("%T is not %T: %v", v, out, err)) // finite numbers, strings and times: cannot be
 	}
 	return out
 }
-
-func waveSpec(w rollout.WaveSpec) operator.WaveSpec { return operator.WaveSpec(w) }

@@ -77,6 +77,7 @@ func DefaultGates() []GateSpec {
 		{Kind: Errors, Limit: new(0.01), Min: 20, Inconclusive: Hold},
 		{Kind: Latency, Limit: new(0.5), Min: 20, Inconclusive: Pass},
 		{Kind: Drift, Limit: new(0.25), Min: 20, Inconclusive: Pass},
+		{Kind: Shadow, Limit: new(0.02), Min: 100, Inconclusive: Pass},
 		{Kind: Accuracy, Limit: new(0.02), Min: 20, Inconclusive: Pass},
 	}
 }
@@ -102,6 +103,12 @@ func (s Spec) WithDefaults() Spec {
 	}
 	if s.OnFailure == "" {
 		s.OnFailure = Pause
+	}
+	if s.OnConflict == "" {
+		s.OnConflict = Refuse
+	}
+	if s.Alpha == nil {
+		s.Alpha = new(DefaultAlpha)
 	}
 	setDuration(&s.DeviceDeadline, DefaultDeviceDeadline)
 	setDuration(&s.DecisionDeadline, DefaultDecision)
@@ -242,8 +249,14 @@ func (s *Spec) checkLimits() error {
 	switch {
 	case s.Control == nil || !(*s.Control >= 0 && *s.Control < 1):
 		return refused("control must be at least 0 and below 1")
-	case s.Budget < 0:
-		return refused("budget is %d, must not be negative", s.Budget)
+	case s.Budget.check() != nil:
+		return refused("budget: %w", s.Budget.check())
+	case s.Revert.check() != nil:
+		return refused("revert_budget: %w", s.Revert.check())
+	case s.Alpha == nil || !(*s.Alpha > 0 && *s.Alpha < 1):
+		return refused("alpha must be above 0 and below 1")
+	case s.OnConflict != Refuse && s.OnConflict != Queue:
+		return refused("on_conflict is %q, must be %q or %q", s.OnConflict, Refuse, Queue)
 	case s.OnFailure != Pause && s.OnFailure != Revert:
 		return refused("on_failure is %q, must be %q or %q", s.OnFailure, Pause, Revert)
 	case s.DeviceDeadline <= 0 || s.DecisionDeadline <= 0 || s.Deadline <= 0:

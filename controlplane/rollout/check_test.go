@@ -40,7 +40,7 @@ func TestParseSpec(t *testing.T) {
 			{Percent: 50, Soak: minutes(0)},
 			{Percent: 100, Lateness: *minutes(120), Quorum: 0.8},
 		},
-		Control: new(0.0), Budget: 20, OnFailure: Revert,
+		Control: new(0.0), Budget: Budget{InFlight: 20}, OnFailure: Revert,
 		Gates: []GateSpec{{Kind: Accuracy, Limit: new(0.05), Inconclusive: Hold}, {Kind: Drift, Off: true}},
 	}
 	if !reflect.DeepEqual(got, want) {

@@ -60,7 +60,7 @@ func (s *State) allows(a Action) bool {
 func (s *State) retriable() []string {
 	var out []string
 	for _, id := range s.ids() {
-		d := s.Devices[id]
+		d := s.device(id)
 		if d.Wave > 0 && d.Tries > 0 && (d.State == DeviceFailed || d.State == DeviceReverted || d.State == DeviceRefused) {
 			out = append(out, id)
 		}
@@ -118,7 +118,7 @@ func Startable(f *Facts) error {
 	var held []string
 	selected := 0
 	for _, id := range slices.Sorted(maps.Keys(f.Devices)) {
-		d := f.Devices[id]
+		d := f.device(id)
 		if !d.Selected {
 			continue
 		}

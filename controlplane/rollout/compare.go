@@ -48,8 +48,8 @@ func (j *judge) sides() *groups {
 	}
 	g := &groups{}
 	for _, id := range slices.Sorted(maps.Keys(j.f.Devices)) {
-		d, known := j.s.Devices[id]
-		f := j.f.Devices[id]
+		d, known := j.s.Device(id)
+		f := j.f.device(id)
 		switch {
 		case f.Revoked || d.Already:
 		case known && d.Order.Kind == Forward && d.State != DeviceSuperseded:
@@ -96,7 +96,7 @@ func evidencePast(f DeviceFacts) *Evidence { return f.Past }
 func (j *judge) measured(ids []string, which func(DeviceFacts) *Evidence, m measure) map[string]metric {
 	out := map[string]metric{}
 	for _, id := range ids {
-		if e := which(j.f.Devices[id]); e != nil {
+		if e := which(j.f.device(id)); e != nil {
 			if v, ok := m(e); ok {
 				out[id] = v
 			}
@@ -196,7 +196,7 @@ func (c comparison) margin(alpha float64) float64 {
 func (j *judge) byProfile(in map[string]metric) map[string][]metric {
 	out := map[string][]metric{}
 	for _, id := range slices.Sorted(maps.Keys(in)) {
-		profile := j.f.Devices[id].Profile
+		profile := j.f.device(id).Profile
 		out[profile] = append(out[profile], in[id])
 	}
 	return out

@@ -20,6 +20,8 @@ const (
 	Abort    Action = "abort"    // ends; devices keep what they have, unfinished offers are withdrawn
 	Rollback Action = "rollback" // every device goes back
 	Retry    Action = "retry"    // failed devices are offered again
+	Revise   Action = "revise"   // the rest of the rollout follows a new spec
+	Replace  Action = "replace"  // another rollout takes its devices over; the server gives it, not a person
 )
 
 // Command is an action of one person.
@@ -27,6 +29,8 @@ type Command struct {
 	Action Action `json:"action"`
 	Actor  string `json:"actor"`
 	Reason string `json:"reason"`
+	Spec   *Spec  `json:"spec,omitempty"` // of Revise, with its defaults and valid
+	By     string `json:"by,omitempty"`   // of Replace: the rollout that takes over
 }
 
 // Decision is one step: what changed, why, and what is asked of devices.
@@ -62,18 +66,21 @@ type Assigned struct {
 	Model   string         `json:"model"`
 	Release release.Digest `json:"release,omitzero"`
 	Devices []string       `json:"devices"`
+	Role    string         `json:"role,omitempty"`  // "" for primary, which also ends a shadow; protocol.RoleShadow to run beside what is assigned
+	Share   int            `json:"share,omitempty"` // of a shadow, parts per thousand of the calls, 0 for all
 }
 
 // Patch is the difference between two states. Parts that are present replace
 // the old ones whole.
 type Patch struct {
-	Header  *Header           `json:"header,omitempty"`
-	Waves   map[int]Wave      `json:"waves,omitempty"` // by number
-	Devices map[string]Device `json:"devices,omitempty"`
+	Header  *Header            `json:"header,omitempty"`
+	Spec    *Spec              `json:"spec,omitempty"`
+	Waves   map[int]Wave       `json:"waves,omitempty"` // by number; of a new spec all of them
+	Devices map[string]*Device `json:"devices,omitempty"`
 }
 
 // FactsPatch is the difference between two sets of facts.
 type FactsPatch struct {
-	Devices map[string]DeviceFacts `json:"devices,omitempty"`
-	Gone    []string               `json:"gone,omitempty"`
+	Devices map[string]*DeviceFacts `json:"devices,omitempty"`
+	Gone    []string                `json:"gone,omitempty"`
 }

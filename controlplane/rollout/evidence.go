@@ -37,7 +37,7 @@ func (j *judge) errors(spec GateSpec) GateResult {
 	}
 	g := GateResult{}
 	for _, id := range j.sides().new {
-		e := j.f.Devices[id].New
+		e := j.f.device(id).New
 		g.Numerator += float64(e.FailedRows)
 		g.Denominator += float64(e.Rows + e.FailedRows)
 	}
@@ -109,7 +109,7 @@ func (j *judge) accuracy(spec GateSpec) GateResult {
 	}
 	g := GateResult{}
 	for _, id := range j.sides().new {
-		e := j.f.Devices[id].New
+		e := j.f.device(id).New
 		g.Numerator += float64(e.Correct)
 		g.Denominator += float64(e.Labels)
 	}
@@ -169,7 +169,7 @@ const minSpread = 3
 func (j *judge) classes(ids []string, which func(DeviceFacts) *Evidence) []uint64 {
 	var sum []uint64
 	for _, id := range ids {
-		e := which(j.f.Devices[id])
+		e := which(j.f.device(id))
 		if e == nil || len(e.Classes) == 0 || sum != nil && len(e.Classes) != len(sum) {
 			continue
 		}

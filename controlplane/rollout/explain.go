@@ -90,8 +90,8 @@ func some(ids []string) string {
 
 // ExplainDevice says why a device is where it is in the rollout.
 func ExplainDevice(s *State, f *Facts, device string) string {
-	d, known := s.Devices[device]
-	facts, seen := f.Devices[device]
+	d, known := s.Device(device)
+	facts, seen := f.device(device), f.Devices[device] != nil
 	switch {
 	case !known && !seen:
 		return "not part of the rollout: its labels do not match the selector"

@@ -8,7 +8,7 @@ import (
 
 // Facts is what is known about the devices a rollout selects or has selected.
 type Facts struct {
-	Devices map[string]DeviceFacts `json:"devices"`
+	Devices map[string]*DeviceFacts `json:"devices"` // the values are never changed, only replaced
 }
 
 // DeviceFacts is what is known about one device, for the rollout's model.
@@ -19,6 +19,14 @@ type DeviceFacts struct {
 	Profile  string `json:"profile,omitempty"`
 	Site     string `json:"site,omitempty"`
 	Holder   string `json:"holder,omitempty"` // another rollout that has this device and model
+	Bytes    int64  `json:"bytes,omitempty"`  // to download for the release from where it is, deltas included; 0 for not known
+	TimeZone string `json:"time_zone,omitempty"`
+	Metered  string `json:"metered,omitempty"` // its link: "yes", "no", "" for not known
+	Power    string `json:"power,omitempty"`   // "mains", "battery", "" for not known
+	Battery  int    `json:"battery,omitempty"` // percent
+
+	// Groups are the values of the labels that the budget names.
+	Groups map[string]string `json:"groups,omitempty"`
 
 	Arch        string   `json:"arch,omitempty"`
 	Agent       string   `json:"agent,omitempty"`   // version
@@ -37,7 +45,16 @@ type DeviceFacts struct {
 
 	New  *Evidence `json:"new,omitempty"`  // on the rollout's release
 	Old  *Evidence `json:"old,omitempty"`  // on any other release of the model, since the rollout started
-	Past *Evidence `json:"past,omitempty"` // on any other release of the model, as far back as is kept
+	Past *Evidence `json:"past,omitempty"` // on any other release of the model, before the rollout started, as far back as is kept
+
+	Shadow *Agreement `json:"shadow,omitempty"` // of the release as a shadow, since the rollout started
+}
+
+// Agreement is what a shadow showed beside the release that answers.
+type Agreement struct {
+	Rows   uint64 `json:"rows"` // compared
+	Agreed uint64 `json:"agreed"`
+	Failed uint64 `json:"failed,omitempty"` // rows that the shadow could not compute
 }
 
 // Outcome is how an attempt to run the release ended on a device.

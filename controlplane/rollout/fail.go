@@ -70,7 +70,7 @@ func (t *turn) goBack() {
 	}
 	underWay := t.returning()
 	for _, id := range t.ids() {
-		d, f := t.Devices[id], t.facts.Devices[id]
+		d, f := t.device(id), t.facts.device(id)
 		if !d.ours() || d.Order.Kind != Forward {
 			continue
 		}
@@ -78,8 +78,8 @@ func (t *turn) goBack() {
 			t.move(id, DeviceSuperseded, CodeHeld, "another rollout has taken it over")
 			continue
 		}
-		if d.State.arrived() && t.Spec.Budget > 0 {
-			if underWay >= t.Spec.Budget {
+		if d.State.arrived() && t.Spec.Revert.InFlight > 0 {
+			if underWay >= t.Spec.Revert.InFlight {
 				continue
 			}
 			underWay++
@@ -104,10 +104,10 @@ func (t *turn) moved(d Device, f DeviceFacts) bool {
 // recall orders one device back to its old release.
 func (t *turn) recall(id string) {
 	t.order(id, Back)
-	d := t.Devices[id]
+	d := t.device(id)
 	d.Late = false
 	d.Deadline = t.now.Add(time.Duration(t.waveSpec(d.Wave).Lateness))
-	t.Devices[id] = d
+	t.put(id, d)
 	t.note(Change{
 		Subject: SubjectDevices, Wave: d.Wave, From: string(d.State), To: "recalled",
 		Why: "told to go back to its old release", Devices: []string{id},
@@ -117,14 +117,14 @@ func (t *turn) recall(id string) {
 // returning counts devices that serve the release, were told to go back and
 // are not late with it.
 func (t *turn) returning() int {
-	return t.count(func(d Device) bool {
+	return t.count(func(d *Device) bool {
 		return d.ours() && d.Order.Kind == Back && !d.Home && !d.Late && d.State.arrived()
 	})
 }
 
 // outstanding counts devices that were not yet seen off the release.
 func (s *State) outstanding() int {
-	return s.count(func(d Device) bool { return d.ours() && (d.Order.Kind == Forward || !d.Home) })
+	return s.count(func(d *Device) bool { return d.ours() && (d.Order.Kind == Forward || !d.Home) })
 }
 
 // close keeps the deadline of the rollout's status.

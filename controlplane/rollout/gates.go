@@ -13,7 +13,7 @@ func Judge(s *State, f *Facts, now time.Time) []GateResult {
 	j := &judge{s: s, f: f, tally: s.tally()}
 	var out []GateResult
 	for _, spec := range s.Spec.Gates {
-		if spec.Off {
+		if spec.Off || spec.Kind == Shadow && s.Spec.Shadow == nil {
 			continue
 		}
 		g := j.answer(spec)
@@ -94,7 +94,7 @@ func (s *State) tally() tally {
 	var c tally
 	for _, d := range s.Devices {
 		if !d.Already && d.Tries > 0 {
-			c.add(d)
+			c.add(*d)
 		}
 	}
 	return c

@@ -15,7 +15,7 @@ func bench(t *testing.T, n, m int) *world {
 	w.state.Header.Wave, w.state.Header.Started = 1, begin
 	for i := range n {
 		id := fmt.Sprintf("new%d", i)
-		w.state.Devices[id] = Device{State: DeviceActive, Wave: 1, Tries: 1, Order: Order{Kind: Forward, Seq: 1}}
+		w.state.Devices[id] = &Device{State: DeviceActive, Wave: 1, Tries: 1, Order: Order{Kind: Forward, Seq: 1}}
 		w.set(id, func(f *DeviceFacts) { f.Selected, f.Profile = true, fmt.Sprintf("p%d", i%2) })
 	}
 	for i := range m {

@@ -35,7 +35,7 @@ func (t *turn) observe() {
 		return
 	}
 	for _, id := range t.ids() {
-		d, f := t.Devices[id], t.facts.Devices[id]
+		d, f := t.device(id), t.facts.device(id)
 		switch {
 		case d.Already || d.State == DeviceSuperseded:
 		case d.Order.Kind == Forward:
@@ -160,9 +160,9 @@ func (t *turn) home(id string, d Device) {
 	case d.State.arrived() || d.State == DeviceOffered || d.State.working():
 		t.move(id, DeviceWaiting, CodeWithdrawn, "seen off the release")
 	}
-	d = t.Devices[id]
+	d = t.device(id)
 	d.Home, d.Late, d.Deadline = true, false, time.Time{}
-	t.Devices[id] = d
+	t.put(id, d)
 }
 
 // out says that the device is not going to run the release by itself.
@@ -178,7 +178,7 @@ func (t *turn) expire() {
 		return
 	}
 	for _, id := range t.ids() {
-		d, f := t.Devices[id], t.facts.Devices[id]
+		d, f := t.device(id), t.facts.device(id)
 		if d.Deadline.IsZero() || t.now.Before(d.Deadline) {
 			continue
 		}
@@ -188,7 +188,7 @@ func (t *turn) expire() {
 			continue
 		}
 		d.Late, d.Deadline = true, time.Time{}
-		t.Devices[id] = d
+		t.put(id, d)
 		t.note(Change{
 			Subject: SubjectDevices, Wave: d.Wave, From: string(d.State), To: "late",
 			Why: "not heard of in time, holds nothing up any more", Devices: []string{id},

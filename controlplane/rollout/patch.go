@@ -35,11 +35,15 @@ func (t *turn) decision(old *State, cmd *Command) *Decision {
 
 func diff(old, now *State) Patch {
 	var p Patch
+	revised := old.Header.Revision != now.Header.Revision
+	if revised {
+		p.Spec = &now.Spec
+	}
 	if !reflect.DeepEqual(old.Header, now.Header) {
 		p.Header = &now.Header
 	}
 	for i := range now.Waves {
-		if !reflect.DeepEqual(old.Waves[i], now.Waves[i]) {
+		if revised || !reflect.DeepEqual(old.Waves[i], now.Waves[i]) {
 			if p.Waves == nil {
 				p.Waves = map[int]Wave{}
 			}
@@ -47,9 +51,9 @@ func diff(old, now *State) Patch {
 		}
 	}
 	for id, d := range now.Devices {
-		if was, ok := old.Devices[id]; !ok || was != d {
+		if was := old.Devices[id]; was != d && (was == nil || *was != *d) {
 			if p.Devices == nil {
-				p.Devices = map[string]Device{}
+				p.Devices = map[string]*Device{}
 			}
 			p.Devices[id] = d
 		}
@@ -66,9 +70,9 @@ func (s *State) Apply(p Patch, seq uint64) (*State, error) {
 		return nil, err
 	}
 	for id := range p.Devices {
-		if d := next.Devices[id]; d.Order.Kind != "" && d.Order.Seq == 0 {
+		if d := next.device(id); d.Order.Kind != "" && d.Order.Seq == 0 {
 			d.Order.Seq = seq
-			next.Devices[id] = d
+			next.Devices[id] = &d
 		}
 	}
 	return next, nil
@@ -80,13 +84,19 @@ func (s *State) patched(p Patch) (*State, error) {
 	if p.Header != nil {
 		next.Header = *p.Header
 	}
+	if p.Spec != nil {
+		next.Spec, next.Waves = *p.Spec, make([]Wave, len(p.Spec.Waves))
+	}
 	for n, w := range p.Waves {
 		if n < 1 || n > len(next.Waves) {
 			return nil, fmt.Errorf("apply decision to rollout %s: it has no wave %d", s.ID, n)
 		}
 		next.Waves[n-1] = w
 	}
-	maps.Copy(next.Devices, p.Devices)
+	if len(p.Devices) > 0 {
+		next.Devices = maps.Clone(s.Devices)
+		maps.Copy(next.Devices, p.Devices)
+	}
 	return next, nil
 }
 
@@ -94,9 +104,9 @@ func (s *State) patched(p Patch) (*State, error) {
 func (f *Facts) Diff(now *Facts) FactsPatch {
 	var p FactsPatch
 	for id, d := range now.Devices {
-		if was, ok := f.Devices[id]; !ok || !reflect.DeepEqual(was, d) {
+		if was := f.Devices[id]; was != d && !reflect.DeepEqual(was, d) {
 			if p.Devices == nil {
-				p.Devices = map[string]DeviceFacts{}
+				p.Devices = map[string]*DeviceFacts{}
 			}
 			p.Devices[id] = d
 		}
@@ -113,7 +123,7 @@ func (f *Facts) Diff(now *Facts) FactsPatch {
 func (f *Facts) Apply(p FactsPatch) *Facts {
 	next := &Facts{Devices: maps.Clone(f.Devices)}
 	if next.Devices == nil {
-		next.Devices = map[string]DeviceFacts{}
+		next.Devices = map[string]*DeviceFacts{}
 	}
 	for _, id := range p.Gone {
 		delete(next.Devices, id)

@@ -96,7 +96,7 @@ func (t *turn) planWave(n int) PlanWave {
 	t.place(w.Devices, n)
 	var most int64
 	for _, id := range w.Devices {
-		f := t.facts.Devices[id]
+		f := t.facts.device(id)
 		w.Profiles[f.Profile]++
 		w.Sites[f.Site]++
 		w.Bytes += t.Requires.bytes(f)
@@ -112,7 +112,7 @@ func (t *turn) planWave(n int) PlanWave {
 // transfer is how long n downloads take, budget at a time.
 func (t *turn) transfer(n int, bytes int64) time.Duration {
 	rounds := 1
-	if b := t.Spec.Budget; b > 0 {
+	if b := t.Spec.Budget.InFlight; b > 0 {
 		rounds = (n + b - 1) / b
 	}
 	return time.Duration(float64(rounds) * float64(bytes) / PlanRate * float64(time.Second)).Round(time.Second)
@@ -195,7 +195,7 @@ func planMeasure(g GateSpec) (m measure, unit string) {
 func (t *turn) spreadNow(m measure) (sd float64, known bool) {
 	var all []metric
 	for _, id := range slices.Sorted(maps.Keys(t.facts.Devices)) {
-		if e := t.facts.Devices[id].Past; e != nil {
+		if e := t.facts.device(id).Past; e != nil {
 			if v, ok := m(e); ok {
 				all = append(all, v)
 			}

@@ -16,7 +16,8 @@ package rollout
 // Format is the version of State and Record as stored in the ledger. History:
 //
 //	1  2026-11-23  first
-const Format = 1
+//	2  2026-11-23  e-processes, shadow phase, windows, budgets by label, revisions; digests are sums
+const Format = 2
 
 // Status is where a rollout stands.
 type Status string
@@ -24,6 +25,7 @@ type Status string
 // Statuses of a rollout. Each has a deadline until it is final.
 const (
 	StatusDraft     Status = "draft"             // created, not started
+	StatusQueued    Status = "queued"            // started, waits for its time or for another rollout to end
 	StatusAwaiting  Status = "awaiting_approval" // a person must approve before the next wave opens
 	StatusRunning   Status = "running"
 	StatusPaused    Status = "paused"    // by a person; devices under way go on, nobody new is offered
@@ -32,12 +34,13 @@ const (
 	StatusReverted  Status = "reverted"  // all devices were observed off the release
 	StatusCompleted Status = "completed" // every wave passed
 	StatusAborted   Status = "aborted"   // ended early; devices keep what they have
+	StatusReplaced  Status = "replaced"  // another rollout took its devices over
 )
 
 // Final says whether nothing happens any more by itself. A final rollout can
 // still be rolled back by a person.
 func (s Status) Final() bool {
-	return s == StatusReverted || s == StatusCompleted || s == StatusAborted
+	return s == StatusReverted || s == StatusCompleted || s == StatusAborted || s == StatusReplaced
 }
 
 // WaveState is where a wave stands.
@@ -58,6 +61,7 @@ type DeviceState string
 // States of a device.
 const (
 	DeviceWaiting     DeviceState = "waiting"     // nothing is asked of it yet, or the offer was withdrawn
+	DeviceShadowing   DeviceState = "shadowing"   // runs the release beside the old one, which answers
 	DeviceOffered     DeviceState = "offered"     // desired state names the release; no sign of work seen
 	DeviceDownloading DeviceState = "downloading" // resolving included
 	DeviceVerifying   DeviceState = "verifying"

@@ -270,7 +270,8 @@ func (s *script) rollout(args []string) {
 		case "control":
 			spec.Control = new(s.number(value))
 		case "budget":
-			spec.Budget = int(s.number(value))
+			spec.Budget.InFlight = int(s.number(value))
+			spec.Revert = spec.Budget
 		case "on_failure":
 			spec.OnFailure = OnFailure(value)
 		case "approval":

@@ -80,7 +80,7 @@ func (s *sim) spec() Spec {
 	soak := release.Duration(time.Duration(s.rnd.IntN(20)) * time.Minute)
 	late := release.Duration(time.Duration(15+s.rnd.IntN(60)) * time.Minute)
 	spec := Spec{
-		Control: new(s.rnd.Float64() / 2), Budget: s.rnd.IntN(5),
+		Control: new(s.rnd.Float64() / 2), Budget: Budget{InFlight: s.rnd.IntN(5)},
 		OnFailure: []OnFailure{Pause, Revert}[s.rnd.IntN(2)],
 		Deadline:  release.Duration(time.Duration(2+s.rnd.IntN(40)) * time.Hour), DecisionDeadline: release.Duration(3 * time.Hour),
 		DeviceDeadline: release.Duration(time.Duration(40+s.rnd.IntN(100)) * time.Minute),
@@ -197,7 +197,7 @@ func (s *sim) check(before *State, cmd *Command) {
 		planned += w.Planned
 	}
 	for id, d := range st.Devices {
-		was := before.Devices[id]
+		was := before.device(id)
 		if d.Order.Kind == Forward {
 			forward++
 		}
@@ -211,7 +211,7 @@ func (s *sim) check(before *State, cmd *Command) {
 	if !st.last() && forward > planned {
 		s.t.Errorf("%d devices are to run the release, the open waves have %d", forward, planned)
 	}
-	if budget := st.Spec.Budget; budget > 0 && offers > 0 { // silent devices that come back are not counted before
+	if budget := st.Spec.Budget.InFlight; budget > 0 && offers > 0 { // silent devices that come back are not counted before
 		if under := (&turn{State: st}).underWay(); under > budget {
 			s.t.Errorf("%d devices are under way, the budget is %d", under, budget)
 		}

@@ -16,7 +16,8 @@ type State struct {
 	Header   Header       `json:"header"`
 	Waves    []Wave       `json:"waves"`
 	// Devices are all that were ever selected while a wave opened.
-	Devices map[string]Device `json:"devices"`
+	// The values are never changed, only replaced.
+	Devices map[string]*Device `json:"devices"`
 }
 
 // Header is the part of State that belongs to no wave and no device.
@@ -33,6 +34,12 @@ type Header struct {
 	Approved int       `json:"approved"`          // waves up to this number may open
 	Recalled time.Time `json:"recalled,omitzero"` // going back since
 	Waived   []Waiver  `json:"waived,omitempty"`
+	Revision int       `json:"revision,omitempty"` // changes of the spec since it was created
+
+	// When the next order may be given by the budget's rates (GCRA, ITU-T
+	// I.371: theoretical arrival times), zero for at once.
+	NextOrder time.Time `json:"next_order,omitzero"`
+	NextBytes time.Time `json:"next_bytes,omitzero"`
 }
 
 // Waiver is a failing gate that a person resumed over. It is judged again
@@ -48,7 +55,8 @@ type Wave struct {
 	State    WaveState    `json:"state"`
 	Since    time.Time    `json:"since,omitzero"`     // in this state
 	Opened   time.Time    `json:"opened,omitzero"`    //
-	SoakEnds time.Time    `json:"soak_ends,omitzero"` // while soaking; without one a wave ends with the rollout's deadline
+	SoakEnds time.Time    `json:"soak_ends,omitzero"` // while soaking
+	Deadline time.Time    `json:"deadline,omitzero"`  // while open or soaking; zero for the rollout's
 	Closed   time.Time    `json:"closed,omitzero"`
 	Planned  int          `json:"planned,omitempty"` // members when it opened
 	Forced   bool         `json:"forced,omitempty"`  // closed by a person
@@ -74,7 +82,29 @@ type Device struct {
 	Tries    int            `json:"tries,omitempty"`  // offers made
 	Code     string         `json:"code,omitempty"`
 	Message  string         `json:"message,omitempty"`
+	Signs    Signs          `json:"signs,omitzero"`
 }
+
+// Signs are how a device compares with itself before, by comparing gate. Each
+// is taken once, when the device has the evidence for it, and never again:
+// what a test valid at any time adds up must not change its mind. Devices of
+// the control group have signs, too; theirs say what happened to everybody.
+type Signs struct {
+	Errors   Sign `json:"errors,omitzero"`
+	Latency  Sign `json:"latency,omitzero"`
+	Drift    Sign `json:"drift,omitzero"`
+	Shadow   Sign `json:"shadow,omitzero"`
+	Accuracy Sign `json:"accuracy,omitzero"`
+}
+
+// Sign is the outcome of one comparison.
+type Sign string
+
+// Outcomes of a comparison.
+const (
+	Worse Sign = "worse" // by more than the gate's limit
+	Fine  Sign = "fine"  // by no more than the limit
+)
 
 // Order is what the rollout last asked of a device.
 type Order struct {
@@ -87,6 +117,7 @@ type OrderKind string
 
 // Directions.
 const (
+	Beside  OrderKind = "beside"  // run the rollout's release as a shadow
 	Forward OrderKind = "forward" // run the rollout's release
 	Back    OrderKind = "back"    // run the old one
 )
@@ -105,13 +136,27 @@ const (
 
 // GateResult is the answer of one gate with what it rests on.
 type GateResult struct {
-	Gate        GateKind  `json:"gate"`
-	Result      Result    `json:"result"`
-	Numerator   float64   `json:"numerator"`
-	Denominator float64   `json:"denominator"`
-	Value       float64   `json:"value"`
-	Limit       float64   `json:"limit"`
-	From        time.Time `json:"from,omitzero"` // window of the evidence
-	To          time.Time `json:"to,omitzero"`
-	Text        string    `json:"text"` // what was counted and what it means
+	Gate        GateKind `json:"gate"`
+	Result      Result   `json:"result"`
+	Numerator   float64  `json:"numerator"`
+	Denominator float64  `json:"denominator"`
+	Value       float64  `json:"value"`
+	Limit       float64  `json:"limit"`
+
+	// Of gates that compare devices: how many were worse and how many fine, and
+	// what that is worth as evidence. EHarm is an e-value against "no worse
+	// than the limit", which fails the gate from 1/Alpha on; EFine is one
+	// against "worse than the limit", which passes it; EControl is EHarm over
+	// the control group: when it is large, too, the world has changed, not the
+	// release. All are capped at 1e300.
+	Worse    int     `json:"worse,omitempty"`
+	Fine     int     `json:"fine,omitempty"`
+	EHarm    float64 `json:"e_harm,omitempty"`
+	EFine    float64 `json:"e_fine,omitempty"`
+	EControl float64 `json:"e_control,omitempty"`
+	Alpha    float64 `json:"alpha,omitempty"` // its part of Spec.Alpha
+
+	From time.Time `json:"from,omitzero"` // window of the evidence
+	To   time.Time `json:"to,omitzero"`
+	Text string    `json:"text"` // what was counted and what it means
 }

@@ -19,7 +19,7 @@ func New(id, creator string, spec Spec, requires Requirements, now time.Time) *S
 			Deadline: now.Add(time.Duration(spec.DecisionDeadline)),
 		},
 		Waves:   make([]Wave, len(spec.Waves)),
-		Devices: map[string]Device{},
+		Devices: map[string]*Device{},
 	}
 	for i := range s.Waves {
 		s.Waves[i].State = WavePending
@@ -54,12 +54,12 @@ func Step(s *State, f *Facts, now time.Time, cmd *Command) (*State, *Decision, e
 	return t.State, t.decision(s, cmd), nil
 }
 
-// clone copies what a step may change.
+// clone copies what a step may change, but for the devices: put does, when the
+// first of them changes.
 func (s *State) clone() *State {
 	c := *s
 	c.Header.Waived = slices.Clone(s.Header.Waived)
 	c.Waves = slices.Clone(s.Waves)
-	c.Devices = maps.Clone(s.Devices)
 	return &c
 }
 
@@ -71,6 +71,7 @@ type turn struct {
 	changes []Change
 	assign  map[string]release.Digest
 	ranked  []string // what ids returned last
+	owned   bool     // Devices is the turn's own map
 }
 
 // ids are State.ids, computed again when a device has come in; none ever goes.
@@ -163,14 +164,14 @@ func (t *turn) setWave(number int, to WaveState, why string) {
 
 // move moves a device.
 func (t *turn) move(id string, to DeviceState, code, why string) {
-	d := t.Devices[id]
+	d := t.device(id)
 	t.note(Change{Subject: SubjectDevices, Wave: d.Wave, From: string(d.State), To: string(to), Why: why, Devices: []string{id}})
 	d.Deadline = t.due(&d, to)
 	d.State, d.Since, d.Late, d.Code, d.Message = to, t.now, false, code, ""
 	if code != "" {
 		d.Message = why
 	}
-	t.Devices[id] = d
+	t.put(id, d)
 }
 
 // due is the deadline of a device that enters a state. Zero leaves it to the
@@ -200,20 +201,20 @@ func (s DeviceState) working() bool {
 // order tells a device which way to go. The change of desired state it makes is
 // part of the decision.
 func (t *turn) order(id string, kind OrderKind) {
-	d := t.Devices[id]
+	d := t.device(id)
 	d.Order, d.Home = Order{Kind: kind}, false
 	t.assign[id] = d.Old
 	if kind == Forward {
 		t.assign[id] = t.Spec.Release
 	}
-	t.Devices[id] = d
+	t.put(id, d)
 }
 
 // DeadlineOf is when a device's state ends at the latest, or zero when it does
 // not end by itself: states without a deadline of their own end with the
 // rollout's.
 func (s *State) DeadlineOf(device string) time.Time {
-	if d := s.Devices[device]; !d.Deadline.IsZero() {
+	if d := s.device(device); !d.Deadline.IsZero() {
 		return d.Deadline
 	}
 	return s.Header.Deadline

@@ -63,7 +63,7 @@ func (t *turn) needsApproval(n int) bool {
 // been seen healthy somewhere. Otherwise the wave waits for devices: passing
 // on nothing would take away the protection of the waves.
 func (t *turn) skip(n int) bool {
-	if t.count(func(d Device) bool { return d.State == DeviceHealthy }) == 0 {
+	if t.count(func(d *Device) bool { return d.State == DeviceHealthy }) == 0 {
 		return false
 	}
 	t.Header.Wave = n
@@ -72,7 +72,7 @@ func (t *turn) skip(n int) bool {
 	return true
 }
 
-func (s *State) count(is func(Device) bool) int {
+func (s *State) count(is func(*Device) bool) int {
 	n := 0
 	for _, d := range s.Devices {
 		if is(d) {
@@ -84,7 +84,7 @@ func (s *State) count(is func(Device) bool) int {
 
 // placed counts the devices that are in waves and part of the rollout.
 func (t *turn) placed() int {
-	return t.count(func(d Device) bool {
+	return t.count(func(d *Device) bool {
 		return d.Wave > 0 && !d.Already && d.State != DeviceRefused && d.State != DeviceSuperseded
 	})
 }
@@ -98,7 +98,7 @@ func (t *turn) holdOut() {
 	for _, id := range choose(t.ID, forControl, controlSize(*t.Spec.Control, len(free)), free) {
 		d := t.entry(id)
 		d.Control = true
-		t.Devices[id] = d
+		t.put(id, d)
 		t.note(Change{
 			Subject: SubjectDevices, To: string(DeviceWaiting),
 			Why: "control group: held out until the last wave", Devices: []string{id},
@@ -108,10 +108,10 @@ func (t *turn) holdOut() {
 
 // entry is a device's record, a new one if there is none.
 func (t *turn) entry(id string) Device {
-	if d, ok := t.Devices[id]; ok {
+	if d, ok := t.Device(id); ok {
 		return d
 	}
-	f := t.facts.Devices[id]
+	f := t.facts.device(id)
 	return Device{State: DeviceWaiting, Since: t.now, Profile: f.Profile, Site: f.Site}
 }
 
@@ -121,7 +121,7 @@ func (t *turn) entry(id string) Device {
 // which is free only for the last wave.
 func (t *turn) pool(last bool) (free []candidate, held int) {
 	for _, id := range slices.Sorted(maps.Keys(t.facts.Devices)) {
-		f := t.facts.Devices[id]
+		f := t.facts.device(id)
 		if !t.eligible(id, f) {
 			continue
 		}
@@ -142,7 +142,7 @@ func (t *turn) pool(last bool) (free []candidate, held int) {
 }
 
 func (t *turn) eligible(id string, f DeviceFacts) bool {
-	d, known := t.Devices[id]
+	d, known := t.Device(id)
 	unplaced := !known || d.Wave == 0 && (d.State == DeviceWaiting || d.State == DeviceRefused)
 	return unplaced && f.Selected && !f.Revoked && f.Holder == ""
 }
@@ -151,7 +151,7 @@ func (t *turn) refuse(id string, d Device, code, message string) {
 	if d.State == DeviceRefused && d.Code == code {
 		return
 	}
-	t.Devices[id] = d
+	t.put(id, d)
 	t.move(id, DeviceRefused, code, message)
 }
 
@@ -159,9 +159,9 @@ func (t *turn) refuse(id string, d Device, code, message string) {
 // pinned to it, but proves nothing and is not brought back.
 func (t *turn) already(id string, d Device) {
 	d.Already, d.Wave = true, max(t.Header.Wave, 1)
-	t.Devices[id] = d
+	t.put(id, d)
 	t.move(id, DeviceHealthy, "", "ran the release before")
-	if t.facts.Devices[id].Assigned != t.Spec.Release {
+	if t.facts.device(id).Assigned != t.Spec.Release {
 		t.order(id, Forward)
 	}
 }
@@ -170,7 +170,7 @@ func (t *turn) place(ids []string, n int) {
 	for _, id := range ids {
 		d := t.entry(id)
 		d.State, d.Wave, d.Since, d.Code, d.Message = DeviceWaiting, n, t.now, "", ""
-		t.Devices[id] = d
+		t.put(id, d)
 		t.note(Change{Subject: SubjectDevices, Wave: n, To: string(DeviceWaiting), Why: "member of the wave", Devices: []string{id}})
 	}
 }
@@ -200,7 +200,7 @@ func (t *turn) replaceLate() {
 		return
 	}
 	for _, id := range t.ids() {
-		if d := t.Devices[id]; d.Wave != n || !d.Late {
+		if d := t.device(id); d.Wave != n || !d.Late {
 			continue
 		}
 		_, need, _ := t.quorum(n)
@@ -212,16 +212,16 @@ func (t *turn) replaceLate() {
 			return
 		}
 		t.withdraw(id, CodeReplaced, "silent for too long, another device takes its place")
-		d := t.Devices[id]
+		d := t.device(id)
 		d.Wave = 0
-		t.Devices[id] = d
+		t.put(id, d)
 		t.place(choose(t.ID, forWaves, 1, free), n)
 	}
 }
 
 // hopeful counts the members of a wave that are healthy or may become so.
 func (t *turn) hopeful(n int) int {
-	return t.count(func(d Device) bool { return d.Wave == n && !d.Already && !d.Late && !d.State.out() })
+	return t.count(func(d *Device) bool { return d.Wave == n && !d.Already && !d.Late && !d.State.out() })
 }
 
 // withdraw takes an offer back.
@@ -234,7 +234,7 @@ func (t *turn) withdraw(id, code, why string) {
 // active, also from devices that failed: some would try again by themselves.
 func (t *turn) withdrawAll(why string) {
 	for _, id := range t.ids() {
-		d := t.Devices[id]
+		d := t.device(id)
 		switch {
 		case d.Order.Kind != Forward || d.Already:
 		case d.State == DeviceOffered || d.State.working():
@@ -249,15 +249,15 @@ func (t *turn) withdrawAll(why string) {
 func (t *turn) offer() {
 	underWay := t.underWay()
 	for _, id := range t.ids() {
-		d := t.Devices[id]
+		d := t.device(id)
 		if d.Wave == 0 || d.State != DeviceWaiting {
 			continue
 		}
-		if code, why := t.barred(t.facts.Devices[id]); code != "" {
+		if code, why := t.barred(t.facts.device(id)); code != "" {
 			t.move(id, DeviceSuperseded, code, why)
 			continue
 		}
-		if t.Spec.Budget > 0 && underWay >= t.Spec.Budget {
+		if t.Spec.Budget.InFlight > 0 && underWay >= t.Spec.Budget.InFlight {
 			return
 		}
 		t.offerTo(id, d)
@@ -280,13 +280,13 @@ func (t *turn) barred(f DeviceFacts) (code, why string) {
 
 // underWay counts the devices between offer and service.
 func (t *turn) underWay() int {
-	return t.count(func(d Device) bool {
+	return t.count(func(d *Device) bool {
 		return d.Order.Kind == Forward && !d.Late && (d.State == DeviceOffered || d.State.working())
 	})
 }
 
 func (t *turn) offerTo(id string, d Device) {
-	f := t.facts.Devices[id]
+	f := t.facts.device(id)
 	if d.Order.Kind == "" {
 		d.Old = f.Active
 		if d.Old.IsZero() {
@@ -294,7 +294,7 @@ func (t *turn) offerTo(id string, d Device) {
 		}
 	}
 	d.Offered, d.Tries = t.now, d.Tries+1
-	t.Devices[id] = d
+	t.put(id, d)
 	t.move(id, DeviceOffered, "", "offered the release")
 	t.order(id, Forward)
 }
@@ -321,7 +321,7 @@ func (t *turn) tryPass() bool {
 
 // unfinished counts members of a wave that are waiting or under way.
 func (s *State) unfinished(n int) int {
-	return s.count(func(d Device) bool {
+	return s.count(func(d *Device) bool {
 		return d.Wave == n && !d.Late && (d.State == DeviceWaiting || d.State == DeviceOffered || d.State.working())
 	})
 }
@@ -334,7 +334,7 @@ func (t *turn) devicesHold() []string {
 	if w := t.wave(); t.now.Before(w.SoakEnds) {
 		out = append(out, "the wave soaks until "+w.SoakEnds.Format(time.RFC3339))
 	}
-	if soaking := t.count(func(d Device) bool { return d.Wave == n && d.State == DeviceActive && !d.Late }); soaking > 0 {
+	if soaking := t.count(func(d *Device) bool { return d.Wave == n && d.State == DeviceActive && !d.Late }); soaking > 0 {
 		out = append(out, fmt.Sprintf("%d devices serve the release but not yet for the soak time", soaking))
 	}
 	if healthy, need, base := t.quorum(n); healthy < need {

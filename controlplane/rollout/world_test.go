@@ -44,9 +44,9 @@ func newWorld(t *testing.T) *world {
 
 // set changes what is known of a device.
 func (w *world) set(id string, change func(f *DeviceFacts)) {
-	f := w.facts.Devices[id]
+	f := w.facts.device(id)
 	change(&f)
-	w.facts.Devices[id] = f
+	w.facts.Devices[id] = &f
 }
 
 // create makes the rollout.

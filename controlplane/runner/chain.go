@@ -66,10 +66,10 @@ func begin(rec ledger.Record) (*chain, error) {
 		return nil, fmt.Errorf("ledger record %d is no rollout of format %d: a newer server wrote it", rec.Seq, rollout.Format)
 	}
 	if body.State.Devices == nil {
-		body.State.Devices = map[string]rollout.Device{}
+		body.State.Devices = map[string]*rollout.Device{}
 	}
 	return &chain{
-		state: body.State, facts: &rollout.Facts{Devices: map[string]rollout.DeviceFacts{}}, head: rec.Seq,
+		state: body.State, facts: &rollout.Facts{Devices: map[string]*rollout.DeviceFacts{}}, head: rec.Seq,
 		timeline: []Entry{{Seq: rec.Seq, At: rec.At, Actor: rec.Actor, Kind: rec.Kind, Hash: rec.Hash, Reason: body.Reason}},
 	}, nil
 }

@@ -19,10 +19,10 @@ func (r *Runner) gather(s *rollout.State) *rollout.Facts {
 		selector = rollout.Selector{} // cannot be: the spec was validated when it was created
 	}
 	others := r.others(s)
-	f := &rollout.Facts{Devices: map[string]rollout.DeviceFacts{}}
+	f := &rollout.Facts{Devices: map[string]*rollout.DeviceFacts{}}
 	olds := map[release.Digest]bool{}
 	for _, d := range r.cfg.Fleet.Devices(nil) {
-		known, member := s.Devices[d.ID]
+		known, member := s.Device(d.ID)
 		selected := selector.Matches(d.Labels)
 		if !selected && !member {
 			continue
@@ -44,9 +44,9 @@ func (r *Runner) gather(s *rollout.State) *rollout.Facts {
 	return f
 }
 
-func deviceFacts(d *fleet.Device, s *rollout.State) rollout.DeviceFacts {
+func deviceFacts(d *fleet.Device, s *rollout.State) *rollout.DeviceFacts {
 	m, _ := d.Model(s.Spec.Model)
-	return rollout.DeviceFacts{
+	return &rollout.DeviceFacts{
 		Revoked: d.Revoked != nil || d.Cloned != nil,
 		Profile: d.Facts.Profile, Site: d.Site(),
 		Arch: d.Facts.Arch, Agent: d.AgentVersion, Runtime: d.Facts.RuntimeVersion,
@@ -120,8 +120,7 @@ func (r *Runner) addEvidence(s *rollout.State, f *rollout.Facts, olds []release.
 	set := func(found map[string]drift.Evidence, put func(d *rollout.DeviceFacts, e drift.Evidence)) {
 		for id, e := range found {
 			if d, ok := f.Devices[id]; ok {
-				put(&d, e)
-				f.Devices[id] = d
+				put(d, e)
 			}
 		}
 	}

@@ -1,6 +1,9 @@
 package operator
 
 import (
+	"bytes"
+	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -14,13 +17,22 @@ type RolloutSpec struct {
 	Version  string `json:"version"`            // its digest is fixed when the rollout is created
 	Selector string `json:"selector,omitempty"` // label selector; empty selects all devices
 
-	Waves   []WaveSpec `json:"waves,omitempty"`
-	Control *float64   `json:"control,omitempty"` // share of devices held out until the last wave
-	Gates   []GateSpec `json:"gates,omitempty"`   // those not named take their defaults
+	Waves   []WaveSpec  `json:"waves,omitempty"`
+	Control *float64    `json:"control,omitempty"` // share of devices held out until the last wave
+	Gates   []GateSpec  `json:"gates,omitempty"`   // those not named take their defaults
+	Alpha   *float64    `json:"alpha,omitempty"`   // chance that the comparing gates, together, stop a harmless release
+	Shadow  *ShadowSpec `json:"shadow,omitempty"`  // nil for no shadow phase
 
-	Budget    int       `json:"budget,omitempty"` // devices under way at one time; 0 is no limit
-	OnFailure OnFailure `json:"on_failure,omitempty"`
-	Approval  bool      `json:"approval,omitempty"` // a person approves before the first wave
+	Budget  Budget       `json:"budget,omitzero"`        // of going forward
+	Revert  Budget       `json:"revert_budget,omitzero"` // of going back
+	Windows []WindowSpec `json:"windows,omitempty"`      // offers are made in one of them; none means always
+	Require Require      `json:"require,omitzero"`       // of a device at the moment of its offer
+
+	OnFailure  OnFailure `json:"on_failure,omitempty"`
+	OnConflict string    `json:"on_conflict,omitempty"` // refuse, queue: when another rollout of the model has some of the devices
+	Supersedes string    `json:"supersedes,omitempty"`  // rollout whose devices this one takes over when it starts
+	Approval   bool      `json:"approval,omitempty"`    // a person approves before the first wave
+	StartAt    time.Time `json:"start_at,omitzero"`     // not before; zero for at once
 
 	DeviceDeadline   release.Duration `json:"device_deadline,omitempty"`   // from offer to serving
 	DecisionDeadline release.Duration `json:"decision_deadline,omitempty"` // for states that wait for a person
@@ -36,6 +48,73 @@ const (
 	OnFailureRevert OnFailure = "revert" // halt and bring every device back
 )
 
+// Budget bounds how much of the fleet is disturbed at a time. Zeros are no
+// limit. In YAML and JSON a bare number is InFlight.
+type Budget struct {
+	InFlight       int                `json:"in_flight,omitempty"`        // devices under way at one time
+	PerMinute      int                `json:"per_minute,omitempty"`       // orders a minute, evenly
+	BytesPerSecond int64              `json:"bytes_per_second,omitempty"` // to download, over all devices, evenly
+	Unavailable    []UnavailableLimit `json:"unavailable,omitempty"`
+}
+
+// UnmarshalJSON reads a budget, or a bare number as its InFlight.
+func (b *Budget) UnmarshalJSON(data []byte) error {
+	if n := 0; json.Unmarshal(data, &n) == nil {
+		*b = Budget{InFlight: n}
+		return nil
+	}
+	type plain Budget
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode((*plain)(b)); err != nil {
+		return fmt.Errorf("budget: %w", err)
+	}
+	return nil
+}
+
+// UnavailableLimit bounds the devices that are under way or do not serve among those
+// that share the value of a label, for example one per site. Devices without
+// the label share the empty value. Exactly one of Max and Percent is set; of a
+// percentage at least one device is allowed, so that no group is starved.
+type UnavailableLimit struct {
+	Label   string  `json:"label"`
+	Max     int     `json:"max,omitempty"`
+	Percent float64 `json:"percent,omitempty"`
+}
+
+// WindowSpec is a recurring time in which devices may be offered the release.
+// An offer that a device has not begun to follow is withdrawn at its end.
+type WindowSpec struct {
+	Cron     string           `json:"cron"`                // five fields; when it begins
+	Duration release.Duration `json:"duration"`            // how long it is open
+	TimeZone string           `json:"time_zone,omitempty"` // IANA name, or "device" for each device's own; empty is UTC
+}
+
+// Require is what a device must show in its newest report to be offered the
+// release. What it does not say counts as not fulfilled.
+type Require struct {
+	Unmetered bool `json:"unmetered,omitempty"`   // its link is not billed by volume
+	Mains     bool `json:"mains,omitempty"`       // it does not run on a battery
+	Battery   int  `json:"min_battery,omitempty"` // percent, when it runs on one
+}
+
+// ShadowSpec is a phase before a device switches: the release computes the
+// same rows beside the old one, which answers. The gate "shadow" judges how
+// often they agree.
+type ShadowSpec struct {
+	Rows     uint64           `json:"rows,omitempty"`     // to compare on each device
+	Share    int              `json:"share,omitempty"`    // parts per thousand of the calls, 0 for all
+	Deadline release.Duration `json:"deadline,omitempty"` // after it a device goes on without
+}
+
+// EvidenceSpec is what a wave needs before it passes, beside its quorum: what
+// has not been seen is no success.
+type EvidenceSpec struct {
+	Devices    int     `json:"devices,omitempty"`    // of the wave that served predictions
+	Inferences uint64  `json:"inferences,omitempty"` // rows they predicted, together
+	Hours      float64 `json:"hours,omitempty"`      // since the wave was opened
+}
+
 // WaveSpec is one step of a rollout. Exactly one of Count and Percent is set;
 // Percent (1 to 100) is of all devices of the rollout and includes the waves
 // before.
@@ -46,13 +125,15 @@ type WaveSpec struct {
 	Soak     *release.Duration `json:"soak,omitempty"`     // devices must be seen healthy this long
 	Quorum   float64           `json:"quorum,omitempty"`   // share of the wave's devices that must be healthy
 	Lateness release.Duration  `json:"lateness,omitempty"` // silence after which a device no longer holds the wave up
+	Deadline release.Duration  `json:"deadline,omitempty"` // from its opening; a wave not passed by then halts the rollout
+	Evidence EvidenceSpec      `json:"evidence,omitzero"`
 	Approval bool              `json:"approval,omitempty"` // a person approves before it opens
 }
 
 // GateSpec is a condition that a wave must keep. Limit is the largest value
 // that is still good.
 type GateSpec struct {
-	Kind         string   `json:"kind"` // golden, install, crash, errors, latency, drift, accuracy
+	Kind         string   `json:"kind"` // golden, install, crash, errors, latency, drift, shadow, accuracy
 	Limit        *float64 `json:"limit,omitempty"`
 	Min          uint64   `json:"min,omitempty"`          // rows (accuracy: labels) a device needs before it counts
 	Inconclusive string   `json:"inconclusive,omitempty"` // hold, pass (after soak, recorded as unproven)
@@ -65,6 +146,7 @@ type RolloutState string
 // States of a rollout.
 const (
 	RolloutDraft     RolloutState = "draft"
+	RolloutQueued    RolloutState = "queued"
 	RolloutAwaiting  RolloutState = "awaiting_approval"
 	RolloutRunning   RolloutState = "running"
 	RolloutPaused    RolloutState = "paused"
@@ -73,14 +155,15 @@ const (
 	RolloutReverted  RolloutState = "reverted"
 	RolloutCompleted RolloutState = "completed"
 	RolloutAborted   RolloutState = "aborted"
+	RolloutReplaced  RolloutState = "replaced"
 )
 
 // Ended says whether nothing more happens in the rollout.
 func (s RolloutState) Ended() bool {
 	switch s {
-	case RolloutReverted, RolloutCompleted, RolloutAborted:
+	case RolloutReverted, RolloutCompleted, RolloutAborted, RolloutReplaced:
 		return true
-	case RolloutDraft, RolloutAwaiting, RolloutRunning, RolloutPaused, RolloutHalted, RolloutReverting:
+	case RolloutDraft, RolloutQueued, RolloutAwaiting, RolloutRunning, RolloutPaused, RolloutHalted, RolloutReverting:
 	}
 	return false
 }

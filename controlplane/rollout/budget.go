@@ -1,0 +1,39 @@
+package rollout
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+)
+
+// UnmarshalJSON reads a budget, or a bare number as its InFlight.
+func (b *Budget) UnmarshalJSON(data []byte) error {
+	if n := 0; json.Unmarshal(data, &n) == nil {
+		*b = Budget{InFlight: n}
+		return nil
+	}
+	type plain Budget
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode((*plain)(b)); err != nil {
+		return fmt.Errorf("budget: %w", err)
+	}
+	return nil
+}
+
+func (b Budget) check() error {
+	if b.InFlight < 0 || b.PerMinute < 0 || b.BytesPerSecond < 0 {
+		return errors.New("must not be negative")
+	}
+	for _, u := range b.Unavailable {
+		switch {
+		case u.Label == "":
+			return errors.New("unavailable needs a label")
+		case (u.Max > 0) == (u.Percent > 0) || u.Max < 0 || u.Percent < 0 || u.Percent > 100 || math.IsNaN(u.Percent):
+			return fmt.Errorf("unavailable by %s: exactly one of max and percent (at most 100) must be above zero", u.Label)
+		}
+	}
+	return nil
+}
