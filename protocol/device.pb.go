@@ -416,6 +416,7 @@ type Facts struct {
 	RuntimeVersion     string                 `protobuf:"bytes,10,opt,name=runtime_version,json=runtimeVersion,proto3" json:"runtime_version,omitempty"`
 	ExecutionProviders []string               `protobuf:"bytes,11,rep,name=execution_providers,json=executionProviders,proto3" json:"execution_providers,omitempty"`
 	Hostname           string                 `protobuf:"bytes,12,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	TimeZone           string                 `protobuf:"bytes,13,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"` // IANA name, for example Europe/Berlin
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -534,19 +535,29 @@ func (x *Facts) GetHostname() string {
 	return ""
 }
 
+func (x *Facts) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
 // Report is the device's whole reported state. It is level-triggered: the
 // newest one replaces all before it, so it needs no sequence.
 type Report struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"` // desired state being acted on
-	Models        []*ModelState          `protobuf:"bytes,2,rep,name=models,proto3" json:"models,omitempty"`
-	DiskFreeBytes uint64                 `protobuf:"varint,3,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
-	OutboxBytes   uint64                 `protobuf:"varint,4,opt,name=outbox_bytes,json=outboxBytes,proto3" json:"outbox_bytes,omitempty"`
-	OutboxPending uint64                 `protobuf:"varint,5,opt,name=outbox_pending,json=outboxPending,proto3" json:"outbox_pending,omitempty"` // records waiting for a number
-	OutboxSent    uint64                 `protobuf:"varint,6,opt,name=outbox_sent,json=outboxSent,proto3" json:"outbox_sent,omitempty"`          // records numbered and not yet acknowledged
-	RssBytes      uint64                 `protobuf:"varint,7,opt,name=rss_bytes,json=rssBytes,proto3" json:"rss_bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Generation     uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"` // desired state being acted on
+	Models         []*ModelState          `protobuf:"bytes,2,rep,name=models,proto3" json:"models,omitempty"`
+	DiskFreeBytes  uint64                 `protobuf:"varint,3,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
+	OutboxBytes    uint64                 `protobuf:"varint,4,opt,name=outbox_bytes,json=outboxBytes,proto3" json:"outbox_bytes,omitempty"`
+	OutboxPending  uint64                 `protobuf:"varint,5,opt,name=outbox_pending,json=outboxPending,proto3" json:"outbox_pending,omitempty"` // records waiting for a number
+	OutboxSent     uint64                 `protobuf:"varint,6,opt,name=outbox_sent,json=outboxSent,proto3" json:"outbox_sent,omitempty"`          // records numbered and not yet acknowledged
+	RssBytes       uint64                 `protobuf:"varint,7,opt,name=rss_bytes,json=rssBytes,proto3" json:"rss_bytes,omitempty"`
+	Metered        string                 `protobuf:"bytes,8,opt,name=metered,proto3" json:"metered,omitempty"`                                       // its link is billed by volume: yes, no
+	Power          string                 `protobuf:"bytes,9,opt,name=power,proto3" json:"power,omitempty"`                                           // it runs on: mains, battery
+	BatteryPercent uint32                 `protobuf:"varint,10,opt,name=battery_percent,json=batteryPercent,proto3" json:"battery_percent,omitempty"` // of its batteries together; 0 also when it has none
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
@@ -624,6 +635,27 @@ func (x *Report) GetOutboxSent() uint64 {
 func (x *Report) GetRssBytes() uint64 {
 	if x != nil {
 		return x.RssBytes
+	}
+	return 0
+}
+
+func (x *Report) GetMetered() string {
+	if x != nil {
+		return x.Metered
+	}
+	return ""
+}
+
+func (x *Report) GetPower() string {
+	if x != nil {
+		return x.Power
+	}
+	return ""
+}
+
+func (x *Report) GetBatteryPercent() uint32 {
+	if x != nil {
+		return x.BatteryPercent
 	}
 	return 0
 }
@@ -2926,7 +2958,7 @@ const file_device_proto_rawDesc = "" +
 	"\x05chain\x18\x04 \x01(\fR\x05chain\x12\x18\n" +
 	"\acurrent\x18\x05 \x01(\bR\acurrent\x12\x1c\n" +
 	"\tuncertain\x18\a \x01(\bR\tuncertain\x12\x18\n" +
-	"\aclosing\x18\x06 \x01(\bR\aclosing\"\xe0\x02\n" +
+	"\aclosing\x18\x06 \x01(\bR\aclosing\"\xfd\x02\n" +
 	"\x05Facts\x12\x18\n" +
 	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x0e\n" +
 	"\x02os\x18\x02 \x01(\tR\x02os\x12\x12\n" +
@@ -2941,7 +2973,8 @@ const file_device_proto_rawDesc = "" +
 	"\x0fruntime_version\x18\n" +
 	" \x01(\tR\x0eruntimeVersion\x12/\n" +
 	"\x13execution_providers\x18\v \x03(\tR\x12executionProviders\x12\x1a\n" +
-	"\bhostname\x18\f \x01(\tR\bhostname\"\x88\x02\n" +
+	"\bhostname\x18\f \x01(\tR\bhostname\x12\x1b\n" +
+	"\ttime_zone\x18\r \x01(\tR\btimeZone\"\xe1\x02\n" +
 	"\x06Report\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -2952,7 +2985,11 @@ const file_device_proto_rawDesc = "" +
 	"\x0eoutbox_pending\x18\x05 \x01(\x04R\routboxPending\x12\x1f\n" +
 	"\voutbox_sent\x18\x06 \x01(\x04R\n" +
 	"outboxSent\x12\x1b\n" +
-	"\trss_bytes\x18\a \x01(\x04R\brssBytes\"\xb1\x04\n" +
+	"\trss_bytes\x18\a \x01(\x04R\brssBytes\x12\x18\n" +
+	"\ametered\x18\b \x01(\tR\ametered\x12\x14\n" +
+	"\x05power\x18\t \x01(\tR\x05power\x12'\n" +
+	"\x0fbattery_percent\x18\n" +
+	" \x01(\rR\x0ebatteryPercent\"\xb1\x04\n" +
 	"\n" +
 	"ModelState\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x16\n" +

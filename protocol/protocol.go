@@ -112,6 +112,14 @@ const (
 	RoleShare   = "share"   // answers a share of the calls
 )
 
+// What reports say of a device's link and power; empty is not known [P-3.8].
+const (
+	MeteredYes   = "yes" // billed by volume
+	MeteredNo    = "no"
+	PowerMains   = "mains"
+	PowerBattery = "battery"
+)
+
 // MaxShare is all of the calls: shares are parts per thousand.
 const MaxShare = 1000
 
