@@ -198,8 +198,27 @@ type Rollout struct {
 	Waiting  []string    `json:"waiting,omitempty"` // selected, in no wave yet
 	Timeline []Decision  `json:"timeline"`          // newest first
 	Actions  []string    `json:"actions"`           // that are possible now
-	Deadline time.Time   `json:"deadline,omitzero"` //
+	Deadline time.Time   `json:"deadline,omitzero"` // of this state
+	Overall  time.Time   `json:"overall,omitzero"`  // of the whole rollout
 	Revision uint64      `json:"revision"`          // ledger sequence of its newest record
+
+	ControlCounts map[string]int `json:"control_counts,omitempty"` // control group by state
+	Stuck         []WaveDevice   `json:"stuck,omitempty"`          // devices that hold it up, the longest in their state first, at most MaxStuck
+	StuckTotal    int            `json:"stuck_total,omitempty"`    // of them in all
+	Revisions     []SpecRevision `json:"revisions,omitempty"`      // of the spec, oldest first; the first is what it was created with
+}
+
+// MaxStuck bounds the devices that Rollout.Stuck names.
+const MaxStuck = 50
+
+// SpecRevision is the spec as it was from one ledger record on.
+type SpecRevision struct {
+	Number int         `json:"number"` // 0 is the one it was created with
+	Seq    uint64      `json:"seq"`    // of the record
+	At     time.Time   `json:"at"`
+	Actor  string      `json:"actor"`
+	Reason string      `json:"reason,omitempty"`
+	Spec   RolloutSpec `json:"spec"` // with defaults filled in
 }
 
 // Wave is one wave of a rollout.
@@ -219,6 +238,17 @@ type Wave struct {
 	Deadline time.Time      `json:"deadline,omitzero"` // of this state
 	Forced   bool           `json:"forced,omitempty"`  // closed by a person
 	Spec     WaveSpec       `json:"spec"`
+	Progress WaveProgress   `json:"progress,omitzero"`
+}
+
+// WaveProgress is how much of what a wave needs is there.
+type WaveProgress struct {
+	Healthy    int     `json:"healthy"`    // devices seen healthy
+	Needed     int     `json:"needed"`     // of them, by the quorum
+	Counted    int     `json:"counted"`    // devices the quorum is a share of
+	Devices    int     `json:"devices"`    // that served predictions
+	Inferences uint64  `json:"inferences"` // rows they predicted, together
+	Hours      float64 `json:"hours"`      // since the wave was opened
 }
 
 // WaveDevice is a device in a wave.
@@ -234,20 +264,38 @@ type WaveDevice struct {
 	Tries    int       `json:"tries,omitempty"`   // offers made
 	Late     bool      `json:"late,omitempty"`    // passed a deadline unheard: holds nothing up
 	Already  bool      `json:"already,omitempty"` // served the release before
+
+	Wave     int       `json:"wave,omitempty"`    // 1 is the first, 0 for none yet
+	Control  bool      `json:"control,omitempty"` // held out until the last wave
+	Old      string    `json:"old,omitempty"`     // version it goes back to; empty for nothing
+	Deadline time.Time `json:"deadline,omitzero"` // of its state
+	Heard    time.Time `json:"heard,omitzero"`    // newest message of any kind
+	Why      string    `json:"why,omitempty"`     // it is where it is, for people; of stuck devices
 }
 
 // Gate is what one gate says now.
 type Gate struct {
-	Kind        string    `json:"kind"`
-	Result      string    `json:"result"` // pass, fail, inconclusive, unproven (a wave passed without an answer), waived (by a person)
-	Numerator   float64   `json:"numerator"`
-	Denominator float64   `json:"denominator"`
-	Value       float64   `json:"value"`
-	Limit       float64   `json:"limit"`
-	Unit        string    `json:"unit,omitempty"`
-	From        time.Time `json:"from,omitzero"` // window of the evidence
-	To          time.Time `json:"to,omitzero"`
-	Text        string    `json:"text"` // for people: what was counted, and what it means
+	Kind        string  `json:"kind"`
+	Result      string  `json:"result"` // pass, fail, inconclusive, unproven (a wave passed without an answer), waived (by a person)
+	Numerator   float64 `json:"numerator"`
+	Denominator float64 `json:"denominator"`
+	Value       float64 `json:"value"`
+	Limit       float64 `json:"limit"`
+	Unit        string  `json:"unit,omitempty"`
+
+	// Of gates that compare devices: how many were worse by more than the limit
+	// and how many were not, and e-values of that. EHarm fails the gate from
+	// 1/Alpha on, EFine passes it; EControl is EHarm over the control group.
+	Worse    int     `json:"worse,omitempty"`
+	Fine     int     `json:"fine,omitempty"`
+	EHarm    float64 `json:"e_harm,omitempty"`
+	EFine    float64 `json:"e_fine,omitempty"`
+	EControl float64 `json:"e_control,omitempty"`
+	Alpha    float64 `json:"alpha,omitempty"` // its part of the spec's
+
+	From time.Time `json:"from,omitzero"` // window of the evidence
+	To   time.Time `json:"to,omitzero"`
+	Text string    `json:"text"` // for people: what was counted, and what it means
 }
 
 // Decision is one entry of a rollout's timeline: one ledger record.
@@ -338,8 +386,9 @@ type RolloutCreate struct {
 
 // RolloutAction is what an operator does to a rollout.
 type RolloutAction struct {
-	Action string `json:"action"` // an Act… constant
-	Reason string `json:"reason"`
+	Action string       `json:"action"` // an Act… constant
+	Reason string       `json:"reason"`
+	Spec   *RolloutSpec `json:"spec,omitempty"` // of a revision: the whole new one
 }
 
 // Actions on a rollout.
@@ -353,9 +402,10 @@ const (
 	ActAbort    = "abort"    // stops; devices keep what they have
 	ActRollback = "rollback" // devices go back, in waves, observed
 	ActRetry    = "retry"    // failed devices are asked again
+	ActRevise   = "revise"   // the rest of the rollout follows a new spec
 )
 
 // Actions lists all actions.
 func Actions() []string {
-	return []string{ActStart, ActApprove, ActDeny, ActPause, ActResume, ActNext, ActAbort, ActRollback, ActRetry}
+	return []string{ActStart, ActApprove, ActDeny, ActPause, ActResume, ActNext, ActAbort, ActRollback, ActRetry, ActRevise}
 }
