@@ -263,6 +263,7 @@ func (s *Server) openRollouts(ctx context.Context) (err error) {
 	s.run("desired state", s.desired.Run)
 	s.runner, err = runner.Open(ctx, runner.Config{
 		Ledger: s.ledger, Fleet: s.fleet, Evidence: s.monitor, Releases: published{s.registry}, Desired: s.desired,
+		Sizes:    sizes{s.registry, s.deltas},
 		OnChange: s.onRollout, Logger: s.cfg.Logger,
 	})
 	return err

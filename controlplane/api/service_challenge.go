@@ -27,7 +27,7 @@ type Challenges interface {
 // Rivals tells what challengers showed, and the releases beside them.
 type Rivals interface {
 	Beside(model string, d release.Digest, since time.Time) []drift.Beside
-	Evidence(model string, d release.Digest, since time.Time) map[string]drift.Evidence
+	Evidence(model string, d release.Digest, since, until time.Time) map[string]drift.Evidence
 }
 
 // Challenges lists the versions that run beside the primary ones now.
@@ -288,7 +288,7 @@ func (s *Service) versus(c *desired.Challenge) map[string]*versus {
 		}
 	}
 	for _, old := range s.primaries(c) {
-		for device, e := range s.d.Rivals.Evidence(c.Model, old, c.Since) {
+		for device, e := range s.d.Rivals.Evidence(c.Model, old, c.Since, time.Time{}) {
 			v := out[device]
 			if v == nil {
 				continue // it has not seen the challenger

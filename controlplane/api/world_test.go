@@ -158,7 +158,7 @@ func (w worldMonitor) SetFloor(model string, floor float64) { w.floors[model] = 
 func (w worldMonitor) Config() drift.Config                 { return drift.Config{Threshold: 0.2, CohortBy: "site"} }
 
 func (w worldMonitor) Beside(string, release.Digest, time.Time) []drift.Beside { return w.beside }
-func (w worldMonitor) Evidence(_ string, d release.Digest, _ time.Time) map[string]drift.Evidence {
+func (w worldMonitor) Evidence(_ string, d release.Digest, _, _ time.Time) map[string]drift.Evidence {
 	if d != first {
 		return nil
 	}

@@ -232,13 +232,14 @@ func countLabels(t *Total, l *protocol.Labels) {
 	t.Correct += l.GetCorrect()
 }
 
-// evidence sums what began at since or later, ok when there is anything.
-func (s *trackState) evidence(l *layout, since int64) (e Evidence, ok bool) {
+// evidence sums what began at since or later and before until, ok when there is
+// anything.
+func (s *trackState) evidence(l *layout, since, until int64) (e Evidence, ok bool) {
 	latency := sketch.NewLatency()
 	var out []uint64
 	for i := range s.Segments {
 		g := &s.Segments[i]
-		if g.Start < since {
+		if g.Start < since || g.Start >= until {
 			continue
 		}
 		if !ok {
@@ -261,7 +262,7 @@ func (s *trackState) evidence(l *layout, since int64) (e Evidence, ok bool) {
 	}
 	e.P95, e.Latency = latency.Quantile(0.95).Round(time.Microsecond), latency
 	for _, x := range s.Labels {
-		if x.Start >= since {
+		if x.Start >= since && x.Start < until {
 			e.Labels += x.Matched
 			e.Correct += x.Correct
 			ok = true

@@ -82,8 +82,14 @@ func TestChallengersAreKeptApart(t *testing.T) {
 	}
 	x.labels(&protocol.Labels{Release: v2[:], Role: "share", Matched: 4, Correct: 3})
 
-	if got := x.m.Evidence("m", v2, time.Time{})["cam-1"]; got.Rows != 0 || got.Calls != 0 || got.FailedRows != 0 || got.Labels != 0 {
+	if got := x.m.Evidence("m", v2, time.Time{}, time.Time{})["cam-1"]; got.Rows != 0 || got.Calls != 0 || got.FailedRows != 0 || got.Labels != 0 {
 		t.Errorf("a challenger is evidence of the primary: %+v", got)
+	}
+	if got := x.m.Shadowed("m", v2, time.Time{})["cam-1"]; got.Compared != 400 || got.Agreed != 360 || got.FailedRows != 40 {
+		t.Errorf("shadowed: got %+v, want 360 of 400 rows agreed and 40 failed", got)
+	}
+	if got := x.m.Shadowed("m", v2, halfway); len(got) != 0 {
+		t.Errorf("shadowed since only a share was answered: got %+v", got)
 	}
 	for _, total := range x.m.Totals() {
 		switch want := map[release.Digest]uint64{v1: 100, v2: 160}[total.Release]; {

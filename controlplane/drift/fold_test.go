@@ -84,7 +84,7 @@ func fresh(t *testing.T) *Monitor {
 }
 
 func snapshot(m *Monitor) string {
-	evidence := m.Evidence("m", digest, start.Add(time.Minute))
+	evidence := m.Evidence("m", digest, start.Add(time.Minute), time.Time{})
 	beside := m.Beside("m", digest, start.Add(time.Minute))
 	data, _ := json.Marshal([]any{m.Totals(), m.Series(""), evidence, beside})
 	return string(data)
@@ -286,11 +286,17 @@ func TestServerTime(t *testing.T) {
 	if len(totals) != 1 || totals[0].Rows != 1110 || totals[0].Uncertain != 1100 {
 		t.Errorf("totals: got %+v, want 1110 rows, 1100 of them uncertain", totals)
 	}
-	if e := m.Evidence("m", digest, start)["dev-0"]; e.Rows != 10 || e.FromMS != start.UnixMilli()+1_010 {
+	if e := m.Evidence("m", digest, start, time.Time{})["dev-0"]; e.Rows != 10 || e.FromMS != start.UnixMilli()+1_010 {
 		t.Errorf("evidence: got %+v", e)
 	}
-	if e := m.Evidence("m", digest, start.Add(2*time.Second)); len(e) != 0 {
+	if e := m.Evidence("m", digest, start.Add(2*time.Second), time.Time{}); len(e) != 0 {
 		t.Errorf("evidence since the middle of the window: got %+v, want none", e)
+	}
+	if e := m.Evidence("m", digest, time.Time{}, start.Add(2*time.Second))["dev-0"]; e.Rows != 10 {
+		t.Errorf("evidence until the middle of the window: got %+v, want what began before", e)
+	}
+	if e := m.Evidence("m", digest, time.Time{}, start.Add(1_010*time.Millisecond)); len(e) != 0 {
+		t.Errorf("evidence until the window began: got %+v, want none", e)
 	}
 }
 
@@ -351,7 +357,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	if sum != rows {
 		t.Errorf("rows: got %d, want %d", sum, rows)
 	}
-	if e := m.Evidence("m", digest, time.Time{})["dev-0"]; e.Rows != 999_000 {
+	if e := m.Evidence("m", digest, time.Time{}, time.Time{})["dev-0"]; e.Rows != 999_000 {
 		t.Errorf("evidence after joining: got %d rows, want 999000", e.Rows)
 	}
 	for i := range byte(40) {

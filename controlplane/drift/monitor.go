@@ -3,6 +3,7 @@ package drift
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -205,9 +206,13 @@ func (m *Monitor) Totals() []Total {
 }
 
 // Evidence returns by device what a release showed in windows that began at
-// since or later. Old windows are kept joined: one that began before since is
-// left out whole.
-func (m *Monitor) Evidence(model string, digest release.Digest, since time.Time) map[string]Evidence {
+// since or later, and before until unless that is zero. Old windows are kept
+// joined: they count whole where the first of them began.
+func (m *Monitor) Evidence(model string, digest release.Digest, since, until time.Time) map[string]Evidence {
+	from, to := since.UnixMilli(), int64(math.MaxInt64)
+	if !until.IsZero() {
+		to = until.UnixMilli()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var l *layout
@@ -220,7 +225,7 @@ func (m *Monitor) Evidence(model string, digest release.Digest, since time.Time)
 		if t == nil || t.state.Model != model {
 			continue
 		}
-		if e, ok := t.state.evidence(l, since.UnixMilli()); ok {
+		if e, ok := t.state.evidence(l, from, to); ok {
 			out[name] = e
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // UnmarshalJSON reads a budget, or a bare number as its InFlight.
@@ -21,6 +22,16 @@ func (b *Budget) UnmarshalJSON(data []byte) error {
 		return fmt.Errorf("budget: %w", err)
 	}
 	return nil
+}
+
+// Labels are those whose values the budgets bound devices by, in order.
+func (s *Spec) Labels() []string {
+	var out []string
+	for _, u := range slices.Concat(s.Budget.Unavailable, s.Revert.Unavailable) {
+		out = append(out, u.Label)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 func (b Budget) check() error {

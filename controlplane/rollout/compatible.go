@@ -48,11 +48,21 @@ func (v Variant) fits(f DeviceFacts) bool {
 	return arch && provider
 }
 
-// bytes is the most that a device with these facts may have to download.
-func (r Requirements) bytes(f DeviceFacts) int64 {
+// bytes is the most that a device with these facts may have to download when
+// it has nothing of the release.
+func (r Requirements) bytes(f DeviceFacts) int64 { return r.Download(&f, nil) }
+
+// Download is the most that a device with these facts may have to download,
+// with less for the variants of which less is known to be enough: which of them
+// it takes the device finds out by measuring. Sizes are bytes by variant name.
+func (r Requirements) Download(f *DeviceFacts, less map[string]int64) int64 {
 	var most int64
-	for _, v := range r.fitting(f) {
-		most = max(most, v.Bytes)
+	for _, v := range r.fitting(*f) {
+		size := v.Bytes
+		if l, ok := less[v.Name]; ok {
+			size = min(size, l)
+		}
+		most = max(most, size)
 	}
 	return most
 }

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/vedette-edge/vedette/controlplane/drift"
 	"github.com/vedette-edge/vedette/controlplane/fleet"
 	"github.com/vedette-edge/vedette/controlplane/rollout"
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -20,7 +19,7 @@ func (r *Runner) gather(s *rollout.State) *rollout.Facts {
 	}
 	others := r.others(s)
 	f := &rollout.Facts{Devices: map[string]*rollout.DeviceFacts{}}
-	olds := map[release.Digest]bool{}
+	olds, labels, less := map[release.Digest]bool{}, s.Spec.Labels(), r.less(s.Spec.Release)
 	for _, d := range r.cfg.Fleet.Devices(nil) {
 		known, member := s.Device(d.ID)
 		selected := selector.Matches(d.Labels)
@@ -28,7 +27,8 @@ func (r *Runner) gather(s *rollout.State) *rollout.Facts {
 			continue
 		}
 		facts := deviceFacts(&d, s)
-		facts.Selected = selected
+		facts.Selected, facts.Groups = selected, groups(d.Labels, labels)
+		facts.Bytes = s.Requires.Download(facts, less(facts.Active))
 		assigned := r.cfg.Desired.Assigned(d.ID, s.Spec.Model)
 		facts.Assigned = assigned.Release
 		facts.Holder = holder(s, others, d, assigned.Rollout)
@@ -51,9 +51,39 @@ func deviceFacts(d *fleet.Device, s *rollout.State) *rollout.DeviceFacts {
 		Profile: d.Facts.Profile, Site: d.Site(),
 		Arch: d.Facts.Arch, Agent: d.AgentVersion, Runtime: d.Facts.RuntimeVersion,
 		MemoryBytes: d.Facts.MemoryBytes, Providers: d.Facts.Providers,
+		TimeZone: d.Facts.TimeZone, Metered: d.Metered, Power: d.Power, Battery: d.Battery,
 		Generation: d.Generation, Reported: d.ReportedAt,
 		Active: m.Active, Target: m.Target, Update: m.State, Serving: m.Serving,
 		Outcomes: outcomes(&m, s.Spec.Release),
+	}
+}
+
+// groups are a device's values of the labels that a budget names.
+func groups(of map[string]string, labels []string) map[string]string {
+	if len(labels) == 0 {
+		return nil
+	}
+	out := make(map[string]string, len(labels))
+	for _, l := range labels {
+		out[l] = of[l]
+	}
+	return out
+}
+
+// less returns what devices download less for a release, by the one they have.
+// Few releases are on many devices, so each is asked for once.
+func (r *Runner) less(to release.Digest) func(from release.Digest) map[string]int64 {
+	if r.cfg.Sizes == nil {
+		return func(release.Digest) map[string]int64 { return nil }
+	}
+	known := map[release.Digest]map[string]int64{}
+	return func(from release.Digest) map[string]int64 {
+		sizes, ok := known[from]
+		if !ok {
+			sizes = r.cfg.Sizes.Less(from, to)
+			known[from] = sizes
+		}
+		return sizes
 	}
 }
 
@@ -111,58 +141,4 @@ func holder(s *rollout.State, others map[string]other, d fleet.Device, decided s
 		}
 	}
 	return first
-}
-
-// addEvidence joins what devices counted. Before the start there is nothing to
-// compare but the past.
-func (r *Runner) addEvidence(s *rollout.State, f *rollout.Facts, olds []release.Digest) {
-	model, started := s.Spec.Model, s.Header.Started
-	set := func(found map[string]drift.Evidence, put func(d *rollout.DeviceFacts, e drift.Evidence)) {
-		for id, e := range found {
-			if d, ok := f.Devices[id]; ok {
-				put(d, e)
-			}
-		}
-	}
-	for _, old := range olds {
-		set(r.cfg.Evidence.Evidence(model, old, time.Time{}), func(d *rollout.DeviceFacts, e drift.Evidence) { d.Past = plus(d.Past, e) })
-		if !started.IsZero() {
-			set(r.cfg.Evidence.Evidence(model, old, started), func(d *rollout.DeviceFacts, e drift.Evidence) { d.Old = plus(d.Old, e) })
-		}
-	}
-	if !started.IsZero() {
-		set(r.cfg.Evidence.Evidence(model, s.Spec.Release, started), func(d *rollout.DeviceFacts, e drift.Evidence) { d.New = plus(d.New, e) })
-	}
-}
-
-// plus adds evidence up. Of two releases, the latency is the mean by rows.
-func plus(a *rollout.Evidence, b drift.Evidence) *rollout.Evidence {
-	sum := &rollout.Evidence{}
-	if a != nil {
-		*sum = *a
-	}
-	if rows := sum.Rows + b.Rows; rows > 0 {
-		p95 := float64(b.P95.Microseconds())
-		sum.P95US = (sum.P95US*float64(sum.Rows) + p95*float64(b.Rows)) / float64(rows)
-	}
-	sum.Rows += b.Rows
-	sum.FailedRows += b.FailedRows
-	sum.Labels += b.Labels
-	sum.Correct += b.Correct
-	sum.Classes = plusClasses(sum.Classes, b.Classes)
-	return sum
-}
-
-func plusClasses(sum, more []uint64) []uint64 {
-	if sum == nil {
-		return slices.Clone(more)
-	}
-	if len(sum) != len(more) {
-		return sum // another set of classes: nothing to compare
-	}
-	out := slices.Clone(sum)
-	for i, n := range more {
-		out[i] += n
-	}
-	return out
 }

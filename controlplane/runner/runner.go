@@ -57,9 +57,19 @@ type Fleet interface {
 }
 
 // Evidence is what devices counted with a release in windows that began at
-// since or later.
+// since or later and, unless it is zero, before until.
 type Evidence interface {
-	Evidence(model string, d release.Digest, since time.Time) map[string]drift.Evidence
+	Evidence(model string, d release.Digest, since, until time.Time) map[string]drift.Evidence
+	// Shadowed is what they counted with it as a shadow.
+	Shadowed(model string, d release.Digest, since time.Time) map[string]drift.BesideCounts
+}
+
+// Sizes knows what devices need not download.
+type Sizes interface {
+	// Less returns, by name of the variants of release to for which it is known
+	// to be less than all of it, what a device that has release from downloads,
+	// in bytes. From may be zero.
+	Less(from, to release.Digest) map[string]int64
 }
 
 // Releases knows what was published.
@@ -82,6 +92,8 @@ type Config struct {
 	Evidence Evidence
 	Releases Releases
 	Desired  Desired
+	// Sizes is nil where every device downloads whole files.
+	Sizes Sizes
 	// OnChange is told of every rollout that changed; nil for nobody. It must
 	// not block.
 	OnChange func(id string)

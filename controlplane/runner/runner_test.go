@@ -50,10 +50,14 @@ type counted struct {
 	found map[release.Digest]map[string]drift.Evidence
 }
 
-func (c *counted) Evidence(_ string, d release.Digest, _ time.Time) map[string]drift.Evidence {
+func (c *counted) Evidence(_ string, d release.Digest, _, _ time.Time) map[string]drift.Evidence {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.found[d]
+}
+
+func (c *counted) Shadowed(string, release.Digest, time.Time) map[string]drift.BesideCounts {
+	return nil
 }
 
 // house is a control plane with scripted devices: they report what a script
