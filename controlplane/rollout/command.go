@@ -58,14 +58,9 @@ func (s *State) allows(a Action) bool {
 
 // retriable are the devices of opened waves that tried and are out.
 func (s *State) retriable() []string {
-	var out []string
-	for _, id := range s.ids() {
-		d := s.device(id)
-		if d.Wave > 0 && d.Tries > 0 && (d.State == DeviceFailed || d.State == DeviceReverted || d.State == DeviceRefused) {
-			out = append(out, id)
-		}
-	}
-	return out
+	return s.pick(func(_ string, d *Device) bool {
+		return d.Wave > 0 && d.Tries > 0 && (d.State == DeviceFailed || d.State == DeviceReverted || d.State == DeviceRefused)
+	})
 }
 
 // obey carries out a command or says why not.

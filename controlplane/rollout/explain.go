@@ -15,7 +15,7 @@ type Explanation struct {
 
 // Explain says why the rollout is where it is.
 func Explain(s *State, f *Facts, now time.Time) Explanation {
-	t := &turn{State: s.clone(), facts: f, now: Moment(now)}
+	t := newTurn(s.clone(), f, now)
 	h := s.Header
 	e := Explanation{Summary: fmt.Sprintf("%s since %s", h.Status, h.Since.Format(time.RFC3339))}
 	if h.Wave > 0 {

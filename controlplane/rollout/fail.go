@@ -69,11 +69,8 @@ func (t *turn) goBack() {
 		return
 	}
 	underWay := t.returning()
-	for _, id := range t.ids() {
+	for _, id := range t.pick(func(_ string, d *Device) bool { return d.ours() && d.Order.Kind == Forward }) {
 		d, f := t.device(id), t.facts.device(id)
-		if !d.ours() || d.Order.Kind != Forward {
-			continue
-		}
 		if f.Holder != "" || t.moved(d, f) {
 			t.move(id, DeviceSuperseded, CodeHeld, "another rollout has taken it over")
 			continue

@@ -92,33 +92,33 @@ type tally struct {
 
 func (s *State) tally() tally {
 	var c tally
-	for _, d := range s.Devices {
+	s.each(func(d *Device, many int) {
 		if !d.Already && d.Tries > 0 {
-			c.add(*d)
+			c.add(*d, many)
 		}
-	}
+	})
 	return c
 }
 
-func (c *tally) add(d Device) {
+func (c *tally) add(d Device, many int) {
 	switch d.State {
 	case DeviceOffered:
 		if !d.Late {
-			c.open++
+			c.open += many
 		}
 	case DeviceDownloading, DeviceVerifying, DeviceTrialing:
-		c.trying++
+		c.trying += many
 	case DeviceActive, DeviceHealthy:
-		c.activated++
+		c.activated += many
 	case DeviceReverted:
-		c.activated++
+		c.activated += many
 		if d.Code != CodeRolledBack {
-			c.fellBack++
+			c.fellBack += many
 		}
 	case DeviceFailed:
-		c.failed++
+		c.failed += many
 		if d.Code == CodeGolden {
-			c.wrong++
+			c.wrong += many
 		}
 	case DeviceWaiting, DeviceRefused, DeviceSuperseded:
 	}

@@ -34,16 +34,31 @@ func (t *turn) observe() {
 	if t.Header.Status.Final() {
 		return
 	}
-	for _, id := range t.ids() {
-		d, f := t.device(id), t.facts.device(id)
-		switch {
-		case d.Already || d.State == DeviceSuperseded:
-		case d.Order.Kind == Forward:
+	for _, id := range t.pick(t.stirs) {
+		switch d, f := t.device(id), t.facts.device(id); d.Order.Kind {
+		case Forward:
 			t.observeForward(id, d, f)
-		case d.Order.Kind == Back:
+		case Back:
 			t.observeBack(id, d, f)
+		case Beside:
 		}
 	}
+}
+
+// stirs says that the facts show a device in another state than its record.
+// Of most devices they do not, so only those that do are put in order.
+func (t *turn) stirs(id string, d *Device) bool {
+	f := t.facts.Devices[id]
+	switch {
+	case f == nil || d.Already || d.State == DeviceSuperseded:
+		return false
+	case d.Order.Kind == Forward:
+		to, code, _ := t.seen(*d, f)
+		return f.Revoked || f.Holder != "" || to != d.State || code != d.Code
+	case d.Order.Kind == Back:
+		return f.Revoked || !d.Home || f.Active == t.Spec.Release
+	}
+	return false
 }
 
 func (t *turn) observeForward(id string, d Device, f DeviceFacts) {
@@ -53,7 +68,7 @@ func (t *turn) observeForward(id string, d Device, f DeviceFacts) {
 	case f.Holder != "":
 		t.move(id, DeviceSuperseded, CodeHeld, "rollout "+f.Holder+" has taken it over")
 	default:
-		to, code, why := t.seen(d, f)
+		to, code, why := t.seen(d, &f)
 		if to != d.State || code != d.Code {
 			t.move(id, to, code, why)
 		}
@@ -62,7 +77,7 @@ func (t *turn) observeForward(id string, d Device, f DeviceFacts) {
 
 // seen is the state that the facts show a device in which was told to run the
 // release.
-func (t *turn) seen(d Device, f DeviceFacts) (to DeviceState, code, why string) {
+func (t *turn) seen(d Device, f *DeviceFacts) (to DeviceState, code, why string) {
 	serving := f.Active == t.Spec.Release && f.Serving
 	if o, ended := f.ended(d.Order.Seq); ended && !serving {
 		return o.state(), o.Code, o.Message
@@ -86,7 +101,7 @@ func (s DeviceState) arrived() bool { return s == DeviceActive || s == DeviceHea
 
 // seenServing starts the clock of health when a device is first seen to serve.
 // The clock is that of its reports: a device that fell silent proves nothing.
-func (t *turn) seenServing(d Device, f DeviceFacts) (to DeviceState, code, why string) {
+func (t *turn) seenServing(d Device, f *DeviceFacts) (to DeviceState, code, why string) {
 	soak := t.waveSpec(d.Wave).soak()
 	switch {
 	case !d.State.arrived() || d.Code == CodeNotServing:
@@ -177,11 +192,9 @@ func (t *turn) expire() {
 	if t.Header.Status.Final() {
 		return
 	}
-	for _, id := range t.ids() {
+	due := func(_ string, d *Device) bool { return !d.Deadline.IsZero() && !t.now.Before(d.Deadline) }
+	for _, id := range t.pick(due) {
 		d, f := t.device(id), t.facts.device(id)
-		if d.Deadline.IsZero() || t.now.Before(d.Deadline) {
-			continue
-		}
 		heard := f.Reported.After(d.Deadline.Add(-time.Duration(t.waveSpec(d.Wave).Lateness)))
 		if heard && d.Order.Kind == Forward && (d.State.working() || d.State == DeviceActive) {
 			t.move(id, DeviceFailed, CodeDeadline, fmt.Sprintf("still %s at its deadline", d.State))

@@ -21,7 +21,7 @@ func (d *Decision) Empty() bool {
 
 // decision is what turns old into the present state.
 func (t *turn) decision(old *State, cmd *Command) *Decision {
-	d := &Decision{Format: Format, At: t.now, Command: cmd, Changes: t.changes, Patch: diff(old, t.State)}
+	d := &Decision{Format: Format, At: t.now, Command: cmd, Changes: t.changes, Patch: t.diff(old)}
 	byRelease := map[release.Digest][]string{}
 	for _, id := range slices.Sorted(maps.Keys(t.assign)) {
 		byRelease[t.assign[id]] = append(byRelease[t.assign[id]], id)
@@ -33,8 +33,10 @@ func (t *turn) decision(old *State, cmd *Command) *Decision {
 	return d
 }
 
-func diff(old, now *State) Patch {
+// diff is what turns old, with which the turn began, into its present state.
+func (t *turn) diff(old *State) Patch {
 	var p Patch
+	now := t.State
 	revised := old.Header.Revision != now.Header.Revision
 	if revised {
 		p.Spec = &now.Spec
@@ -50,8 +52,8 @@ func diff(old, now *State) Patch {
 			p.Waves[i+1] = now.Waves[i]
 		}
 	}
-	for id, d := range now.Devices {
-		if was := old.Devices[id]; was != d && (was == nil || *was != *d) {
+	for id := range t.touched {
+		if was, d := old.Devices[id], now.Devices[id]; was == nil || *was != *d {
 			if p.Devices == nil {
 				p.Devices = map[string]*Device{}
 			}
@@ -94,8 +96,11 @@ func (s *State) patched(p Patch) (*State, error) {
 		next.Waves[n-1] = w
 	}
 	if len(p.Devices) > 0 {
-		next.Devices = maps.Clone(s.Devices)
-		maps.Copy(next.Devices, p.Devices)
+		next.Devices, next.counted = maps.Clone(s.Devices), maps.Clone(s.census())
+		for id, d := range p.Devices {
+			next.counted.replace(next.Devices[id], d)
+			next.Devices[id] = d
+		}
 	}
 	return next, nil
 }

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"gonum.org/v1/gonum/stat/distuv"
-
-	"github.com/vedette-edge/vedette/protocol/release"
 )
 
 // PlanRate is the download rate, in bytes a second, that the times of a plan
@@ -55,7 +53,7 @@ type Detectable struct {
 // MakePlan walks a rollout through its waves as if every device did well and
 // nobody joined or left.
 func MakePlan(id string, spec Spec, requires Requirements, f *Facts, now time.Time) Plan {
-	t := &turn{State: New(id, "", spec, requires, now), facts: f, now: Moment(now), assign: map[string]release.Digest{}}
+	t := newTurn(New(id, "", spec, requires, now), f, now)
 	p := Plan{Spec: spec, Refused: map[string]string{}, Held: map[string]string{}}
 	for n := 1; n <= len(t.Waves); n++ {
 		p.Waves = append(p.Waves, t.planWave(n))

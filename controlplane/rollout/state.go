@@ -18,6 +18,8 @@ type State struct {
 	// Devices are all that were ever selected while a wave opened.
 	// The values are never changed, only replaced.
 	Devices map[string]*Device `json:"devices"`
+
+	counted census // of Devices, nil for not yet; see count
 }
 
 // Header is the part of State that belongs to no wave and no device.

@@ -1,7 +1,6 @@
 package rollout
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -39,7 +38,7 @@ func Moment(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
 // Orders in the returned state carry no ledger sequence yet: Apply gives them
 // theirs when the decision has been committed.
 func Step(s *State, f *Facts, now time.Time, cmd *Command) (*State, *Decision, error) {
-	t := &turn{State: s.clone(), facts: f, now: Moment(now), assign: map[string]release.Digest{}}
+	t := newTurn(s.clone(), f, now)
 	t.observe()
 	t.expire()
 	if cmd != nil {
@@ -60,6 +59,7 @@ func (s *State) clone() *State {
 	c := *s
 	c.Header.Waived = slices.Clone(s.Header.Waived)
 	c.Waves = slices.Clone(s.Waves)
+	c.counted = s.census()
 	return &c
 }
 
@@ -70,24 +70,12 @@ type turn struct {
 	now     time.Time
 	changes []Change
 	assign  map[string]release.Digest
-	ranked  []string // what ids returned last
-	owned   bool     // Devices is the turn's own map
+	touched map[string]bool // devices whose record was replaced
+	owned   bool            // Devices and its census are the turn's own
 }
 
-// ids are State.ids, computed again when a device has come in; none ever goes.
-func (t *turn) ids() []string {
-	if len(t.ranked) != len(t.Devices) {
-		t.ranked = t.State.ids()
-	}
-	return t.ranked
-}
-
-// ids are the devices of the rollout in order of rank, which is the order in
-// which things are done to them.
-func (s *State) ids() []string {
-	ids := slices.Collect(maps.Keys(s.Devices))
-	sortByRank(s.ID, forWaves, ids)
-	return ids
+func newTurn(s *State, f *Facts, now time.Time) *turn {
+	return &turn{State: s, facts: f, now: Moment(now), assign: map[string]release.Digest{}, touched: map[string]bool{}}
 }
 
 // wave is the newest wave that was opened, nil before the first.

@@ -72,16 +72,6 @@ func (t *turn) skip(n int) bool {
 	return true
 }
 
-func (s *State) count(is func(*Device) bool) int {
-	n := 0
-	for _, d := range s.Devices {
-		if is(d) {
-			n++
-		}
-	}
-	return n
-}
-
 // placed counts the devices that are in waves and part of the rollout.
 func (t *turn) placed() int {
 	return t.count(func(d *Device) bool {
@@ -199,10 +189,8 @@ func (t *turn) replaceLate() {
 	if t.last() {
 		return
 	}
-	for _, id := range t.ids() {
-		if d := t.device(id); d.Wave != n || !d.Late {
-			continue
-		}
+	late := func(_ string, d *Device) bool { return d.Wave == n && d.Late }
+	for _, id := range t.pick(late) {
 		_, need, _ := t.quorum(n)
 		if t.hopeful(n) >= need {
 			return
@@ -233,10 +221,9 @@ func (t *turn) withdraw(id, code, why string) {
 // withdrawAll takes back every offer that has not led to the release being
 // active, also from devices that failed: some would try again by themselves.
 func (t *turn) withdrawAll(why string) {
-	for _, id := range t.ids() {
-		d := t.device(id)
-		switch {
-		case d.Order.Kind != Forward || d.Already:
+	asked := func(_ string, d *Device) bool { return d.Order.Kind == Forward && !d.Already }
+	for _, id := range t.pick(asked) {
+		switch d := t.device(id); {
 		case d.State == DeviceOffered || d.State.working():
 			t.withdraw(id, CodeWithdrawn, why)
 		case d.State == DeviceFailed || d.State == DeviceReverted || d.State == DeviceRefused:
@@ -248,11 +235,12 @@ func (t *turn) withdrawAll(why string) {
 // offer makes offers to waiting members of all opened waves, within the budget.
 func (t *turn) offer() {
 	underWay := t.underWay()
-	for _, id := range t.ids() {
+	waiting := func(d *Device) bool { return d.Wave > 0 && d.State == DeviceWaiting }
+	if t.count(waiting) == 0 {
+		return
+	}
+	for _, id := range t.pick(func(_ string, d *Device) bool { return waiting(d) }) {
 		d := t.device(id)
-		if d.Wave == 0 || d.State != DeviceWaiting {
-			continue
-		}
 		if code, why := t.barred(t.facts.device(id)); code != "" {
 			t.move(id, DeviceSuperseded, code, why)
 			continue
@@ -358,15 +346,15 @@ func (t *turn) gatesHold() []string {
 // of how many. Devices that cannot run the release or left the rollout are not
 // counted; silent ones are.
 func (s *State) quorum(n int) (healthy, need, base int) {
-	for _, d := range s.Devices {
+	s.each(func(d *Device, many int) {
 		if d.Wave != n || d.Already || d.State == DeviceRefused || d.State == DeviceSuperseded {
-			continue
+			return
 		}
-		base++
+		base += many
 		if d.State == DeviceHealthy {
-			healthy++
+			healthy += many
 		}
-	}
+	})
 	need = max(1, int(math.Ceil(s.waveSpec(n).Quorum*float64(base)-1e-9)))
 	return healthy, need, base
 }
