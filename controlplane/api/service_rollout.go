@@ -106,13 +106,14 @@ func (s *Service) Rollout(_ context.Context, id string) (*operator.Rollout, erro
 func (s *Service) rollout(v runner.View) *operator.Rollout {
 	out := &operator.Rollout{
 		RolloutSummary: s.rolloutSummary(v), Spec: rolloutSpec(v.State.Spec), WaveList: []operator.Wave{}, Gates: gates(v.Gates),
-		Timeline: []operator.Decision{}, Actions: []string{}, Deadline: v.State.Header.Deadline, Revision: v.Revision,
+		Timeline: []operator.Decision{}, Actions: []string{}, Deadline: v.State.Header.Deadline, Overall: v.State.Header.Overall, Revision: v.Revision,
 	}
+	s.addProgress(out, v)
 	for _, a := range v.Actions {
 		out.Actions = append(out.Actions, string(a))
 	}
 	for i := range v.State.Waves {
-		out.WaveList = append(out.WaveList, s.wave(v.State, i))
+		out.WaveList = append(out.WaveList, s.wave(v, i))
 	}
 	for id, d := range v.State.Devices {
 		if d.Control {
@@ -131,11 +132,13 @@ func (s *Service) rollout(v runner.View) *operator.Rollout {
 	return out
 }
 
-func (s *Service) wave(state *rollout.State, i int) operator.Wave {
+func (s *Service) wave(v runner.View, i int) operator.Wave {
+	state := v.State
 	w := &state.Waves[i]
 	out := operator.Wave{
 		Number: i + 1, State: string(w.State), Cause: w.Cause, Planned: w.Planned, Counts: map[string]int{}, Devices: []operator.WaveDevice{},
-		Gates: gates(w.Gates), Since: w.Since, Opened: w.Opened, SoakEnds: w.SoakEnds, Closed: w.Closed, Forced: w.Forced,
+		Gates: gates(w.Gates), Since: w.Since, Opened: w.Opened, SoakEnds: w.SoakEnds, Closed: w.Closed, Deadline: w.Deadline, Forced: w.Forced,
+		Progress: s.waveProgress(v, i+1),
 	}
 	if i < len(state.Spec.Waves) {
 		out.Spec = waveSpec(state.Spec.Waves[i])
@@ -144,20 +147,24 @@ func (s *Service) wave(state *rollout.State, i int) operator.Wave {
 	for id, d := range state.Devices {
 		if d.Wave == i+1 {
 			out.Counts[string(d.State)]++
-			out.Devices = append(out.Devices, s.waveDevice(id, d))
+			out.Devices = append(out.Devices, s.waveDevice(state, id, d))
 		}
 	}
 	slices.SortFunc(out.Devices, func(a, b operator.WaveDevice) int { return strings.Compare(a.Device, b.Device) })
 	return out
 }
 
-func (s *Service) waveDevice(id string, d *rollout.Device) operator.WaveDevice {
+func (s *Service) waveDevice(state *rollout.State, id string, d *rollout.Device) operator.WaveDevice {
 	out := operator.WaveDevice{
 		Device: id, State: string(d.State), Since: d.Since, Code: d.Code, Message: d.Message, Site: d.Site, Profile: d.Profile,
 		Tries: d.Tries, Late: d.Late, Already: d.Already, Presence: operator.PresenceUnknown,
+		Wave: d.Wave, Control: d.Control, Deadline: state.DeadlineOf(id),
+	}
+	if !d.Old.IsZero() {
+		out.Old = s.ref(state.Spec.Model, d.Old).Version
 	}
 	if known, ok := s.d.Fleet.Device(id); ok {
-		out.Presence = operator.Presence(known.Presence)
+		out.Presence, out.Heard = operator.Presence(known.Presence), known.LastSeen
 	}
 	return out
 }
@@ -168,6 +175,7 @@ func gates(in []rollout.GateResult) []operator.Gate {
 		out = append(out, operator.Gate{
 			Kind: string(g.Gate), Result: string(g.Result), Numerator: g.Numerator, Denominator: g.Denominator,
 			Value: g.Value, Limit: g.Limit, From: g.From, To: g.To, Text: g.Text,
+			Worse: g.Worse, Fine: g.Fine, EHarm: g.EHarm, EFine: g.EFine, EControl: g.EControl, Alpha: g.Alpha,
 		})
 	}
 	return out
@@ -321,7 +329,11 @@ func (s *Service) ActOnRollout(ctx context.Context, id string, a operator.Rollou
 	if !slices.Contains(operator.Actions(), a.Action) {
 		return nil, operator.Errorf(operator.Invalid, "there is no action %.40q", a.Action).WithHint("actions are %s", strings.Join(operator.Actions(), ", "))
 	}
-	v, err := s.d.Rollouts.Act(ctx, id, rollout.Command{Action: rollout.Action(a.Action), Actor: p.Name, Reason: a.Reason})
+	cmd := rollout.Command{Action: rollout.Action(a.Action), Actor: p.Name, Reason: a.Reason}
+	if a.Spec != nil {
+		cmd.Spec = new(specOf(*a.Spec))
+	}
+	v, err := s.d.Rollouts.Act(ctx, id, cmd)
 	if err != nil {
 		return nil, rolloutError(err)
 	}

@@ -42,6 +42,7 @@ type Entry struct {
 	Action  rollout.Action   `json:"action,omitempty"`
 	Reason  string           `json:"reason,omitempty"`
 	Changes []rollout.Change `json:"changes,omitempty"`
+	Spec    *rollout.Spec    `json:"spec,omitempty"` // that holds from here on, where it is a new one
 }
 
 // chain is the fold of one rollout's records. It is never changed.
@@ -70,7 +71,7 @@ func begin(rec ledger.Record) (*chain, error) {
 	}
 	return &chain{
 		state: body.State, facts: &rollout.Facts{Devices: map[string]*rollout.DeviceFacts{}}, head: rec.Seq,
-		timeline: []Entry{{Seq: rec.Seq, At: rec.At, Actor: rec.Actor, Kind: rec.Kind, Hash: rec.Hash, Reason: body.Reason}},
+		timeline: []Entry{{Seq: rec.Seq, At: rec.At, Actor: rec.Actor, Kind: rec.Kind, Hash: rec.Hash, Reason: body.Reason, Spec: &body.State.Spec}},
 	}, nil
 }
 
@@ -80,7 +81,7 @@ func (c *chain) add(rec ledger.Record, body *Record) (*chain, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := Entry{Seq: rec.Seq, At: rec.At, Actor: rec.Actor, Kind: rec.Kind, Hash: rec.Hash, Changes: body.Decision.Changes}
+	e := Entry{Seq: rec.Seq, At: rec.At, Actor: rec.Actor, Kind: rec.Kind, Hash: rec.Hash, Changes: body.Decision.Changes, Spec: body.Decision.Patch.Spec}
 	if cmd := body.Decision.Command; cmd != nil {
 		e.Action, e.Reason = cmd.Action, cmd.Reason
 	}
