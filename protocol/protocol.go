@@ -91,6 +91,14 @@ func CheckDeviceID(id string) error {
 	return nil
 }
 
+var timeZone = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$`)
+
+// IsTimeZone says whether text has the shape of an IANA time zone name, as
+// Europe/Berlin has [P-3.8]. Whether there is such a zone is not looked up.
+func IsTimeZone(text string) bool {
+	return len(text) <= 64 && text != "Local" && text != "localtime" && timeZone.MatchString(text)
+}
+
 var name = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
 // ErrName says that a model or version name has a character or a length it may not have.

@@ -117,6 +117,7 @@ func (s *Service) device(d *fleet.Device, k *knowledge) operator.Device {
 		Models: s.deviceModels(d, want.Assignments), Outbox: operator.Outbox(d.Outbox),
 		Generation: d.Generation, DesiredGeneration: want.Generation, AgentVersion: d.AgentVersion,
 		BootCount: d.Boot.Count, BootUnclean: d.Boot.Unclean, DiskFreeBytes: d.DiskFreeBytes, RSSBytes: d.RSSBytes,
+		Metered: d.Metered, Power: d.Power, Battery: d.Battery,
 		Rollout: place.Rollout, RolloutState: place.State, RolloutWave: place.Wave,
 		ClockOffsetMS: d.ClockOffset.Milliseconds(), ReportedAt: d.ReportedAt, ReportedProtocol: d.Protocol,
 	}
@@ -135,6 +136,7 @@ func deviceFacts(f *fleet.Facts) operator.Facts {
 	return operator.Facts{
 		OS: f.OS, Arch: f.Arch, Kernel: f.Kernel, Hostname: f.Hostname, CPUModel: f.CPUModel, CPUs: f.CPUs,
 		MemoryBytes: f.MemoryBytes, DiskBytes: f.DiskBytes, Runtime: f.Runtime, RuntimeVersion: f.RuntimeVersion, Providers: f.Providers,
+		TimeZone: f.TimeZone,
 	}
 }
 

@@ -47,6 +47,9 @@ type Device struct {
 	Generation    uint64  `json:"generation,omitempty"` // desired state it acts on
 	Models        []Model `json:"models,omitempty"`     // by name
 	DiskFreeBytes uint64  `json:"disk_free_bytes,omitempty"`
+	Metered       string  `json:"metered,omitempty"` // its link is billed by volume: "yes", "no", "" for not known
+	Power         string  `json:"power,omitempty"`   // it runs on "mains" or "battery", "" for not known
+	Battery       int     `json:"battery,omitempty"` // percent; 0 also when it has none
 	RSSBytes      uint64  `json:"rss_bytes,omitempty"`
 	Outbox        Outbox  `json:"outbox"`
 	Events        []Event `json:"events,omitempty"` // newest first, at most MaxEvents
@@ -86,6 +89,7 @@ type Facts struct {
 	Runtime        string   `json:"runtime,omitempty"`
 	RuntimeVersion string   `json:"runtime_version,omitempty"`
 	Providers      []string `json:"providers,omitempty"`
+	TimeZone       string   `json:"time_zone,omitempty"` // IANA name, "" for not known
 }
 
 // Boot is the newest start of the agent that was heard of.

@@ -99,6 +99,29 @@ func TestFoldTakesHelloAndReport(t *testing.T) {
 	}
 }
 
+func TestFoldTakesWhatAnUpdateMayWaitFor(t *testing.T) {
+	for _, c := range []struct {
+		name                          string
+		zone, metered, power          string
+		percent                       uint32
+		wantZone, wantLink, wantPower string
+		wantPercent                   int
+	}{
+		{"all known", "Europe/Berlin", "yes", "battery", 71, "Europe/Berlin", "yes", "battery", 71},
+		{"nothing known", "", "", "", 0, "", "", "", 0},
+		{"words of a later version", "Europe/Berlin", "roaming", "solar", 250, "Europe/Berlin", "", "", 100},
+		{"a zone that would be a path", "../../etc/passwd", "no", "mains", 0, "", "no", "mains", 0},
+	} {
+		f := open(t, kvstore.NewMemory(), Config{})
+		f.Apply(1, message(1, 10, &protocol.Hello{Facts: &protocol.Facts{TimeZone: c.zone}}))
+		f.Apply(2, message(1, 20, &protocol.Report{Metered: c.metered, Power: c.power, BatteryPercent: c.percent}))
+		d := device(t, f)
+		if d.Facts.TimeZone != c.wantZone || d.Metered != c.wantLink || d.Power != c.wantPower || d.Battery != c.wantPercent {
+			t.Errorf("%s: got %q, %q, %q, %d", c.name, d.Facts.TimeZone, d.Metered, d.Power, d.Battery)
+		}
+	}
+}
+
 func TestOldReportsAreDropped(t *testing.T) {
 	report := func(generation uint64) *protocol.Report { return &protocol.Report{Generation: generation} }
 	cases := []struct {

@@ -125,8 +125,13 @@ func (e *entry) hello(h *protocol.Hello, received time.Time) {
 }
 
 func factsOf(p *protocol.Facts) Facts {
+	zone := p.GetTimeZone()
+	if !protocol.IsTimeZone(zone) {
+		zone = ""
+	}
 	return Facts{
-		Profile: p.GetProfile(), OS: p.GetOs(), Arch: p.GetArch(), Kernel: p.GetKernel(),
+		TimeZone: zone,
+		Profile:  p.GetProfile(), OS: p.GetOs(), Arch: p.GetArch(), Kernel: p.GetKernel(),
 		Hostname: p.GetHostname(), CPUModel: p.GetCpuModel(), CPUs: p.GetCpus(),
 		MemoryBytes: p.GetMemoryBytes(), DiskBytes: p.GetDiskBytes(),
 		Runtime: p.GetRuntime(), RuntimeVersion: p.GetRuntimeVersion(), Providers: p.GetExecutionProviders(),
@@ -139,11 +144,23 @@ func (e *entry) report(r *protocol.Report, received time.Time) {
 	d.Generation = r.GetGeneration()
 	d.DiskFreeBytes, d.RSSBytes = r.GetDiskFreeBytes(), r.GetRssBytes()
 	d.Outbox = Outbox{Bytes: r.GetOutboxBytes(), Pending: r.GetOutboxPending(), Sent: r.GetOutboxSent()}
+	d.Metered = known(r.GetMetered(), protocol.MeteredYes, protocol.MeteredNo)
+	d.Power = known(r.GetPower(), protocol.PowerMains, protocol.PowerBattery)
+	d.Battery = int(min(r.GetBatteryPercent(), 100))
 	d.Models = nil
 	for _, m := range r.GetModels() {
 		d.Models = append(d.Models, modelOf(m, received))
 	}
 	slices.SortFunc(d.Models, func(a, b Model) int { return compareNames(a.Name, b.Name) })
+}
+
+// known is a value that this server has a meaning for; any other is as good as
+// none.
+func known(value string, meant ...string) string {
+	if slices.Contains(meant, value) {
+		return value
+	}
+	return ""
 }
 
 func modelOf(m *protocol.ModelState, received time.Time) Model {

@@ -173,7 +173,7 @@ func checkHello(h *protocol.Hello) error {
 	}
 	f := h.GetFacts()
 	for _, s := range append(f.GetExecutionProviders(), h.GetAgentVersion(), f.GetProfile(), f.GetOs(), f.GetArch(), f.GetKernel(),
-		f.GetCpuModel(), f.GetRuntime(), f.GetRuntimeVersion(), f.GetHostname()) {
+		f.GetCpuModel(), f.GetRuntime(), f.GetRuntimeVersion(), f.GetHostname(), f.GetTimeZone()) {
 		if len(s) > maxText {
 			return fmt.Errorf("%w: a fact has %d bytes", ErrMalformed, len(s))
 		}
@@ -185,6 +185,9 @@ func checkHello(h *protocol.Hello) error {
 func checkReport(r *protocol.Report) error {
 	if len(r.GetModels()) > maxModels {
 		return fmt.Errorf("%w: report lists %d models", ErrMalformed, len(r.GetModels()))
+	}
+	if len(r.GetMetered()) > maxShort || len(r.GetPower()) > maxShort {
+		return fmt.Errorf("%w: link or power of a report is too long", ErrMalformed)
 	}
 	for _, m := range r.GetModels() {
 		if err := checkState(m); err != nil {

@@ -50,6 +50,9 @@ type Device struct {
 	BootCount         uint64    `json:"boot_count,omitempty"`      // starts of this installation
 	BootUnclean       bool      `json:"boot_unclean,omitempty"`    // the boot before ended without a clean stop
 	DiskFreeBytes     uint64    `json:"disk_free_bytes,omitempty"` //
+	Metered           string    `json:"metered,omitempty"`         // its link is billed by volume: yes, no; absent when not known
+	Power             string    `json:"power,omitempty"`           // it runs on: mains, battery; absent when not known
+	Battery           int       `json:"battery,omitempty"`         // percent; absent also when it has none
 	RSSBytes          uint64    `json:"rss_bytes,omitempty"`       // resident memory of the agent
 	Rollout           string    `json:"rollout,omitempty"`         // running rollout the device is part of
 	RolloutState      string    `json:"rollout_state,omitempty"`   // its state there
@@ -74,6 +77,7 @@ type Facts struct {
 	Runtime        string   `json:"runtime,omitempty"`
 	RuntimeVersion string   `json:"runtime_version,omitempty"`
 	Providers      []string `json:"providers,omitempty"`
+	TimeZone       string   `json:"time_zone,omitempty"` // IANA name
 }
 
 // Mark is something about a device that a person should see.
