@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
+	"encoding/binary"
 	"maps"
 	"math"
 	"slices"
@@ -13,7 +14,11 @@ import (
 // that no device is the canary of every rollout, and anyone can compute it
 // again.
 func rank(rollout, purpose, device string) [sha256.Size]byte {
-	return sha256.Sum256([]byte(rollout + "\x00" + purpose + "\x00" + device))
+	var room [128]byte // most are shorter: no allocation
+	b := append(room[:0], rollout...)
+	b = append(append(b, 0), purpose...)
+	b = append(append(b, 0), device...)
+	return sha256.Sum256(b)
 }
 
 // Purposes of a rank. The control group has one of its own: whoever is in it
@@ -51,14 +56,21 @@ func choose(rollout, purpose string, n int, from []candidate) []string {
 
 func sortByRank(rollout, purpose string, ids []string) {
 	type ranked struct {
-		rank [sha256.Size]byte
-		id   string
+		prefix uint64 // of the rank: it decides, but for one pair in 2^64
+		id     string
 	}
 	all := make([]ranked, len(ids))
 	for i, id := range ids {
-		all[i] = ranked{rank(rollout, purpose, id), id}
+		r := rank(rollout, purpose, id)
+		all[i] = ranked{binary.BigEndian.Uint64(r[:]), id}
 	}
-	slices.SortFunc(all, func(a, b ranked) int { return bytes.Compare(a.rank[:], b.rank[:]) })
+	slices.SortFunc(all, func(a, b ranked) int {
+		if a.prefix != b.prefix {
+			return cmp.Compare(a.prefix, b.prefix)
+		}
+		x, y := rank(rollout, purpose, a.id), rank(rollout, purpose, b.id)
+		return bytes.Compare(x[:], y[:])
+	})
 	for i, r := range all {
 		ids[i] = r.id
 	}

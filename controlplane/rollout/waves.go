@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -110,31 +109,44 @@ func (t *turn) entry(id string) Device {
 // that run it already, are recorded on the way. held counts the control group,
 // which is free only for the last wave.
 func (t *turn) pool(last bool) (free []candidate, held int) {
-	for _, id := range slices.Sorted(maps.Keys(t.facts.Devices)) {
-		f := t.facts.device(id)
+	var out []string // refused or already on it
+	for id, f := range t.facts.Devices {
 		if !t.eligible(id, f) {
 			continue
 		}
-		d := t.entry(id)
-		code, message := t.Requires.Refuses(f)
+		d := t.Devices[id]
+		code, _ := t.Requires.Refuses(*f)
 		switch {
-		case code != "":
-			t.refuse(id, d, code, message)
-		case f.Active == t.Spec.Release && d.Order.Kind == "":
-			t.already(id, d)
-		case d.Control && !last:
+		case code != "", f.Active == t.Spec.Release && (d == nil || d.Order.Kind == ""):
+			out = append(out, id)
+		case d != nil && d.Control && !last:
 			held++
 		default:
 			free = append(free, candidate{id: id, profile: f.Profile})
 		}
 	}
+	slices.Sort(out)
+	for _, id := range out {
+		t.recordOut(id)
+	}
 	return free, held
 }
 
-func (t *turn) eligible(id string, f DeviceFacts) bool {
-	d, known := t.Device(id)
-	unplaced := !known || d.Wave == 0 && (d.State == DeviceWaiting || d.State == DeviceRefused)
-	return unplaced && f.Selected && !f.Revoked && f.Holder == ""
+// recordOut records why a device is not taken into a wave.
+func (t *turn) recordOut(id string) {
+	if code, message := t.Requires.Refuses(t.facts.device(id)); code != "" {
+		t.refuse(id, t.entry(id), code, message)
+		return
+	}
+	t.already(id, t.entry(id))
+}
+
+func (t *turn) eligible(id string, f *DeviceFacts) bool {
+	if !f.Selected || f.Revoked || f.Holder != "" {
+		return false
+	}
+	d := t.Devices[id]
+	return d == nil || d.Wave == 0 && (d.State == DeviceWaiting || d.State == DeviceRefused)
 }
 
 func (t *turn) refuse(id string, d Device, code, message string) {
