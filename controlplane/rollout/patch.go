@@ -1,7 +1,6 @@
 package rollout
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
@@ -154,28 +153,23 @@ func Digest(s *State, f *Facts) (string, error) {
 
 // Replay checks one committed decision: with these facts, at that time and
 // with that command, Step must come to it again, and the state must have the
-// digest recorded. It returns the state after it.
+// digest recorded. It returns the state after it; when the decision does not
+// follow, the error is a *Divergence.
 func Replay(s *State, f *Facts, d *Decision, digest string, seq uint64) (*State, error) {
 	next, again, err := Step(s, f, d.At, d.Command)
 	if err != nil {
-		return nil, fmt.Errorf("replay decision %d of rollout %s: %w", seq, s.ID, err)
+		return nil, &Divergence{Rollout: s.ID, Seq: seq, At: d.At, Refused: err}
 	}
-	switch is, err := Digest(next, f); {
-	case err != nil:
+	is, err := Digest(next, f)
+	if err != nil {
 		return nil, err
-	case is != digest:
-		return nil, fmt.Errorf("decision %d of rollout %s leads to state %s, recorded is %s", seq, s.ID, is, digest)
 	}
-	want, err := json.Marshal(d)
+	diverged, err := diverges(s, d, again, seq)
 	if err != nil {
-		return nil, fmt.Errorf("encode decision %d: %w", seq, err)
+		return nil, err
 	}
-	got, err := json.Marshal(again)
-	if err != nil {
-		return nil, fmt.Errorf("encode decision %d: %w", seq, err)
-	}
-	if !bytes.Equal(want, got) {
-		return nil, fmt.Errorf("decision %d of rollout %s does not follow from its facts: recorded %.200s, replayed %.200s", seq, s.ID, want, got)
+	if is != digest || len(diverged.Differences) > 0 {
+		return nil, diverged
 	}
 	return s.Apply(d.Patch, seq)
 }
