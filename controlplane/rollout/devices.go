@@ -31,14 +31,14 @@ func (f *Facts) device(id string) DeviceFacts {
 // put replaces the record of a device. States share records that did not change,
 // and the map too until the first change: most steps change nothing.
 func (t *turn) put(id string, d Device) {
-	census := t.census()
-	if !t.owned {
-		t.Devices, t.counted, t.owned = maps.Clone(t.Devices), maps.Clone(census), true
-		census = t.counted
+	if t.replaced == nil {
+		t.Devices, t.counted, t.replaced = maps.Clone(t.Devices), maps.Clone(t.counted), map[string]*Device{}
 	}
-	census.replace(t.Devices[id], &d)
+	if _, again := t.replaced[id]; !again {
+		t.replaced[id] = t.Devices[id]
+	}
+	t.counted.replace(t.Devices[id], &d)
 	t.Devices[id] = &d
-	t.touched[id] = true
 }
 
 // pick returns the devices for which is holds, in order of rank, which is the

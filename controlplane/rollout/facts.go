@@ -9,6 +9,8 @@ import (
 // Facts is what is known about the devices a rollout selects or has selected.
 type Facts struct {
 	Devices map[string]*DeviceFacts `json:"devices"` // the values are never changed, only replaced
+
+	summed *sum // of Devices, nil for not yet
 }
 
 // DeviceFacts is what is known about one device, for the rollout's model.

@@ -2,9 +2,6 @@ package rollout
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"reflect"
@@ -51,8 +48,8 @@ func (t *turn) diff(old *State) Patch {
 			p.Waves[i+1] = now.Waves[i]
 		}
 	}
-	for id := range t.touched {
-		if was, d := old.Devices[id], now.Devices[id]; was == nil || *was != *d {
+	for id, was := range t.replaced {
+		if d := now.Devices[id]; was == nil || *was != *d {
 			if p.Devices == nil {
 				p.Devices = map[string]*Device{}
 			}
@@ -66,21 +63,6 @@ func (t *turn) diff(old *State) Patch {
 // seq. Orders of the decision get that sequence: a device's outcome counts for
 // an order when it answers a desired state that is not older.
 func (s *State) Apply(p Patch, seq uint64) (*State, error) {
-	next, err := s.patched(p)
-	if err != nil {
-		return nil, err
-	}
-	for id := range p.Devices {
-		if d := next.device(id); d.Order.Kind != "" && d.Order.Seq == 0 {
-			d.Order.Seq = seq
-			next.Devices[id] = &d
-		}
-	}
-	return next, nil
-}
-
-// patched returns the state after a patch, its new orders without sequences.
-func (s *State) patched(p Patch) (*State, error) {
 	next := s.clone()
 	if p.Header != nil {
 		next.Header = *p.Header
@@ -94,14 +76,29 @@ func (s *State) patched(p Patch) (*State, error) {
 		}
 		next.Waves[n-1] = w
 	}
-	if len(p.Devices) > 0 {
-		next.Devices, next.counted = maps.Clone(s.Devices), maps.Clone(s.census())
-		for id, d := range p.Devices {
-			next.counted.replace(next.Devices[id], d)
-			next.Devices[id] = d
-		}
+	return next, next.replace(p.Devices, seq)
+}
+
+// replace puts devices of a decision in the place of the records before.
+func (s *State) replace(devices map[string]*Device, seq uint64) error {
+	var err error
+	if s.summed, err = s.deviceSum(); err != nil || len(devices) == 0 {
+		return err
 	}
-	return next, nil
+	s.replaced = make(map[string]*Device, len(devices))
+	s.Devices, s.counted = maps.Clone(s.Devices), maps.Clone(s.counted)
+	for id, p := range devices {
+		d := *p
+		if d.Order.Kind != "" && d.Order.Seq == 0 {
+			d.Order.Seq = seq
+		}
+		s.replaced[id] = s.Devices[id]
+		s.counted.replace(s.Devices[id], &d)
+		s.Devices[id] = &d
+	}
+	s.summed, err = s.deviceSum()
+	s.replaced = nil
+	return err
 }
 
 // Diff is what turns facts f into now.
@@ -129,26 +126,22 @@ func (f *Facts) Apply(p FactsPatch) *Facts {
 	if next.Devices == nil {
 		next.Devices = map[string]*DeviceFacts{}
 	}
+	replaced := make(map[string]*DeviceFacts, len(p.Devices)+len(p.Gone))
 	for _, id := range p.Gone {
+		replaced[id] = next.Devices[id]
 		delete(next.Devices, id)
 	}
-	maps.Copy(next.Devices, p.Devices)
+	for id, d := range p.Devices {
+		replaced[id] = next.Devices[id]
+		next.Devices[id] = d
+	}
+	if s, err := f.deviceSum(); err == nil { // else Digest says what is wrong
+		s := *s
+		if exchange(&s, replaced, next.Devices) == nil {
+			next.summed = &s
+		}
+	}
 	return next
-}
-
-// Digest is the SHA-256, in hex, of the canonical JSON of a state and the facts
-// it was decided on: the state as Step returned it, its new orders without
-// sequences.
-func Digest(s *State, f *Facts) (string, error) {
-	h := sha256.New()
-	enc := json.NewEncoder(h) // map keys are sorted, times are in one form: the bytes are the same everywhere
-	if err := enc.Encode(s); err != nil {
-		return "", fmt.Errorf("encode state of rollout %s: %w", s.ID, err)
-	}
-	if err := enc.Encode(f); err != nil {
-		return "", fmt.Errorf("encode facts of rollout %s: %w", s.ID, err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // Replay checks one committed decision: with these facts, at that time and

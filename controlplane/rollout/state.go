@@ -19,7 +19,10 @@ type State struct {
 	// The values are never changed, only replaced.
 	Devices map[string]*Device `json:"devices"`
 
-	counted census // of Devices, nil for not yet; see count
+	// What is kept beside Devices, so that a step costs what it changes.
+	counted  census             // by class; nil for not yet
+	summed   *sum               // of Devices, or of those before replaced; nil for not yet
+	replaced map[string]*Device // by this step: the records before, nil for none
 }
 
 // Header is the part of State that belongs to no wave and no device.

@@ -18,7 +18,7 @@ func New(id, creator string, spec Spec, requires Requirements, now time.Time) *S
 			Deadline: now.Add(time.Duration(spec.DecisionDeadline)),
 		},
 		Waves:   make([]Wave, len(spec.Waves)),
-		Devices: map[string]*Device{},
+		Devices: map[string]*Device{}, counted: census{}, summed: &sum{},
 	}
 	for i := range s.Waves {
 		s.Waves[i].State = WavePending
@@ -60,6 +60,10 @@ func (s *State) clone() *State {
 	c.Header.Waived = slices.Clone(s.Header.Waived)
 	c.Waves = slices.Clone(s.Waves)
 	c.counted = s.census()
+	if s.replaced != nil { // a step upon a step that was not committed
+		c.summed, _ = s.deviceSum()
+		c.replaced = nil
+	}
 	return &c
 }
 
@@ -70,12 +74,10 @@ type turn struct {
 	now     time.Time
 	changes []Change
 	assign  map[string]release.Digest
-	touched map[string]bool // devices whose record was replaced
-	owned   bool            // Devices and its census are the turn's own
 }
 
 func newTurn(s *State, f *Facts, now time.Time) *turn {
-	return &turn{State: s, facts: f, now: Moment(now), assign: map[string]release.Digest{}, touched: map[string]bool{}}
+	return &turn{State: s, facts: f, now: Moment(now), assign: map[string]release.Digest{}}
 }
 
 // wave is the newest wave that was opened, nil before the first.

@@ -39,7 +39,7 @@ type record struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return &world{t: t, now: begin, seq: 100, facts: (&Facts{}).Apply(FactsPatch{}), known: &Facts{}}
+	return &world{t: t, now: begin, seq: 100, facts: &Facts{Devices: map[string]*DeviceFacts{}}, known: &Facts{}}
 }
 
 // set changes what is known of a device.
@@ -65,17 +65,19 @@ func (w *world) create(spec Spec, requires Requirements) {
 func (w *world) step(cmd *Command) (*Decision, error) {
 	w.t.Helper()
 	before := w.state
-	next, d, err := Step(w.state, w.facts, w.now, cmd)
+	news := w.known.Diff(w.facts)
+	facts := w.known.Apply(news)
+	next, d, err := Step(w.state, facts, w.now, cmd)
 	if err != nil || d.Empty() {
 		return d, err
 	}
-	digest, err := Digest(next, w.facts)
+	digest, err := Digest(next, facts)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.seq++
-	w.log = append(w.log, w.roundTrip(record{Seq: w.seq, Decision: d, Facts: w.known.Diff(w.facts), Digest: digest}))
-	w.known = w.facts.Apply(FactsPatch{})
+	w.log = append(w.log, w.roundTrip(record{Seq: w.seq, Decision: d, Facts: news, Digest: digest}))
+	w.known = facts
 	if w.state, err = before.Apply(d.Patch, w.seq); err != nil {
 		w.t.Fatal(err)
 	}

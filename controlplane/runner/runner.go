@@ -276,7 +276,8 @@ func (r *Runner) decideOnce(ctx context.Context, id string, cmd *rollout.Command
 	if err != nil || decision.Empty() {
 		return err
 	}
-	digest, err := rollout.Digest(next, facts)
+	news := c.facts.Diff(facts)
+	digest, err := rollout.Digest(next, c.facts.Apply(news))
 	if err != nil {
 		return err
 	}
@@ -284,7 +285,7 @@ func (r *Runner) decideOnce(ctx context.Context, id string, cmd *rollout.Command
 	if cmd != nil {
 		kind, actor = KindAction, cmd.Actor
 	}
-	body := Record{Decision: *decision, Facts: c.facts.Diff(facts), Digest: digest}
+	body := Record{Decision: *decision, Facts: news, Digest: digest}
 	rec, err := r.cfg.Ledger.Append(ctx, desired.RolloutChain(id), c.head, kind, actor, body)
 	if err != nil {
 		return fmt.Errorf("commit decision of rollout %s: %w", id, err)
