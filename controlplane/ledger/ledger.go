@@ -30,6 +30,9 @@ const (
 	// MaxBody bounds a body in bytes that is kept in the record itself; a
 	// larger one becomes a blob and the record keeps its digest.
 	MaxBody = 256 << 10
+	// MaxBlobBody bounds a body in bytes that is kept as a blob: it is read
+	// into memory whole, by the server and by who verifies an export.
+	MaxBlobBody = 64 << 20
 	// MaxChain bounds the name of a chain in bytes.
 	MaxChain = 200
 )
@@ -43,7 +46,8 @@ var (
 	ErrNotFound = errors.New("no such chain in the ledger")
 	// ErrChain says that the name of a chain is not well formed.
 	ErrChain = errors.New("chain must be tokens of a-z A-Z 0-9 _ and -, joined by dots")
-	// ErrTooLarge says that a body is over MaxBody and there is no blob store.
+	// ErrTooLarge says that a body is over MaxBlobBody, or over MaxBody and
+	// there is no blob store.
 	ErrTooLarge = errors.New("ledger body is too large")
 	// ErrGap says that the ledger does not reach to the sequence asked for: it is
 	// not the ledger it was.
@@ -68,8 +72,8 @@ type Record struct {
 	At    time.Time       `json:"at"`             // server's clock, UTC, milliseconds
 	Actor string          `json:"actor"`          // operator name, or the part of the control plane that decided
 	Kind  string          `json:"kind"`           // what Body is, for example "rollout.step"
-	Body  json.RawMessage `json:"body,omitempty"` // JSON; in an export absent when Blob is set
-	Blob  string          `json:"blob,omitempty"` // SHA-256 of a body that is kept as a blob, hex
+	Body  json.RawMessage `json:"body,omitempty"` // JSON; when Blob is set it may be absent
+	Blob  string          `json:"blob,omitempty"` // SHA-256 of a body that the ledger keeps as a blob, hex
 	Prev  string          `json:"prev"`           // Hash of the record before it in the chain, "" for none
 	Hash  string          `json:"hash"`           // SHA-256 over the canonical bytes, hex
 }

@@ -186,11 +186,23 @@ func TestLargeBodyBecomesABlob(t *testing.T) {
 		t.Errorf("body came back with %d bytes, %v", len(body.Text), err)
 	}
 	lines := export(t, l)
-	if len(lines) > ledger.MaxBody {
-		t.Errorf("export has %d bytes: the blob is in it", len(lines))
+	if len(lines) < ledger.MaxBody {
+		t.Errorf("export has %d bytes: the body is not in it", len(lines))
 	}
-	if s, err := ledger.Audit(bytes.NewReader(lines)); err != nil || s.Blobs != 1 || s.Records != 3 {
+	if s, err := ledger.Audit(bytes.NewReader(lines)); err != nil || s.Blobs != 1 || s.Absent != 0 || s.Records != 3 {
 		t.Errorf("audit: %+v, %v", s, err)
+	}
+	forged := bytes.Replace(lines, []byte("xxx"), []byte("xxy"), 1)
+	if err := ledger.Verify(bytes.NewReader(forged)); !errors.Is(err, ledger.ErrTampered) || !strings.Contains(err.Error(), "record 1 ") {
+		t.Errorf("a changed body: %v, want record 1", err)
+	}
+	// Exports of before have the digest alone.
+	without := forge(t, lines, func(rs []map[string]json.RawMessage) []map[string]json.RawMessage {
+		delete(rs[0], "body")
+		return rs
+	})
+	if s, err := ledger.Audit(bytes.NewReader(without)); err != nil || s.Blobs != 1 || s.Absent != 1 {
+		t.Errorf("audit without the body: %+v, %v", s, err)
 	}
 	blobs[rec.Blob] = []byte(`{"text":"another"}`)
 	if _, err := l.Read(t.Context(), "c"); err == nil {
@@ -388,7 +400,7 @@ func TestVerifyNamesWhatDoesNotFit(t *testing.T) {
 		"two records swapped":        {func(rs records) records { rs[0], rs[1] = rs[1], rs[0]; return rs }, "expected record 1"},
 		"swapped and renumbered":     {func(rs records) records { rs[0], rs[1] = rs[1], rs[0]; return renumber(rs) }, "in another order"},
 		"record twice":               {func(rs records) records { return renumber(append(rs[:1:1], rs...)) }, "expected index 2"},
-		"body and blob":              {set(0, "blob", strings.Repeat("0", 64)), "both a body and a blob"},
+		"body and blob":              {set(0, "blob", strings.Repeat("0", 64)), "record 1 (chain a"},
 		"field added":                {set(0, "extra", 1), "unknown field"},
 		"anchor's head changed":      {func(rs records) records { rs[4]["body"] = []byte(`{"through":9,"heads":[]}`); return rs }, "record 5 (chain anchor"},
 	} {
@@ -402,7 +414,7 @@ func TestVerifyNamesWhatDoesNotFit(t *testing.T) {
 	for name, text := range map[string]string{
 		"no JSON":        "x\n",
 		"two on a line":  strings.Replace(string(lines), "}\n", "} {}\n", 1),
-		"line too long":  strings.Repeat(" ", 2<<20),
+		"line too long":  strings.Repeat(" ", ledger.MaxBlobBody+2<<20),
 		"last line torn": string(lines[:len(lines)-20]),
 	} {
 		if err := ledger.Verify(strings.NewReader(text)); err == nil {

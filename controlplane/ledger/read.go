@@ -127,8 +127,8 @@ func (l *Ledger) deliver(ctx context.Context, r Record, fn func(Record) error) e
 	return fn(r)
 }
 
-// Export writes the whole ledger as JSON lines, the form that Verify reads. It
-// anchors first and ends with the newest anchor, so that an export without one
+// Export writes the whole ledger as JSON lines, the form that Verify reads, with
+// the bodies that are kept as blobs in their records. It anchors first and ends with the newest anchor, so that an export without one
 // at its end is known to lack its end. Of an empty ledger it writes nothing.
 func (l *Ledger) Export(ctx context.Context, w io.Writer) error {
 	if err := l.Anchor(ctx); err != nil {
@@ -139,7 +139,9 @@ func (l *Ledger) Export(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	enc := json.NewEncoder(w)
-	err = l.scan(ctx, span{from: 1, to: last, whole: true}, func(r Record) error { return enc.Encode(&r) })
+	err = l.scan(ctx, span{from: 1, to: last, whole: true}, func(r Record) error {
+		return l.deliver(ctx, r, func(r Record) error { return enc.Encode(&r) })
+	})
 	if err != nil {
 		return fmt.Errorf("export ledger: %w", err)
 	}

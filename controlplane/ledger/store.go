@@ -114,11 +114,15 @@ func (l *Ledger) setBody(ctx context.Context, rec *Record, body any) error {
 		return fmt.Errorf("encode %s: %w", rec.Kind, err)
 	}
 	rec.Body = raw
-	if len(raw) <= MaxBody {
-		return nil
+	most := MaxBody
+	if l.opts.Blobs != nil {
+		most = MaxBlobBody
 	}
-	if l.opts.Blobs == nil {
-		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(raw), MaxBody)
+	switch {
+	case len(raw) <= MaxBody:
+		return nil
+	case len(raw) > most:
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(raw), most)
 	}
 	rec.Blob = sum(raw)
 	if err := l.opts.Blobs.PutBytes(ctx, raw); err != nil {
@@ -200,15 +204,21 @@ func decode(data []byte, seq uint64) (Record, error) {
 	if err := json.Unmarshal(data, &rec); err != nil {
 		return Record{}, fmt.Errorf("read ledger record %d: %w", seq, err)
 	}
-	var body bytes.Buffer
-	if len(rec.Body) > 0 {
-		if err := json.Compact(&body, rec.Body); err != nil {
-			return Record{}, fmt.Errorf("read ledger record %d: %w", seq, err)
-		}
-		rec.Body = body.Bytes()
-	}
 	rec.Seq = seq
-	return rec, nil
+	return rec, rec.compact()
+}
+
+// compact takes white space out of the body: it has no meaning.
+func (r *Record) compact() error {
+	if len(r.Body) == 0 {
+		return nil
+	}
+	var body bytes.Buffer
+	if err := json.Compact(&body, r.Body); err != nil {
+		return fmt.Errorf("read ledger record %d: %w", r.Seq, err)
+	}
+	r.Body = body.Bytes()
+	return nil
 }
 
 // head returns the newest record of a chain, without body; the zero record when

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// maxLine bounds one line of an export: a body, and room for the other fields
-// and for escaping.
-const maxLine = 4 * MaxBody
+// maxLine bounds one line of an export in bytes: a body, and room for the other
+// fields and for white space.
+const maxLine = MaxBlobBody + 4*MaxBody
 
 // ErrTampered says that an export is not the ledger as it was written.
 var ErrTampered = errors.New("the ledger does not verify")
@@ -29,7 +29,8 @@ type Summary struct {
 	// AnchoredAt is when the last record was written, if that is an anchor, as in
 	// every export that has its end; otherwise zero.
 	AnchoredAt time.Time
-	Blobs      uint64 // records whose body is a blob: its digest is verified, its content is not in the export
+	Blobs      uint64 // records whose body is a blob
+	Absent     uint64 // of them, those whose body is not in the export: its digest is verified, its content is not
 }
 
 // Verify reads an export and returns an error that names the first record that
@@ -41,20 +42,68 @@ func Verify(r io.Reader) error {
 
 // Audit is Verify that also says what it saw.
 func Audit(r io.Reader) (Summary, error) {
+	return AuditEach(r, func(*Record, Place) {})
+}
+
+// AuditEach is Audit that also tells of each record that fits, and where it is.
+// The record is see's for the time of the call.
+func AuditEach(r io.Reader, see func(rec *Record, at Place)) (Summary, error) {
 	a := audit{chains: map[string][]link{}}
-	lines := bufio.NewScanner(r)
-	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
-	for n := 1; lines.Scan(); n++ {
-		if err := a.line(lines.Bytes()); err != nil {
-			return a.Summary, fmt.Errorf("%w: line %d: %w", ErrTampered, n, err)
+	err := eachLine(r, func(line []byte, at Place) error {
+		rec, err := ParseLine(line)
+		if err == nil {
+			err = a.record(&rec)
 		}
-	}
-	if err := lines.Err(); err != nil {
+		if err != nil {
+			return fmt.Errorf("%w: line %d: %w", ErrTampered, a.Records+1, err)
+		}
+		see(&rec, at)
+		return nil
+	})
+	if err != nil && !errors.Is(err, ErrTampered) {
 		return a.Summary, fmt.Errorf("read ledger export after record %d: %w", a.Records, err)
 	}
 	a.Chains = len(a.chains)
 	a.Loose = a.loose()
-	return a.Summary, nil
+	return a.Summary, err
+}
+
+// Place is where one line of an export lies, in bytes.
+type Place struct {
+	Offset int64
+	Length int
+}
+
+// eachLine calls fn for every line, until it returns an error. The line is
+// fn's for the time of the call.
+func eachLine(r io.Reader, fn func(line []byte, at Place) error) error {
+	lines, next := bufio.NewScanner(r), int64(0)
+	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
+	lines.Split(func(data []byte, atEOF bool) (int, []byte, error) {
+		advance, line, err := bufio.ScanLines(data, atEOF)
+		next += int64(advance)
+		return advance, line, err
+	})
+	for offset := int64(0); lines.Scan(); offset = next {
+		if err := fn(lines.Bytes(), Place{Offset: offset, Length: len(lines.Bytes())}); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
+}
+
+// ParseLine reads one line of an export. It checks its form alone.
+func ParseLine(line []byte) (Record, error) {
+	dec := json.NewDecoder(bytes.NewReader(line))
+	dec.DisallowUnknownFields()
+	var rec Record
+	if err := dec.Decode(&rec); err != nil {
+		return Record{}, fmt.Errorf("not a ledger record: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return Record{}, errors.New("not a ledger record: something follows it")
+	}
+	return rec, rec.compact()
 }
 
 func (a *audit) loose() (n uint64) {
@@ -80,27 +129,31 @@ type audit struct {
 	open   []string // hashes of the records after the last anchor's Through
 }
 
-func (a *audit) line(data []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	var raw Record
-	if err := dec.Decode(&raw); err != nil {
-		return fmt.Errorf("not a ledger record: %w", err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("not a ledger record: something follows it")
-	}
-	rec, err := decode(data, raw.Seq)
-	if err != nil {
-		return err
-	}
-	if err := a.record(&rec); err != nil {
+// record takes a record in, or says why it does not fit.
+func (a *audit) record(rec *Record) error {
+	if err := a.fits(rec); err != nil {
 		return fmt.Errorf("record %d (chain %s, index %d, %s): %w", rec.Seq, rec.Chain, rec.Index, rec.Kind, err)
+	}
+	a.chains[rec.Chain] = append(a.chains[rec.Chain], link{seq: rec.Seq, hash: rec.Hash})
+	a.open = append(a.open, rec.Hash)
+	a.Records++
+	if rec.Blob != "" {
+		a.Blobs++
+		if len(rec.Body) == 0 {
+			a.Absent++
+		}
+	}
+	a.AnchoredAt = time.Time{}
+	if rec.Chain == ChainAnchor {
+		if err := a.anchor(rec); err != nil {
+			return fmt.Errorf("record %d (chain %s, index %d, %s): %w", rec.Seq, rec.Chain, rec.Index, rec.Kind, err)
+		}
 	}
 	return nil
 }
 
-func (a *audit) record(rec *Record) error {
+// fits checks that a record follows those before it and is what its hash says.
+func (a *audit) fits(rec *Record) error {
 	chain := a.chains[rec.Chain]
 	var prev link
 	if len(chain) > 0 {
@@ -115,20 +168,10 @@ func (a *audit) record(rec *Record) error {
 		return fmt.Errorf("expected index %d of its chain: records are missing", len(chain)+1)
 	case rec.Prev != prev.hash:
 		return errors.New("it does not follow the record before it in its chain")
-	case rec.Blob != "" && len(rec.Body) > 0:
-		return errors.New("it has both a body and a blob")
+	case rec.Blob != "" && len(rec.Body) > 0 && sum(rec.Body) != rec.Blob:
+		return errors.New("its body does not have the digest that it states")
 	case rec.Hash != hashOf(rec):
 		return errors.New("its content does not have the hash it was given")
-	}
-	a.chains[rec.Chain] = append(chain, link{seq: rec.Seq, hash: rec.Hash})
-	a.open = append(a.open, rec.Hash)
-	a.Records++
-	if rec.Blob != "" {
-		a.Blobs++
-	}
-	a.AnchoredAt = time.Time{}
-	if rec.Chain == ChainAnchor {
-		return a.anchor(rec)
 	}
 	return nil
 }
