@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/vedette-edge/vedette/agent/host"
@@ -50,8 +51,9 @@ type Agent struct {
 	server   *serve.Server
 	uplink   *uplink.Uplink
 
-	hung   chan error  // a call hangs: the process must be replaced
-	opened []io.Closer // by New, in order
+	told   atomic.Pointer[surroundings] // of the newest report, nil before the first
+	hung   chan error                   // a call hangs: the process must be replaced
+	opened []io.Closer                  // by New, in order
 }
 
 // New opens the state directory and joins the stages. Nothing serves before
@@ -297,7 +299,7 @@ func (a *Agent) openUplink() (err error) {
 	}
 	a.uplink, err = uplink.New(uplink.Config{
 		Device: a.identity.Device(), Brokers: a.identity.MQTT(), TLS: a.identity.TLS,
-		Outbox: a.outbox, Hello: a.hello, Report: a.report, Stamp: a.boot.Stamp,
+		Outbox: a.outbox, Hello: a.hello, Report: a.reportUp, Stamp: a.boot.Stamp,
 		Desired: a.updater.Desired, ServerTime: a.identity.TrustedTime, Logger: a.log,
 	})
 	if err != nil {

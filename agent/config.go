@@ -43,6 +43,9 @@ type Config struct {
 	// what the agent takes of the device where the next two and Calls.Concurrency are zero, and which
 	// execution providers are tried first.
 	Profile string
+	// Metered says whether the link is billed by volume: MeteredAuto (or empty),
+	// protocol.MeteredYes or protocol.MeteredNo.
+	Metered string
 	// MemoryBudget bounds the bytes all models may take together.
 	MemoryBudget uint64
 	// OutboxBytes bounds what waits for the network.
@@ -57,6 +60,9 @@ type Config struct {
 	// Logger takes what happens; nil discards.
 	Logger *slog.Logger
 }
+
+// MeteredAuto leaves it to the kernel to know whether the link is metered.
+const MeteredAuto = "auto"
 
 // Names of what the agent keeps below Config.State.
 const (

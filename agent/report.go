@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"runtime"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/vedette-edge/vedette/agent/host"
 	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/agent/outbox"
@@ -16,13 +18,14 @@ import (
 
 // hello is what opens every connection; the uplink adds connection and epochs.
 func (a *Agent) hello() *protocol.Hello {
-	root := a.identity.RootDigest()
+	root, facts := a.identity.RootDigest(), proto.CloneOf(a.facts)
+	facts.TimeZone = host.TimeZone() // people move devices
 	return &protocol.Hello{
 		AgentVersion: a.cfg.Version,
 		BootCount:    a.boot.Count,
 		Unclean:      a.boot.Unclean,
 		Generation:   a.updater.Held().GetGeneration(),
-		Facts:        a.facts,
+		Facts:        facts,
 		RootDigest:   root[:],
 	}
 }
@@ -38,6 +41,8 @@ func (a *Agent) report() *protocol.Report {
 		OutboxSent:    uint64(max(stats.Sent, 0)),
 		RssBytes:      host.RSS(),
 	}
+	now := a.surroundings()
+	r.Metered, r.Power, r.BatteryPercent = now.metered, now.power, uint32(now.battery) //nolint:gosec // 0 to 100
 	if disk, err := host.Disk(a.cfg.State); err == nil {
 		r.DiskFreeBytes = disk.Free
 	}
@@ -47,14 +52,21 @@ func (a *Agent) report() *protocol.Report {
 	return r
 }
 
+// reportUp is a report that goes to the control plane.
+func (a *Agent) reportUp() *protocol.Report {
+	r := a.report()
+	a.told.Store(&surroundings{metered: r.GetMetered(), power: r.GetPower(), battery: int(r.GetBatteryPercent())})
+	return r
+}
+
 // status is what GET /status says beyond serving.
 func (a *Agent) status() *serve.Agent {
 	report, link := a.report(), a.link()
 	s := &serve.Agent{
 		Device: a.device(), BootCount: a.boot.Count, Unclean: a.boot.Unclean,
-		Generation: report.GetGeneration(),
-		Uplink:     serve.Uplink{Connected: link.Connected, Since: link.Since, Error: link.LastError, Code: link.Code},
-		Outbox:     serve.Outbox{Pending: report.GetOutboxPending(), Sent: report.GetOutboxSent(), Bytes: report.GetOutboxBytes(), Limit: uint64(max(cmp.Or(a.share.outbox, outbox.DefaultTotalBytes), 0))},
+		Generation: report.GetGeneration(), Metered: report.GetMetered(), Power: report.GetPower(), Battery: int(report.GetBatteryPercent()), TimeZone: host.TimeZone(),
+		Uplink: serve.Uplink{Connected: link.Connected, Since: link.Since, Error: link.LastError, Code: link.Code},
+		Outbox: serve.Outbox{Pending: report.GetOutboxPending(), Sent: report.GetOutboxSent(), Bytes: report.GetOutboxBytes(), Limit: uint64(max(cmp.Or(a.share.outbox, outbox.DefaultTotalBytes), 0))},
 	}
 	stats := a.outbox.Stats()
 	s.Outbox.Open, s.Outbox.Merged = uint64(max(stats.Open, 0)), stats.Merged

@@ -79,6 +79,7 @@ func (a *Agent) work(ctx context.Context) error {
 	group.Go(func() error { return a.renew(ctx) })
 	group.Go(func() error { return a.serveUntil(ctx) })
 	group.Go(func() error { a.nudge(ctx); return nil })
+	group.Go(func() error { a.watch(ctx, a.surroundings, a.reportSoon); return nil })
 	group.Go(func() error {
 		select {
 		case err := <-a.hung:

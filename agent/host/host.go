@@ -41,6 +41,7 @@ func Facts(dir string) *protocol.Facts {
 	}
 	f.MemoryBytes = Memory()
 	f.Hostname, _ = os.Hostname()
+	f.TimeZone = TimeZone()
 	if d, err := Disk(dir); err == nil {
 		f.DiskBytes = d.Total
 	}

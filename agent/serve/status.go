@@ -23,6 +23,10 @@ type Agent struct {
 	BootCount  uint64   `json:"boot_count"`
 	Unclean    bool     `json:"unclean"` // the boot before ended without a clean stop
 	Generation uint64   `json:"generation"`
+	Metered    string   `json:"metered,omitempty"`   // the link is billed by volume: yes, no; empty for not known
+	Power      string   `json:"power,omitempty"`     // mains, battery; empty for not known
+	Battery    int      `json:"battery,omitempty"`   // percent, 0 also when there is none
+	TimeZone   string   `json:"time_zone,omitempty"` // IANA name, empty for not known
 	Uplink     Uplink   `json:"uplink"`
 	Outbox     Outbox   `json:"outbox"`
 	Updates    []Update `json:"updates"`

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -111,7 +112,7 @@ func (d *doctor) examine(ctx context.Context, flags *pflag.FlagSet) (Findings, e
 	f.add(d.checkRuntime(ctx, d.Profile)...)
 	f.add(checkState(d.State), checkDisk(d.State))
 	id, c := checkIdentity(d.State)
-	f.add(checkClock(time.Now(), id), c)
+	f.add(checkClock(time.Now(), id), c, checkSurroundings(d.Link.Metered))
 	f.add(checkReach(ctx, id, d.offline)...)
 	f.add(checkService(ctx, d.State, id != nil))
 	f.add(checkAgent(ctx, &d.settings, id)...)
@@ -230,6 +231,19 @@ func checkClock(now time.Time, id *identity.Identity) Check {
 		c.Result, c.Detail, c.Next = checkWarning, fmt.Sprintf("%s, but it was %s already", c.Detail, known.UTC().Format(time.RFC3339)), next
 	}
 	return c
+}
+
+// checkSurroundings says what rollouts that wait for link, power or the time of
+// day will know of this device.
+func checkSurroundings(metered string) Check {
+	if metered == agent.MeteredAuto {
+		metered = host.Metered()
+	}
+	supply, zone := host.Power(), host.TimeZone()
+	return Check{
+		Name: "surroundings", Result: checkOK,
+		Detail: fmt.Sprintf("link %s; power %s; time zone %s", meteredText(metered), powerText(supply.Power, supply.Percent), cmp.Or(zone, "not known, taken for UTC")),
+	}
 }
 
 func checkIdentity(state string) (*identity.Identity, Check) {

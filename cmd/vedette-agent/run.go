@@ -81,7 +81,7 @@ func (a *app) serve(cmd *cobra.Command, s *settings) error {
 	device, err := agent.New(agent.Config{
 		State: s.State, Runtime: rt, TrialArgs: []string{trialCommand, "--onnxruntime", rt.Info().Library},
 		Listen: s.Listen, Socket: s.Socket, Profile: s.Profile, MemoryBudget: s.MemoryBudgetMiB << 20, OutboxBytes: int(s.OutboxMiB << 20), //nolint:gosec // check bounds it
-		GRPC: s.GRPC, GRPCSocket: s.GRPCSocket, Calls: s.Limits.limits(), Models: s.modelLimits(), Traces: s.Traces,
+		GRPC: s.GRPC, GRPCSocket: s.GRPCSocket, Calls: s.Limits.limits(), Models: s.modelLimits(), Traces: s.Traces, Metered: s.Link.Metered,
 		Serving: watcher.onServing(), Version: version, Logger: log,
 	})
 	if err != nil {

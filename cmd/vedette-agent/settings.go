@@ -16,8 +16,10 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/vedette-edge/vedette/agent"
 	"github.com/vedette-edge/vedette/agent/serve"
 	profiles "github.com/vedette-edge/vedette/firmware-profiles"
+	"github.com/vedette-edge/vedette/protocol"
 )
 
 // defaultConfig is read when it is there and --config names no other.
@@ -46,6 +48,11 @@ type settings struct {
 	Limits     limitSettings            `yaml:"limits"`
 	Models     map[string]limitSettings `yaml:"models"`
 	Traces     string                   `yaml:"traces"`
+	Link       linkSettings             `yaml:"link"`
+}
+
+type linkSettings struct {
+	Metered string `yaml:"metered"`
 }
 
 type logSettings struct {
@@ -56,7 +63,7 @@ type logSettings struct {
 func defaultSettings() settings {
 	return settings{
 		State: defaultState, Listen: serve.DefaultListen, GRPC: "-",
-		Log: logSettings{Level: "info", Format: "text"},
+		Log: logSettings{Level: "info", Format: "text"}, Link: linkSettings{Metered: agent.MeteredAuto},
 	}
 }
 
@@ -89,6 +96,7 @@ func (s *settings) check(report reportFunc) {
 	}
 	s.checkDevice(report)
 	s.checkServing(report)
+	checkOneOf(report, "link.metered", s.Link.Metered, agent.MeteredAuto, protocol.MeteredYes, protocol.MeteredNo)
 	checkOneOf(report, "log.level", s.Log.Level, "debug", "info", "warn", "error")
 	checkOneOf(report, "log.format", s.Log.Format, "text", "json")
 }

@@ -105,6 +105,7 @@ func TestWhatIsWrongWithAConfiguration(t *testing.T) {
 		"limit of one":    {"models:\n  digits: {batch_delay: 1m, batch_rows: 8}\n", nil, []string{"FILE:2: models.digits.batch_delay: 1m0s is not between"}},
 		"idle delay":      {"limits: {batch_delay: 2ms}\n", nil, []string{"FILE:1: limits.batch_delay: does nothing without batch_rows"}},
 		"no collector":    {"traces: somewhere\n", nil, []string{`FILE:1: traces: "somewhere" is not a URL`}},
+		"no kind of link": {"link:\n  metered: true\n", nil, []string{`FILE:2: link.metered: "true" is none of auto, yes, no`}},
 		"bad level":       {"log:\n  level: loud\n", nil, []string{`FILE:2: log.level: "loud" is none of debug, info, warn, error`}},
 		"syntax":          {"state: /a\n  listen: x\n", nil, []string{"FILE:2: mapping values are not allowed"}},
 		"tab":             {"log:\n\tlevel: info\n", nil, []string{"FILE:2: found character that cannot start any token"}},
@@ -171,7 +172,7 @@ func TestShippedConfiguration(t *testing.T) {
 	for _, s := range listSettings(reflect.ValueOf(defaultSettings()), "", &configFile{}) {
 		defaults[s.Path] = s.Value
 	}
-	for _, path := range []string{"state", "listen", "log.level", "log.format"} {
+	for _, path := range []string{"state", "listen", "link.metered", "log.level", "log.format"} {
 		if got[path].Value != defaults[path] {
 			t.Errorf("deploy/agent.yaml shows %v for %s, the default is %v", got[path].Value, path, defaults[path])
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/agent/serve"
+	"github.com/vedette-edge/vedette/protocol"
 )
 
 // maxStatus bounds what is read of an agent's status, in bytes.
@@ -80,6 +82,9 @@ func writeStatus(out io.Writer, st *serve.Status) error {
 	fmt.Fprintf(w, "runtime\t%s %s\n", st.Runtime.Name, st.Runtime.Version)
 	if ag := st.Agent; ag != nil {
 		fmt.Fprintf(w, "device\t%s, start %d%s\n", ag.Device, ag.BootCount, unclean(ag))
+		fmt.Fprintf(w, "link\t%s\n", meteredText(ag.Metered))
+		fmt.Fprintf(w, "power\t%s\n", powerText(ag.Power, ag.Battery))
+		fmt.Fprintf(w, "time zone\t%s\n", cmp.Or(ag.TimeZone, "not known"))
 		fmt.Fprintf(w, "control plane\t%s\n", link(&ag.Uplink))
 		fmt.Fprintf(w, "waiting\t%d records to be numbered, %d to be acknowledged, %s\n", ag.Outbox.Pending, ag.Outbox.Sent, size(ag.Outbox.Bytes))
 		if ag.Outbox.Error != "" {
@@ -117,6 +122,24 @@ func writeStatus(out io.Writer, st *serve.Status) error {
 // part is what a challenger takes part in.
 func part(m *infer.Status) string {
 	return fmt.Sprintf("%s of %g%%", m.Role, float64(m.Share)/10)
+}
+
+func meteredText(metered string) string {
+	switch metered {
+	case protocol.MeteredYes:
+		return "metered"
+	case protocol.MeteredNo:
+		return "not metered"
+	}
+	return "not known whether it is metered"
+}
+
+func powerText(power string, percent int) string {
+	text := cmp.Or(power, "not known")
+	if percent > 0 {
+		text += fmt.Sprintf(", battery at %d%%", percent)
+	}
+	return text
 }
 
 func unclean(a *serve.Agent) string {

@@ -38,7 +38,7 @@ func TestStatus(t *testing.T) {
 		},
 		Agent: func() *serve.Agent {
 			return &serve.Agent{
-				Device: "cam-a1", BootCount: 3, Unclean: true,
+				Device: "cam-a1", BootCount: 3, Unclean: true, Metered: "yes", Power: "battery", Battery: 71, TimeZone: "Europe/Berlin",
 				Uplink:  serve.Uplink{Error: "connection refused", Since: time.Now()},
 				Outbox:  serve.Outbox{Pending: 12, Sent: 2, Bytes: 3 << 20, Error: "free some space"},
 				Updates: []serve.Update{{Model: "digits", State: "downloading", Result: "failed", Code: "golden_mismatch", Message: "row 3", Waiting: "not enough room"}},
@@ -57,7 +57,7 @@ func TestStatus(t *testing.T) {
 		for _, want := range []string{
 			"agent          1.2.3", "onnxruntime 1.30.0", "cam-a1, start 3; the one before ended without a clean stop",
 			"not connected since", "connection refused", "12 records to be numbered, 2 to be acknowledged, 3.0 MiB", "disk           free some space",
-			"shadow of 12.5%",
+			"shadow of 12.5%", "link           metered\n", "power          battery, battery at 71%\n", "time zone      Europe/Berlin\n",
 			"digits  v2", "failed (golden_mismatch): row 3", "\ndigits waits: not enough room\n",
 		} {
 			if !strings.Contains(out.String(), want) {
