@@ -161,10 +161,16 @@ func (f *challenge) matches(id string, labels map[string]string) bool {
 	return f.selector.Matches(labels)
 }
 
-// challengers are the challengers of a device's assignments. The caller holds mu.
+// challengers are the challengers of a device's assignments. A device has one
+// of a model at most: while a rollout wants a shadow there, the challenge of
+// the model waits. The caller holds mu.
 func (d *Desired) challengers(id string, dev *device, assigned []Assignment) []Challenger {
 	var out []Challenger
 	for _, a := range assigned {
+		if c, ok := dev.shadow(a); ok {
+			out = append(out, c)
+			continue
+		}
 		f := d.challenges[a.Model]
 		if f == nil || a.Release.IsZero() || a.Release == f.Release || !f.matches(id, dev.labels) {
 			continue
@@ -174,13 +180,21 @@ func (d *Desired) challengers(id string, dev *device, assigned []Assignment) []C
 	return out
 }
 
+// shadow is what a rollout wants beside an assignment. Every later decision
+// about the model ends it, whether it lets the shadow answer or takes it away.
+func (dev *device) shadow(beside Assignment) (c Challenger, ok bool) {
+	c, ok = dev.shadows[beside.Model]
+	return c, ok && c.Seq >= beside.Seq && !beside.Release.IsZero() && c.Release != beside.Release
+}
+
 // Challenger is a release that a device runs beside its primary one.
 type Challenger struct {
 	Model   string         `json:"model"`
 	Release release.Digest `json:"release"`
 	Role    string         `json:"role"`
-	Share   int            `json:"share,omitempty"` // parts per thousand of the calls
-	Seq     uint64         `json:"seq"`             // ledger sequence of the decision
+	Share   int            `json:"share,omitempty"`   // parts per thousand of the calls
+	Seq     uint64         `json:"seq"`               // ledger sequence of the decision
+	Rollout string         `json:"rollout,omitempty"` // that asked for it; empty for a challenge
 }
 
 func (c *Challenger) wire() *protocol.Assignment {

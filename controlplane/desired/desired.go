@@ -99,6 +99,7 @@ type settings struct {
 // records only, so records may come in any order and more than once.
 type device struct {
 	assigned map[string]Assignment // by model
+	shadows  map[string]Challenger // by model: of rollouts, over when a newer decision assigns the model
 	settings settings
 	labels   map[string]string
 	labelSeq uint64
@@ -247,7 +248,7 @@ func (d *Desired) generation(id string) uint64 {
 	if dev, ok := d.devices[id]; ok {
 		newest = max(newest, dev.settings.seq, dev.labelSeq)
 		for model, a := range dev.assigned {
-			newest = max(newest, a.Seq)
+			newest = max(newest, a.Seq, dev.shadows[model].Seq)
 			if c := d.challenges[model]; c != nil {
 				newest = max(newest, c.newest)
 			}

@@ -127,15 +127,32 @@ func (d *Desired) foldAssigned(seq uint64, owner string, assign []rollout.Assign
 	var touched []string
 	for _, a := range assign {
 		for _, id := range a.Devices {
-			dev := d.deviceOf(id)
-			if seq <= dev.assigned[a.Model].Seq {
-				continue
+			if d.deviceOf(id).take(seq, owner, &a) {
+				touched = append(touched, id)
 			}
-			dev.assigned[a.Model] = Assignment{Model: a.Model, Release: a.Release, Seq: seq, Rollout: owner}
-			touched = append(touched, id)
 		}
 	}
-	return touched
+	slices.Sort(touched)
+	return slices.Compact(touched)
+}
+
+// take folds what a rollout decided about a device, and says whether that is news.
+func (dev *device) take(seq uint64, owner string, a *rollout.Assigned) bool {
+	if a.Role == protocol.RoleShadow {
+		if seq <= dev.shadows[a.Model].Seq {
+			return false
+		}
+		if dev.shadows == nil {
+			dev.shadows = map[string]Challenger{}
+		}
+		dev.shadows[a.Model] = Challenger{Model: a.Model, Release: a.Release, Role: a.Role, Share: a.Share, Seq: seq, Rollout: owner}
+		return true
+	}
+	if seq <= dev.assigned[a.Model].Seq {
+		return false
+	}
+	dev.assigned[a.Model] = Assignment{Model: a.Model, Release: a.Release, Seq: seq, Rollout: owner}
+	return true
 }
 
 func (d *Desired) foldLabels(seq uint64, c fleet.Noted) []string {
