@@ -20,7 +20,9 @@ var update = flag.Bool("update", false, "write the scripts in testdata with what
 // same state.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
+	edges, edgesErr := filepath.Glob("testdata/edges/*.txt")
+	files = append(files, edges...)
+	if err != nil || edgesErr != nil || len(edges) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
 	for _, file := range files {
@@ -302,6 +304,10 @@ func (s *script) wave(i int, text string) WaveSpec {
 	s.t.Helper()
 	w := WaveSpec{Name: fmt.Sprintf("wave %d", i+1)}
 	text, w.Approval = strings.CutSuffix(text, "!")
+	text, quorum, own := strings.Cut(text, "@")
+	if own {
+		w.Quorum = s.number(quorum)
+	}
 	if percent, ok := strings.CutSuffix(text, "%"); ok {
 		w.Percent = s.number(percent)
 		return w
