@@ -175,7 +175,7 @@ func mergeGates(asked []GateSpec) []GateSpec {
 
 // Validate checks a spec with its defaults filled in.
 func (s *Spec) Validate() error {
-	return errors.Join(s.checkNames(), s.checkWaves(), s.checkGates(), s.checkLimits())
+	return errors.Join(s.checkNames(), s.checkWaves(), s.checkGates(), s.checkLimits(), s.checkWindows())
 }
 
 func refused(format string, args ...any) error {
@@ -223,6 +223,19 @@ func (w WaveSpec) check() error {
 		return fmt.Errorf("quorum is %v, must be above 0 and at most 1", w.Quorum)
 	case w.soak() < 0 || w.Lateness <= 0:
 		return errors.New("soak must not be negative and lateness must be above zero")
+	case w.Deadline < 0:
+		return errors.New("deadline must not be negative")
+	case w.Deadline > 0 && time.Duration(w.Deadline) <= w.soak():
+		return errors.New("deadline must be longer than soak: the wave could not pass")
+	}
+	return w.Evidence.check()
+}
+
+// check refuses what could never be seen. More devices than the wave has are
+// found when it opens: how many it has is not known before.
+func (e EvidenceSpec) check() error {
+	if e.Devices < 0 || !(e.Hours >= 0) || math.IsInf(e.Hours, 0) {
+		return errors.New("evidence must not be negative")
 	}
 	return nil
 }
@@ -253,6 +266,10 @@ func (s *Spec) checkLimits() error {
 		return refused("budget: %w", s.Budget.check())
 	case s.Revert.check() != nil:
 		return refused("revert_budget: %w", s.Revert.check())
+	case s.Revert.BytesPerSecond > 0:
+		return refused("revert_budget: bytes_per_second bounds nothing: a device goes back to what it has kept")
+	case s.Require.check() != nil:
+		return refused("require: %w", s.Require.check())
 	case s.Alpha == nil || !(*s.Alpha > 0 && *s.Alpha < 1):
 		return refused("alpha must be above 0 and below 1")
 	case s.OnConflict != Refuse && s.OnConflict != Queue:
