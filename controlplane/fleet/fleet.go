@@ -69,6 +69,7 @@ type entry struct {
 	device   Device
 	reported bool // the uplink stream has something of it
 	fold     position
+	heard    history
 }
 
 // Open returns the fleet with the operators' facts of a bucket. What devices

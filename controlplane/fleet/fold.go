@@ -29,6 +29,7 @@ type position struct {
 // the operators' and kept elsewhere; presence is kept nowhere.
 type checkpoint struct {
 	Fold   position `json:"fold"`
+	Heard  history  `json:"heard,omitzero"`
 	Device Device   `json:"device"`
 }
 
@@ -44,6 +45,7 @@ func (f *Fleet) Apply(seq uint64, a *protocol.Accepted) {
 	e.fold.Seq, e.reported = seq, true
 	received := ofMillis(a.GetReceivedMs())
 	e.seen(a, received)
+	e.heard.hear(received)
 	if f.live {
 		e.device.Presence = Online
 	}
@@ -259,7 +261,7 @@ func (f *Fleet) Dirty() map[string][]byte {
 	for id := range f.dirty {
 		out[id] = nil // deletes
 		if e, ok := f.devices[id]; ok && e.reported {
-			value, err := json.Marshal(checkpoint{Fold: e.fold, Device: e.device})
+			value, err := json.Marshal(checkpoint{Fold: e.fold, Heard: e.heard, Device: e.device})
 			if err != nil {
 				f.cfg.Logger.Error("device not written down", slog.String("device", id), slog.Any("error", err))
 				delete(out, id)
@@ -283,7 +285,7 @@ func (f *Fleet) Load(records map[string][]byte) error {
 		}
 		e := f.entryOf(id)
 		was := e.device
-		e.device, e.fold, e.reported = c.Device, c.Fold, true
+		e.device, e.fold, e.heard, e.reported = c.Device, c.Fold, c.Heard, true
 		e.device.ID, e.device.Presence = id, was.Presence
 		e.device.setOperators(&was)
 	}
