@@ -65,12 +65,12 @@ func (t *turn) runningWaits() []string {
 func (t *turn) underWayByState() []string {
 	byState := map[DeviceState][]string{}
 	for id, d := range t.Devices {
-		if d.Wave == t.Header.Wave && !d.Late && (d.State == DeviceWaiting || d.State == DeviceOffered || d.State.working()) {
+		if d.Wave == t.Header.Wave && !d.Late && (d.State == DeviceWaiting || d.State.underWay()) {
 			byState[d.State] = append(byState[d.State], id)
 		}
 	}
 	var out []string
-	for _, state := range []DeviceState{DeviceWaiting, DeviceOffered, DeviceDownloading, DeviceVerifying, DeviceTrialing} {
+	for _, state := range []DeviceState{DeviceWaiting, DeviceShadowing, DeviceOffered, DeviceDownloading, DeviceVerifying, DeviceTrialing} {
 		if ids := byState[state]; len(ids) > 0 {
 			out = append(out, fmt.Sprintf("%d devices are %s: %s", len(ids), state, some(ids)))
 		}

@@ -69,7 +69,7 @@ func (t *turn) goBack() {
 		return
 	}
 	underWay := t.returning()
-	for _, id := range t.pick(func(_ string, d *Device) bool { return d.ours() && d.Order.Kind == Forward }) {
+	for _, id := range t.pick(func(_ string, d *Device) bool { return d.ours() && d.Order.Kind.on() }) {
 		d, f := t.device(id), t.facts.device(id)
 		if f.Holder != "" || t.moved(d, f) {
 			t.move(id, DeviceSuperseded, CodeHeld, "another rollout has taken it over")
@@ -121,7 +121,7 @@ func (t *turn) returning() int {
 
 // outstanding counts devices that were not yet seen off the release.
 func (s *State) outstanding() int {
-	return s.count(func(d *Device) bool { return d.ours() && (d.Order.Kind == Forward || !d.Home) })
+	return s.count(func(d *Device) bool { return d.ours() && (d.Order.Kind.on() || !d.Home) })
 }
 
 // close keeps the deadline of the rollout's status.

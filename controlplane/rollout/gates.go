@@ -102,7 +102,7 @@ func (s *State) tally() tally {
 
 func (c *tally) add(d Device, many int) {
 	switch d.State {
-	case DeviceOffered:
+	case DeviceShadowing, DeviceOffered:
 		if !d.Late {
 			c.open += many
 		}

@@ -41,6 +41,7 @@ func (t *turn) observe() {
 		case Back:
 			t.observeBack(id, d, f)
 		case Beside:
+			t.observeBeside(id, d, f)
 		}
 	}
 }
@@ -55,6 +56,8 @@ func (t *turn) stirs(id string, d *Device) bool {
 	case d.Order.Kind == Forward:
 		to, code, _ := t.seen(*d, f)
 		return f.Revoked || f.Holder != "" || to != d.State || code != d.Code
+	case d.Order.Kind == Beside:
+		return besideStirs(d, f)
 	case d.Order.Kind == Back:
 		return f.Revoked || !d.Home || f.Active == t.Spec.Release
 	}
@@ -172,7 +175,7 @@ func (t *turn) home(id string, d Device) {
 	switch {
 	case d.State.arrived() && reverting:
 		t.move(id, DeviceReverted, CodeRolledBack, "seen off the release")
-	case d.State.arrived() || d.State == DeviceOffered || d.State.working():
+	case d.State.arrived() || d.State.underWay():
 		t.move(id, DeviceWaiting, CodeWithdrawn, "seen off the release")
 	}
 	d = t.device(id)
@@ -195,6 +198,10 @@ func (t *turn) expire() {
 	due := func(_ string, d *Device) bool { return !d.Deadline.IsZero() && !t.now.Before(d.Deadline) }
 	for _, id := range t.pick(due) {
 		d, f := t.device(id), t.facts.device(id)
+		if d.State == DeviceShadowing && d.Order.Kind == Beside {
+			t.unproven(id, d)
+			continue
+		}
 		heard := f.Reported.After(d.Deadline.Add(-time.Duration(t.waveSpec(d.Wave).Lateness)))
 		if heard && d.Order.Kind == Forward && (d.State.working() || d.State == DeviceActive) {
 			t.move(id, DeviceFailed, CodeDeadline, fmt.Sprintf("still %s at its deadline", d.State))

@@ -18,15 +18,32 @@ func (d *Decision) Empty() bool {
 // decision is what turns old into the present state.
 func (t *turn) decision(old *State, cmd *Command) *Decision {
 	d := &Decision{Format: Format, At: t.now, Command: cmd, Changes: t.changes, Patch: t.diff(old)}
-	byRelease := map[release.Digest][]string{}
-	for _, id := range slices.Sorted(maps.Keys(t.assign)) {
-		byRelease[t.assign[id]] = append(byRelease[t.assign[id]], id)
-	}
-	for r, ids := range byRelease {
-		d.Assign = append(d.Assign, Assigned{Model: t.Spec.Model, Release: r, Devices: ids})
-	}
-	slices.SortFunc(d.Assign, func(a, b Assigned) int { return cmp.Compare(a.Devices[0], b.Devices[0]) })
+	d.Assign = t.assigned()
 	return d
+}
+
+// assigned is what the turn asks of devices, those that are asked the same together.
+func (t *turn) assigned() (out []Assigned) {
+	type order struct {
+		release release.Digest
+		role    string
+	}
+	devices := map[order][]string{}
+	for of, r := range t.assign {
+		devices[order{r, of.role}] = append(devices[order{r, of.role}], of.device)
+	}
+	for o, ids := range devices {
+		slices.Sort(ids)
+		a := Assigned{Model: t.Spec.Model, Release: o.release, Devices: ids, Role: o.role}
+		if o.role == shadowRole && t.Spec.Shadow != nil {
+			a.Share = t.Spec.Shadow.Share
+		}
+		out = append(out, a)
+	}
+	slices.SortFunc(out, func(a, b Assigned) int {
+		return cmp.Or(cmp.Compare(a.Devices[0], b.Devices[0]), cmp.Compare(a.Role, b.Role))
+	})
+	return out
 }
 
 // diff is what turns old, with which the turn began, into its present state.

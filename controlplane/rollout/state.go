@@ -40,6 +40,8 @@ type Header struct {
 	Recalled time.Time `json:"recalled,omitzero"` // going back since
 	Waived   []Waiver  `json:"waived,omitempty"`
 	Revision int       `json:"revision,omitempty"` // changes of the spec since it was created
+	Behind   []string  `json:"behind,omitempty"`   // rollouts that a queued one waits for, by id
+	By       string    `json:"by,omitempty"`       // of a replaced one: the rollout that took over
 
 	// When the next order may be given by the budget's rates (GCRA, ITU-T
 	// I.371: theoretical arrival times), zero for at once.

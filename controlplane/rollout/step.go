@@ -73,11 +73,11 @@ type turn struct {
 	facts   *Facts
 	now     time.Time
 	changes []Change
-	assign  map[string]release.Digest
+	assign  map[asked]release.Digest
 }
 
 func newTurn(s *State, f *Facts, now time.Time) *turn {
-	return &turn{State: s, facts: f, now: Moment(now), assign: map[string]release.Digest{}}
+	return &turn{State: s, facts: f, now: Moment(now), assign: map[asked]release.Digest{}}
 }
 
 // wave is the newest wave that was opened, nil before the first.
@@ -169,6 +169,10 @@ func (t *turn) move(id string, to DeviceState, code, why string) {
 func (t *turn) due(d *Device, to DeviceState) time.Time {
 	spec := t.waveSpec(d.Wave)
 	switch to {
+	case DeviceShadowing:
+		if t.Spec.Shadow != nil {
+			return t.now.Add(time.Duration(t.Spec.Shadow.Deadline))
+		}
 	case DeviceOffered:
 		return t.now.Add(time.Duration(spec.Lateness))
 	case DeviceDownloading, DeviceVerifying, DeviceTrialing:
@@ -193,9 +197,14 @@ func (s DeviceState) working() bool {
 func (t *turn) order(id string, kind OrderKind) {
 	d := t.device(id)
 	d.Order, d.Home = Order{Kind: kind}, false
-	t.assign[id] = d.Old
-	if kind == Forward {
-		t.assign[id] = t.Spec.Release
+	delete(t.assign, asked{id, shadowRole}) // of this turn, and over before it was told
+	switch kind {
+	case Forward:
+		t.assign[asked{device: id}] = t.Spec.Release
+	case Beside:
+		t.assign[asked{id, shadowRole}] = t.Spec.Release
+	case Back:
+		t.assign[asked{device: id}] = d.Old
 	}
 	t.put(id, d)
 }

@@ -233,10 +233,10 @@ func (t *turn) withdraw(id, code, why string) {
 // withdrawAll takes back every offer that has not led to the release being
 // active, also from devices that failed: some would try again by themselves.
 func (t *turn) withdrawAll(why string) {
-	asked := func(_ string, d *Device) bool { return d.Order.Kind == Forward && !d.Already }
+	asked := func(_ string, d *Device) bool { return d.Order.Kind.on() && !d.Already }
 	for _, id := range t.pick(asked) {
 		switch d := t.device(id); {
-		case d.State == DeviceOffered || d.State.working():
+		case d.State.underWay():
 			t.withdraw(id, CodeWithdrawn, why)
 		case d.State == DeviceFailed || d.State == DeviceReverted || d.State == DeviceRefused:
 			t.order(id, Back)
@@ -248,20 +248,24 @@ func (t *turn) withdrawAll(why string) {
 func (t *turn) offer() {
 	underWay := t.underWay()
 	waiting := func(d *Device) bool { return d.Wave > 0 && d.State == DeviceWaiting }
-	if t.count(waiting) == 0 {
+	if t.count(waiting) == 0 && t.count(func(d *Device) bool { return d.State == DeviceShadowing }) == 0 {
 		return
 	}
-	for _, id := range t.pick(func(_ string, d *Device) bool { return waiting(d) }) {
+	next := func(id string, d *Device) bool { return waiting(d) || t.shadowEnds(d, t.facts.Devices[id]) }
+	for _, id := range t.pick(next) {
 		d := t.device(id)
 		if code, why := t.barred(t.facts.device(id)); code != "" {
 			t.move(id, DeviceSuperseded, code, why)
 			continue
 		}
-		if t.Spec.Budget.InFlight > 0 && underWay >= t.Spec.Budget.InFlight {
-			return
+		counted := d.State == DeviceShadowing
+		if !counted && t.Spec.Budget.InFlight > 0 && underWay >= t.Spec.Budget.InFlight {
+			continue
 		}
 		t.offerTo(id, d)
-		underWay++
+		if !counted {
+			underWay++
+		}
 	}
 }
 
@@ -281,7 +285,7 @@ func (t *turn) barred(f DeviceFacts) (code, why string) {
 // underWay counts the devices between offer and service.
 func (t *turn) underWay() int {
 	return t.count(func(d *Device) bool {
-		return d.Order.Kind == Forward && !d.Late && (d.State == DeviceOffered || d.State.working())
+		return d.Order.Kind.on() && !d.Late && d.State.underWay()
 	})
 }
 
@@ -293,9 +297,19 @@ func (t *turn) offerTo(id string, d Device) {
 			d.Old = f.Assigned
 		}
 	}
-	d.Offered, d.Tries = t.now, d.Tries+1
+	d.Offered = t.now
+	why := "offered the release"
+	if d.State == DeviceShadowing {
+		why = t.shadowWhy(&d, &f)
+	} else {
+		d.Tries++
+	}
+	if t.shadowFirst(&d, &f) {
+		t.beside(id, d)
+		return
+	}
 	t.put(id, d)
-	t.move(id, DeviceOffered, "", "offered the release")
+	t.move(id, DeviceOffered, "", why)
 	t.order(id, Forward)
 }
 
@@ -322,7 +336,7 @@ func (t *turn) tryPass() bool {
 // unfinished counts members of a wave that are waiting or under way.
 func (s *State) unfinished(n int) int {
 	return s.count(func(d *Device) bool {
-		return d.Wave == n && !d.Late && (d.State == DeviceWaiting || d.State == DeviceOffered || d.State.working())
+		return d.Wave == n && !d.Late && (d.State == DeviceWaiting || d.State.underWay())
 	})
 }
 

@@ -1,0 +1,107 @@
+package rollout
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/vedette-edge/vedette/protocol"
+)
+
+// CodeUnproven marks a device whose shadow has not compared enough rows in time.
+const CodeUnproven = "shadow_unproven"
+
+// underWay says that the device is between an order of the rollout and serving
+// the release.
+func (s DeviceState) underWay() bool {
+	return s == DeviceShadowing || s == DeviceOffered || s.working()
+}
+
+// on says that the device is to run the release, in front or beside.
+func (k OrderKind) on() bool { return k == Forward || k == Beside }
+
+// shadowFirst says that the release is to run as a shadow on a device before it
+// may answer there. A device that has shown enough once is not asked again, and
+// beside nothing there is nothing to show.
+func (t *turn) shadowFirst(d *Device, f *DeviceFacts) bool {
+	return t.Spec.Shadow != nil && d.State != DeviceShadowing && !t.shown(f) &&
+		!f.Active.IsZero() && f.Active != t.Spec.Release
+}
+
+// shown says that the shadow on a device has compared what the spec asks for.
+func (t *turn) shown(f *DeviceFacts) bool {
+	return f.Shadow != nil && f.Shadow.Rows >= t.Spec.Shadow.Rows
+}
+
+// shadowEnds says that the shadow phase of a device is over, with or without
+// proof.
+func (t *turn) shadowEnds(d *Device, f *DeviceFacts) bool {
+	if d.State != DeviceShadowing || d.Order.Kind != Beside {
+		return false
+	}
+	return t.Spec.Shadow == nil || d.Code == CodeUnproven || f != nil && (t.shown(f) || f.Active == t.Spec.Release)
+}
+
+// beside has a device run the release beside the one it has. A device that
+// nobody has assigned anything to keeps what it runs by this decision.
+func (t *turn) beside(id string, d Device) {
+	t.put(id, d)
+	t.move(id, DeviceShadowing, "", "runs the release beside the old one, which answers")
+	t.order(id, Beside)
+	if f := t.facts.device(id); f.Assigned.IsZero() {
+		t.assign[asked{device: id}] = d.Old
+	}
+}
+
+// shadowWhy is why a device is offered the release after its shadow phase.
+func (t *turn) shadowWhy(d *Device, f *DeviceFacts) string {
+	switch {
+	case d.Code == CodeUnproven:
+		return "offered the release unproven: " + d.Message
+	case t.Spec.Shadow == nil || f.Shadow == nil:
+		return "offered the release"
+	}
+	return fmt.Sprintf("offered the release: its shadow agreed on %d of %d rows", f.Shadow.Agreed, f.Shadow.Rows)
+}
+
+// unproven ends the wait for a shadow that has not shown enough.
+func (t *turn) unproven(id string, d Device) {
+	var rows, need uint64
+	if f := t.facts.device(id); f.Shadow != nil {
+		rows = f.Shadow.Rows
+	}
+	if t.Spec.Shadow != nil {
+		need = t.Spec.Shadow.Rows
+	}
+	d.Code, d.Message = CodeUnproven, fmt.Sprintf("its shadow has compared %d of %d rows in time", rows, need)
+	d.Deadline = time.Time{}
+	t.put(id, d)
+	t.note(Change{
+		Subject: SubjectDevices, Wave: d.Wave, From: string(d.State), To: "unproven", Why: d.Message, Devices: []string{id},
+	})
+}
+
+// observeBeside watches a device that was told to run the release as a shadow.
+// What it says of it there counts as if the device had been offered it.
+func (t *turn) observeBeside(id string, d Device, f DeviceFacts) {
+	o, ended := f.ended(d.Order.Seq)
+	switch {
+	case f.Revoked:
+		t.move(id, DeviceSuperseded, CodeRevoked, "revoked or cloned: nothing it says is taken")
+	case f.Holder != "":
+		t.move(id, DeviceSuperseded, CodeHeld, "rollout "+f.Holder+" has taken it over")
+	case ended && d.State == DeviceShadowing:
+		t.move(id, o.state(), o.Code, o.Message)
+	}
+}
+
+// besideStirs says that observeBeside has something to say.
+func besideStirs(d *Device, f *DeviceFacts) bool {
+	_, ended := f.ended(d.Order.Seq)
+	return f.Revoked || f.Holder != "" || ended && d.State == DeviceShadowing
+}
+
+// asked is a device and a role of the model on it.
+type asked struct{ device, role string }
+
+// shadowRole is what a shadow is called in desired state.
+const shadowRole = protocol.RoleShadow
