@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -89,80 +88,132 @@ func ledgerExport(a *app) *cobra.Command {
 
 func ledgerVerify(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "verify [FILE]", Short: "Check that nothing was changed, removed or slipped in",
+		Use: "verify [FILE]", Short: "Check that nothing was changed, and that every decision follows from its facts",
 		Long: `Checks every hash, every chain and every anchor of an exported ledger, and takes
 every decision of every rollout again from the facts it states, without the
-server. Without FILE it fetches the ledger first.
+server. It names the first record that does not fit, or the first decision that
+does not follow, with what was recorded and what follows. Without FILE it
+fetches the ledger first; FILE - is the standard input.
 
 The server anchors the ledger right before each export and ends the export with
 that anchor. So an export that is empty or ends with anything else has lost its
 end and fails. One cut right after an older anchor does not: compare the time of
-the last anchor, which is printed, with when the export was made.`,
+the last anchor, which is printed, with when the export was made.
+
+An export may be larger than the memory: one rollout is replayed after the
+other. What does not come from a file is kept in one for the time of the check.`,
 		Args: args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			if len(given) == 1 {
-				return withFile(given[0], func(f *os.File) error { return a.audit(f) })
+			switch {
+			case len(given) == 0:
+				c, err := a.connect()
+				if err != nil {
+					return err
+				}
+				return a.auditCopy(func(w io.Writer) error { return c.ExportLedger(cmd.Context(), w) })
+			case given[0] == "-":
+				return a.auditCopy(func(w io.Writer) error {
+					_, err := io.Copy(w, a.in)
+					return err
+				})
 			}
-			c, err := a.connect()
-			if err != nil {
-				return err
-			}
-			r, w := io.Pipe()
-			go func() { w.CloseWithError(c.ExportLedger(cmd.Context(), w)) }()
-			defer func() { _ = r.Close() }()
-			return a.audit(r)
+			return withFile(given[0], a.audit)
 		},
 	}
 }
 
+// auditCopy audits what fill writes, by way of a file that is removed again.
+func (a *app) auditCopy(fill func(w io.Writer) error) error {
+	f, err := os.CreateTemp("", "vedette-ledger-*")
+	if err != nil {
+		return fileError(err)
+	}
+	defer func() { _ = f.Close(); _ = os.Remove(f.Name()) }()
+	if err := fill(f); err != nil {
+		return err
+	}
+	return a.audit(f)
+}
+
 // audited is what "ledger verify" found.
 type audited struct {
-	Records   uint64    `json:"records"`
-	Chains    int       `json:"chains"`
-	Anchored  uint64    `json:"anchored"`    // up to this record no chain can have lost its end unseen
-	At        time.Time `json:"anchored_at"` // when the anchor at the end was made
-	Loose     uint64    `json:"loose"`       // records written while that was made, which it does not cover
-	Rollouts  int       `json:"rollouts"`
-	Decisions int       `json:"decisions"` // of rollouts, taken again and found the same
-	Elsewhere int       `json:"elsewhere"` // rollouts with a record too large to be in the export
+	Records  uint64    `json:"records"`
+	Chains   int       `json:"chains"`
+	Anchored uint64    `json:"anchored"`    // up to this record no chain can have lost its end unseen
+	At       time.Time `json:"anchored_at"` // when the anchor at the end was made
+	Loose    uint64    `json:"loose"`       // records written while that was made, which it does not cover
+	runner.Replayed
 }
 
 // audit checks that nobody changed the ledger, and that the engine decides
 // again what the ledger says it decided.
-func (a *app) audit(r io.Reader) error {
-	copied, w := io.Pipe()
-	replayed, done := runner.Replayed{}, make(chan error, 1)
-	go func() {
-		var err error
-		replayed, err = runner.VerifyExport(copied)
-		_ = copied.CloseWithError(errReplayed) // the audit reads on without it
-		done <- err
-	}()
-	sum, err := ledger.Audit(io.TeeReader(r, &forgiving{w}))
-	w.CloseWithError(err) // nil ends the copy
-	replayErr := <-done
+func (a *app) audit(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return fileError(err)
+	}
+	export, sum, err := a.auditHashes(f, info.Size())
 	if err != nil {
 		return operator.Errorf(operator.Conflict, "the ledger does not hold together: %w", err).
 			WithHint("keep this export; compare it with an older one to see what was changed")
 	}
-	if replayErr != nil {
-		return operator.Errorf(operator.Conflict, "a rollout was not decided as the ledger says: %w", replayErr).
-			WithHint("was it decided by another version of vedette-control? Verify with that one's tool too")
-	}
 	if err := ends(sum); err != nil {
 		return err
 	}
-	result := audited{sum.Records, sum.Chains, sum.Anchored, sum.AnchoredAt, sum.Loose, replayed.Rollouts, replayed.Decisions, replayed.Elsewhere}
-	return a.print(result, func(w io.Writer) {
-		fmt.Fprintf(w, "whole: %d records in %d chains, anchored up to record %d at %s\n", result.Records, result.Chains, result.Anchored, timeText(result.At))
-		if result.Loose > 0 {
-			fmt.Fprintf(w, "not anchored yet: %d records written at that moment\n", result.Loose)
-		}
-		fmt.Fprintf(w, "replayed: %d decisions of %d rollouts, each the same again\n", result.Decisions, result.Rollouts)
-		if result.Elsewhere > 0 {
-			fmt.Fprintf(w, "not replayed: %d rollouts with a record too large to be in the export\n", result.Elsewhere)
-		}
+	replayed, err := a.auditDecisions(export, f)
+	if err != nil {
+		return operator.Errorf(operator.Conflict, "a rollout was not decided as the ledger says: %w", err).
+			WithHint("was it decided by another version of vedette-control? Verify with that one's tool too")
+	}
+	result := audited{sum.Records, sum.Chains, sum.Anchored, sum.AnchoredAt, sum.Loose, replayed}
+	return a.print(result, func(w io.Writer) { showAudited(w, &result) })
+}
+
+func (a *app) auditHashes(f *os.File, size int64) (*runner.Export, ledger.Summary, error) {
+	bar := a.bar("checking hashes", size)
+	defer bar.close()
+	read := int64(0)
+	return runner.AuditExport(&tapped{r: io.NewSectionReader(f, 0, size), seen: func(n int) {
+		read += int64(n)
+		bar.set(read)
+	}})
+}
+
+func (a *app) auditDecisions(x *runner.Export, f *os.File) (runner.Replayed, error) {
+	bar := a.bar("taking decisions again", x.Bytes())
+	defer bar.close()
+	read := int64(0)
+	return x.Replay(f, func(n int) {
+		read += int64(n)
+		bar.set(read)
 	})
+}
+
+// tapped tells how much is read from a reader.
+type tapped struct {
+	r    io.Reader
+	seen func(bytes int)
+}
+
+// Read reads and tells.
+func (t *tapped) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	t.seen(n)
+	return n, err
+}
+
+func showAudited(w io.Writer, r *audited) {
+	fmt.Fprintf(w, "whole: %d records in %d chains, anchored up to record %d at %s\n", r.Records, r.Chains, r.Anchored, timeText(r.At))
+	if r.Loose > 0 {
+		fmt.Fprintf(w, "not anchored yet: %d records written at that moment\n", r.Loose)
+	}
+	fmt.Fprintf(w, "replayed: %d decisions of %d rollouts, each the same again\n", r.Decisions, r.Rollouts)
+	if r.Older > 0 {
+		fmt.Fprintf(w, "not replayed: %d decisions by a server with an older engine\n", r.Older)
+	}
+	if r.Elsewhere > 0 {
+		fmt.Fprintf(w, "not replayed to the end: %d rollouts with a record whose body is not in the export\n", r.Elsewhere)
+	}
 }
 
 // ends checks that an export has its end, which is the anchor made for it.
@@ -175,19 +226,4 @@ func ends(sum ledger.Summary) error {
 		err = operator.Errorf(operator.Conflict, "the export is empty")
 	}
 	return err.WithHint("the server ends every export with an anchor; take a new one with: vedette ledger export FILE")
-}
-
-// errReplayed says that the replay has ended and wants no more of the export.
-var errReplayed = errors.New("replay has ended")
-
-// forgiving goes on when nobody reads the copy any more: what ended the replay
-// is told by the replay.
-type forgiving struct{ w *io.PipeWriter }
-
-// Write copies, as long as somebody reads.
-func (f *forgiving) Write(p []byte) (int, error) {
-	if _, err := f.w.Write(p); err != nil && !errors.Is(err, errReplayed) {
-		return 0, err
-	}
-	return len(p), nil
 }

@@ -63,8 +63,11 @@ func begin(rec ledger.Record) (*chain, error) {
 	if err := rec.Decode(&body); err != nil {
 		return nil, err
 	}
-	if body.State == nil || body.State.Format != rollout.Format {
-		return nil, fmt.Errorf("ledger record %d is no rollout of format %d: a newer server wrote it", rec.Seq, rollout.Format)
+	if body.State == nil {
+		return nil, fmt.Errorf("ledger record %d makes no rollout", rec.Seq)
+	}
+	if err := readable(body.State.Format, rec); err != nil {
+		return nil, err
 	}
 	if body.State.Devices == nil {
 		body.State.Devices = map[string]*rollout.Device{}
@@ -91,26 +94,26 @@ func (c *chain) add(rec ledger.Record, body *Record) (*chain, error) {
 	}, nil
 }
 
+// readable refuses a record of a format that this program does not know. Those
+// before its own it folds: fields were only added.
+func readable(format int, rec ledger.Record) error {
+	if format < 1 || format > rollout.Format {
+		return fmt.Errorf("ledger record %d has format %d, this program knows up to %d: a newer server wrote it, update this one", rec.Seq, format, rollout.Format)
+	}
+	return nil
+}
+
+// decode reads any record but the first.
+func decode(rec ledger.Record) (*Record, error) {
+	var body Record
+	if err := rec.Decode(&body); err != nil {
+		return nil, err
+	}
+	return &body, readable(body.Decision.Format, rec)
+}
+
 // fold reads a whole chain.
 func fold(records []ledger.Record) (*chain, error) {
-	return walk(records, nil)
-}
-
-// Verify replays a rollout's chain, for example from an export: every decision
-// must follow from the facts recorded with it, and lead to the state whose
-// digest it states.
-func Verify(records []ledger.Record) error {
-	_, err := walk(records, func(c *chain, rec ledger.Record, body *Record) error {
-		if cmd := body.Decision.Command; cmd != nil && cmd.Actor != rec.Actor {
-			return fmt.Errorf("ledger record %d is by %q, its command by %q", rec.Seq, rec.Actor, cmd.Actor)
-		}
-		_, err := rollout.Replay(c.state, c.facts.Apply(body.Facts), &body.Decision, body.Digest, rec.Seq)
-		return err
-	})
-	return err
-}
-
-func walk(records []ledger.Record, check func(c *chain, rec ledger.Record, body *Record) error) (*chain, error) {
 	if len(records) == 0 {
 		return nil, ErrNotFound
 	}
@@ -119,19 +122,11 @@ func walk(records []ledger.Record, check func(c *chain, rec ledger.Record, body 
 		return nil, err
 	}
 	for _, rec := range records[1:] {
-		var body Record
-		if err := rec.Decode(&body); err != nil {
+		body, err := decode(rec)
+		if err != nil {
 			return nil, err
 		}
-		if body.Decision.Format != rollout.Format {
-			return nil, fmt.Errorf("ledger record %d has format %d, this server knows %d: update it", rec.Seq, body.Decision.Format, rollout.Format)
-		}
-		if check != nil {
-			if err := check(c, rec, &body); err != nil {
-				return nil, err
-			}
-		}
-		if c, err = c.add(rec, &body); err != nil {
+		if c, err = c.add(rec, body); err != nil {
 			return nil, err
 		}
 	}

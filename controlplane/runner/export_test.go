@@ -2,34 +2,291 @@ package runner
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/vedette-edge/vedette/controlplane/ledger"
 	"github.com/vedette-edge/vedette/controlplane/rollout"
+	"github.com/vedette-edge/vedette/protocol/release"
 )
 
-func TestVerifyExportReplaysWhatTheLedgerHolds(t *testing.T) {
-	h := newHouse(t, "a1", "a2")
-	id := h.create(spec("v2"))
-	h.act(id, rollout.Start)
-	h.until(id, is(rollout.StatusCompleted))
-	var export bytes.Buffer
-	if err := h.ledger.Export(t.Context(), &export); err != nil {
+// told is the ledger of a rollout that completed and of one that a gate halted,
+// as an export.
+func told(t *testing.T) (export []byte, completed, halted string) {
+	t.Helper()
+	h := newHouse(t, "a1", "a2", "b1")
+	completed = h.create(spec("v2"))
+	h.act(completed, rollout.Start)
+	h.until(completed, is(rollout.StatusCompleted))
+	h.bad[versions["v3"]] = true
+	halted = h.create(spec("v3"))
+	h.act(halted, rollout.Start)
+	h.until(halted, is(rollout.StatusHalted))
+	var out bytes.Buffer
+	if err := h.ledger.Export(t.Context(), &out); err != nil {
 		t.Fatal(err)
 	}
-	whole := export.String()
-	got, err := VerifyExport(strings.NewReader(whole))
-	if want := (Replayed{Rollouts: 1, Decisions: len(h.verify(id)) - 1}); err != nil || got != want {
-		t.Errorf("whole export: got %+v, %v; want %+v", got, err, want)
+	return out.Bytes(), completed, halted
+}
+
+// verifyExport is what "vedette ledger verify" does with an export.
+func verifyExport(export []byte) (Replayed, error) {
+	x, _, err := AuditExport(bytes.NewReader(export))
+	if err != nil {
+		return Replayed{}, err
 	}
-	forged := strings.Replace(whole, `"state":"healthy"`, `"state":"failed"`, 1)
-	if forged == whole {
-		t.Fatal("the export says of no device that it is healthy")
+	return x.Replay(bytes.NewReader(export), nil)
+}
+
+// recordsOf takes an export apart.
+func recordsOf(t *testing.T, export []byte) []ledger.Record {
+	t.Helper()
+	var out []ledger.Record
+	for line := range bytes.Lines(export) {
+		rec, err := ledger.ParseLine(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, rec)
 	}
-	if _, err := VerifyExport(strings.NewReader(forged)); err == nil || !strings.Contains(err.Error(), id) {
-		t.Errorf("forged export: got %v, want an error that names %s", err, id)
+	return out
+}
+
+// resealed is an export of those records by somebody who can write the store:
+// every hash is right. Anchors are left out: they could be made anew, too.
+func resealed(t *testing.T, records []ledger.Record) []byte {
+	t.Helper()
+	var at time.Time
+	m := ledger.NewMemory(func() time.Time { return at })
+	for _, rec := range records {
+		if at = rec.At; rec.Chain == ledger.ChainAnchor {
+			continue
+		}
+		if _, err := m.Append(t.Context(), rec.Chain, ledger.Any, rec.Kind, rec.Actor, rec.Body); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if _, err := VerifyExport(strings.NewReader(whole[:len(whole)-20])); err == nil {
-		t.Error("torn export: not noticed")
+	var out bytes.Buffer
+	if err := m.Export(t.Context(), &out); err != nil {
+		t.Fatal(err)
 	}
+	return out.Bytes()
+}
+
+// find is the place of the first record of a rollout whose body holds.
+func find(t *testing.T, records []ledger.Record, id string, holds func(*Record) bool) int {
+	t.Helper()
+	for i, rec := range records {
+		if body, err := decode(rec); rec.Chain == "rollout."+id && rec.Kind != KindCreated && err == nil && holds(body) {
+			return i
+		}
+	}
+	t.Fatalf("no such record in rollout %s", id)
+	return 0
+}
+
+// edit changes what a record says.
+func edit(t *testing.T, rec *ledger.Record, change func(*Record)) {
+	t.Helper()
+	body, err := decode(*rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(body)
+	if rec.Body, err = json.Marshal(body); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestExportIsReplayed(t *testing.T) {
+	export, _, _ := told(t)
+	decisions := 0
+	for _, rec := range recordsOf(t, export) {
+		if rec.Kind == KindStep || rec.Kind == KindAction {
+			decisions++
+		}
+	}
+	if got, err := verifyExport(export); err != nil || got != (Replayed{Rollouts: 2, Decisions: decisions}) {
+		t.Errorf("got %+v, %v; want %d decisions of 2 rollouts", got, err, decisions)
+	}
+	if got, err := verifyExport(resealed(t, recordsOf(t, export))); err != nil || got.Decisions != decisions {
+		t.Errorf("resealed as it is: got %+v, %v; want the same", got, err)
+	}
+	if _, err := verifyExport(export[:len(export)-20]); !errors.Is(err, ledger.ErrTampered) {
+		t.Errorf("torn export: got %v, want %v", err, ledger.ErrTampered)
+	}
+}
+
+// Whoever can write the store can make every hash anew. What was decided must
+// still follow from what is recorded; the first record that does not is named.
+func TestReplayFindsWhatHashesCannot(t *testing.T) {
+	export, completed, halted := told(t)
+	records := recordsOf(t, export)
+	healthy := find(t, records, completed, func(r *Record) bool {
+		for _, d := range r.Decision.Patch.Devices {
+			if d.State == rollout.DeviceHealthy {
+				return true
+			}
+		}
+		return false
+	})
+	offered := find(t, records, completed, func(r *Record) bool { return len(r.Decision.Assign) > 0 && len(r.Facts.Devices) > 0 })
+	judged := find(t, records, halted, func(r *Record) bool { return len(r.Decision.Patch.Waves[1].Gates) > 0 })
+	type list = []ledger.Record
+	in := func(i int, change func(*Record)) func(list) list {
+		return func(rs list) list { edit(t, &rs[i], change); return rs }
+	}
+	for name, c := range map[string]struct {
+		change func(list) list
+		record int    // place of the first that does not follow
+		says   string // part of the error
+	}{
+		"a fact": {in(offered, func(r *Record) {
+			for id, f := range r.Facts.Devices {
+				other := *f
+				other.Active = release.DigestOf([]byte("another"))
+				r.Facts.Devices[id] = &other
+			}
+		}), offered, "old: recorded"},
+		"a fact that decides nothing": {in(offered, func(r *Record) {
+			for id, f := range r.Facts.Devices {
+				other := *f
+				other.Agent = "9.9"
+				r.Facts.Devices[id] = &other
+			}
+		}), offered, "facts are not those"},
+		"a fact left out": {in(offered, func(r *Record) { r.Facts = rollout.FactsPatch{} }), offered, "follow"},
+		"a state of a device": {in(healthy, func(r *Record) {
+			for id, d := range r.Decision.Patch.Devices {
+				other := *d
+				other.State = rollout.DeviceFailed
+				r.Decision.Patch.Devices[id] = &other
+			}
+		}), healthy, `recorded "failed", follows "healthy"`},
+		"a reason":     {in(healthy, func(r *Record) { r.Decision.Changes[0].Why = "no reason" }), healthy, `recorded "no reason"`},
+		"an order":     {in(offered, func(r *Record) { r.Decision.Assign[0].Release = versions["v3"] }), offered, "assign.1.release"},
+		"a lost order": {in(offered, func(r *Record) { r.Decision.Assign = nil }), offered, "assign"},
+		"a forged gate": {in(judged, func(r *Record) {
+			w := r.Decision.Patch.Waves[1]
+			w.Gates = slices.Clone(w.Gates)
+			for i := range w.Gates {
+				w.Gates[i].Result = rollout.GatePass
+			}
+			r.Decision.Patch.Waves[1] = w
+		}), judged, `result: recorded "pass", follows "fail"`},
+		"the time of a decision": {in(healthy, func(r *Record) { r.Decision.At = r.Decision.At.Add(-time.Minute) }), healthy, "recorded"},
+		"the time of a record":   {func(rs list) list { rs[healthy].At = rs[healthy].At.Add(time.Hour); return rs }, healthy, "its decision of"},
+		"who commanded":          {func(rs list) list { rs[1+slices.IndexFunc(rs, ofKind(KindCreated))].Actor = "eve"; return rs }, 1 + slices.IndexFunc(records, ofKind(KindCreated)), `by "eve"`},
+		"who created":            {func(rs list) list { rs[slices.IndexFunc(rs, ofKind(KindCreated))].Actor = "eve"; return rs }, slices.IndexFunc(records, ofKind(KindCreated)), `by "eve"`},
+		"a record dropped":       {func(rs list) list { return slices.Delete(rs, offered, offered+1) }, offered, "follow"},
+		"two records swapped":    {func(rs list) list { rs[offered], rs[offered+1] = rs[offered+1], rs[offered]; return rs }, offered, "follow"},
+		"two chains, the later rollout too": {func(rs list) list {
+			edit(t, &rs[judged], func(r *Record) { r.Decision.Changes[0].Why = "later" })
+			edit(t, &rs[healthy], func(r *Record) { r.Decision.Changes[0].Why = "earlier" })
+			return rs
+		}, healthy, "earlier"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			changed := c.change(slices.Clone(records))
+			naive := asTheyAre(t, changed)
+			if _, err := verifyExport(naive); !errors.Is(err, ledger.ErrTampered) {
+				t.Errorf("hashes left as they were: got %v, want %v", err, ledger.ErrTampered)
+			}
+			_, err := verifyExport(resealed(t, changed))
+			broken, ok := errors.AsType[*Broken](err)
+			if !ok || broken.Seq != uint64(c.record)+1 || !strings.Contains(err.Error(), c.says) { //nolint:gosec // a place in a list
+				t.Errorf("got %v; want record %d and %q", err, c.record+1, c.says)
+			}
+		})
+	}
+}
+
+func ofKind(kind string) func(ledger.Record) bool {
+	return func(rec ledger.Record) bool { return rec.Kind == kind }
+}
+
+// asTheyAre is an export of records whose hashes nobody made anew.
+func asTheyAre(t *testing.T, records []ledger.Record) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	for _, rec := range records {
+		if err := enc.Encode(rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return out.Bytes()
+}
+
+// What an older server decided is folded and counted, not taken again; what this
+// one decided after it is.
+func TestOlderDecisionsAreFolded(t *testing.T) {
+	export, completed, _ := told(t)
+	records := slices.DeleteFunc(recordsOf(t, export), func(rec ledger.Record) bool { return rec.Chain != "rollout."+completed })
+	older := len(records) / 2
+	for i := range records[:older] {
+		if i == 0 {
+			var body Created
+			if err := records[0].Decode(&body); err != nil {
+				t.Fatal(err)
+			}
+			body.State.Format = 1
+			records[0].Body, _ = json.Marshal(body)
+			continue
+		}
+		edit(t, &records[i], func(r *Record) {
+			r.Decision.Format = 1
+			if len(r.Decision.Changes) > 0 {
+				r.Decision.Changes[0].Why = "an older engine's reason"
+			}
+		})
+	}
+	records = records[:older]
+	got, err := verifyExport(resealed(t, records))
+	if want := (Replayed{Rollouts: 1, Older: older - 1}); err != nil || got != want {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+	edit(t, &records[older-1], func(r *Record) { r.Decision.Format = rollout.Format + 1 })
+	if _, err := verifyExport(resealed(t, records)); err == nil || !strings.Contains(err.Error(), "update") {
+		t.Errorf("a newer format: got %v, want to be told to update", err)
+	}
+}
+
+// An export of before keeps large bodies elsewhere: what cannot be replayed is
+// counted.
+func TestBodiesElsewhereAreCounted(t *testing.T) {
+	export, completed, _ := told(t)
+	records := recordsOf(t, export)
+	at := find(t, records, completed, func(*Record) bool { return true })
+	x, _, err := AuditExport(bytes.NewReader(export))
+	if err != nil {
+		t.Fatal(err)
+	}
+	records[at].Blob, records[at].Body = strings.Repeat("0", 64), nil
+	without := asTheyAre(t, records)
+	if len(without) > len(export) {
+		t.Fatalf("without a body the export has %d bytes, with it %d", len(without), len(export))
+	}
+	x.places = placesOf(without)
+	got, err := x.Replay(bytes.NewReader(without), nil)
+	if err != nil || got.Elsewhere != 1 || got.Rollouts != 1 {
+		t.Errorf("got %+v, %v; want one rollout replayed and one elsewhere", got, err)
+	}
+}
+
+// placesOf is where the rollouts' records are in an export that need not verify.
+func placesOf(export []byte) map[string][]ledger.Place {
+	out, offset := map[string][]ledger.Place{}, int64(0)
+	for line := range bytes.Lines(export) {
+		rec, err := ledger.ParseLine(line)
+		if err == nil && strings.HasPrefix(rec.Chain, "rollout.") {
+			out[rec.Chain] = append(out[rec.Chain], ledger.Place{Offset: offset, Length: len(line)})
+		}
+		offset += int64(len(line))
+	}
+	return out
 }
