@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -79,9 +80,7 @@ func TestHoursAreExactAfterRestarts(t *testing.T) {
 			}
 			switch random.IntN(20) {
 			case 0:
-				for k, v := range f.Dirty() {
-					saved[k] = v
-				}
+				maps.Copy(saved, f.Dirty())
 			case 1: // killed: the stream comes again from some place before the end
 				f = open(t, kvstore.NewMemory(), Config{})
 				if err := f.Load(saved); err != nil {
