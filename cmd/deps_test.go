@@ -101,8 +101,8 @@ func TestWhoImportsWhat(t *testing.T) {
 			"controlplane/broker", "controlplane/ingest", "controlplane/desired", "controlplane/artifact",
 			"controlplane/ledger", "controlplane/retrain", "controlplane/kvstore", "cmd/e2e",
 		}},
-		{module + "controlplane", []string{"controlplane", "cmd", "deploy/demo"}},
-		{module + "agent", []string{"agent", "cmd/vedette-agent", "cmd/vedette-sim", "cmd/e2e"}},
+		{module + "controlplane", []string{"controlplane", "cmd", "deploy/demo", "deploy/bench"}},
+		{module + "agent", []string{"agent", "cmd/vedette-agent", "cmd/vedette-sim", "cmd/e2e", "deploy/bench"}},
 	}
 	for _, p := range list(t, "./...") {
 		from := strings.TrimPrefix(p.ImportPath, module)

@@ -69,8 +69,9 @@ type Config struct {
 	// broker; DefaultConnectTimeout if 0.
 	ConnectTimeout time.Duration
 	// MaxBackoff bounds the wait between attempts to connect, DefaultMaxBackoff if 0.
-	// The wait is drawn evenly from zero to a bound that doubles from FirstBackoff.
-	MaxBackoff time.Duration
+	// The wait is drawn evenly from zero to a bound that doubles from MinBackoff,
+	// FirstBackoff if 0.
+	MinBackoff, MaxBackoff time.Duration
 	// Logger defaults to one that discards.
 	Logger *slog.Logger
 }
@@ -125,6 +126,7 @@ func New(cfg Config) (*Uplink, error) {
 	cfg.HelloEvery = cmp.Or(cfg.HelloEvery, DefaultHello)
 	cfg.AckTimeout = cmp.Or(cfg.AckTimeout, DefaultAckTimeout)
 	cfg.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, DefaultConnectTimeout)
+	cfg.MinBackoff = cmp.Or(cfg.MinBackoff, FirstBackoff)
 	cfg.MaxBackoff = cmp.Or(cfg.MaxBackoff, DefaultMaxBackoff)
 	if cfg.Stamp == nil {
 		cfg.Stamp = func() *protocol.Stamp { return nil }
@@ -162,15 +164,15 @@ func (u *Uplink) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(backoff(attempt, u.cfg.MaxBackoff, rand.Float64())): //nolint:gosec // spreads load, keeps no secret
+		case <-time.After(backoff(attempt, u.cfg.MinBackoff, u.cfg.MaxBackoff, rand.Float64())): //nolint:gosec // spreads load, keeps no secret
 		}
 	}
 }
 
 // backoff is the wait before an attempt: full jitter, so that a fleet that lost
 // its broker at one moment comes back spread out. at is drawn from [0, 1).
-func backoff(attempt int, limit time.Duration, at float64) time.Duration {
-	bound := min(limit, FirstBackoff<<min(attempt, 20))
+func backoff(attempt int, first, limit time.Duration, at float64) time.Duration {
+	bound := min(limit, first<<min(attempt, 20))
 	return time.Duration(at * float64(bound))
 }
 

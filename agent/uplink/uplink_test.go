@@ -439,7 +439,7 @@ func TestBackoffIsJitteredAndCapped(t *testing.T) {
 	}{
 		{0, 0, 0}, {0, 0.5, FirstBackoff / 2}, {3, 0.5, 4 * FirstBackoff}, {10, 0.5, 30 * time.Second}, {1000, 1, time.Minute},
 	} {
-		if got := backoff(tc.attempt, time.Minute, tc.at); got != tc.want {
+		if got := backoff(tc.attempt, FirstBackoff, time.Minute, tc.at); got != tc.want {
 			t.Errorf("backoff(%d, %v) = %v, want %v", tc.attempt, tc.at, got, tc.want)
 		}
 	}

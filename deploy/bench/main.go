@@ -1,8 +1,10 @@
-// Command bench measures Vedette against references in the same run: a C
-// program on the same ONNX Runtime, a Node.js server on the same model, what
-// parsing and inference alone allow. It prints a table, or JSON with -o json.
-// Only ratios of alternated rounds mean anything on a machine that does other
-// things as well; absolute bars say so in their row.
+// Command bench measures Vedette. "agent" sets the agent against references in
+// the same run: a C program on the same ONNX Runtime, a Node.js server on the
+// same model, what parsing and inference alone allow. "fleet" puts thousands of
+// simulated agents, over MQTT and TLS, on one real control plane, and times the
+// rollout engine alone. It prints a table, or JSON with -o json. Only ratios of
+// alternated rounds mean anything on a machine that does other things as well;
+// absolute bars say so in their row.
 package main
 
 import (
@@ -29,10 +31,13 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 type bench struct {
 	root    string // of the checkout
 	dir     string // scratch, removed at the end
+	bin     string // folder of the programs
 	quick   bool   // fewer rounds: shows that everything works
 	say     func(format string, args ...any)
 	figures []Figure
 	plant   *plant // started by the first part that needs one
+	size    fleetSize
+	fleet   *fleet // likewise
 }
 
 // Figure is one row of the result.
@@ -52,7 +57,12 @@ type part struct {
 	run        func(*bench, context.Context) error
 }
 
-func parts() []part {
+// subjects are what can be measured, each with its parts.
+func subjects() map[string][]part {
+	return map[string][]part{"agent": agentParts(), "fleet": fleetParts()}
+}
+
+func agentParts() []part {
 	return []part{
 		{"c", "Go against a C program on the same library", (*bench).againstC},
 		{"http", "the agent's HTTP server against Node.js with onnxruntime-node", (*bench).againstNode},
@@ -67,13 +77,38 @@ func parts() []part {
 
 func usage(flags *flag.FlagSet) func() {
 	return func() {
-		fmt.Fprintln(flags.Output(), "usage: bench [flags] agent\n\nMeasures the agent; run from the top of the checkout after `make build`.\n\nParts:")
-		for _, p := range parts() {
-			fmt.Fprintf(flags.Output(), "  %-8s %s\n", p.name, p.what)
+		fmt.Fprintln(flags.Output(), "usage: bench [flags] agent|fleet\n\nRun from the top of the checkout after `make build`.")
+		for _, subject := range []string{"agent", "fleet"} {
+			fmt.Fprintf(flags.Output(), "\nParts of %s:\n", subject)
+			for _, p := range subjects()[subject] {
+				fmt.Fprintf(flags.Output(), "  %-8s %s\n", p.name, p.what)
+			}
 		}
 		fmt.Fprintln(flags.Output(), "\nFlags:")
 		flags.PrintDefaults()
 	}
+}
+
+// options are the flags of a run.
+type options struct {
+	only, output, file, bin, state string
+	quick, hold, keep              bool
+	size                           fleetSize
+}
+
+func (o *options) register(flags *flag.FlagSet) {
+	flags.StringVar(&o.only, "only", "", "comma-separated parts to run (default: all)")
+	flags.BoolVar(&o.quick, "quick", false, "fewer rounds, a small fleet: shows that everything works, not how fast it is")
+	flags.StringVar(&o.output, "o", "text", "text or json")
+	flags.BoolVar(&o.hold, "hold", false, "leave everything up afterwards, for a profiler, until Ctrl-C")
+	flags.StringVar(&o.file, "json", "", "also write the figures to this file as JSON")
+	flags.StringVar(&o.bin, "bin", filepath.Join("build", "bin"), "folder of the programs")
+	flags.BoolVar(&o.keep, "keep", false, "leave the scratch folder behind and say where it is")
+	flags.StringVar(&o.state, "state", "", "fleet: folder for the control plane's data and the devices' identities, used again by the next run")
+	flags.IntVar(&o.size.devices, "devices", 0, "fleet: how many agents (default 10000, quick 500; at most what the limit of open files allows)")
+	flags.DurationVar(&o.size.report, "report", 0, "fleet: time between two reports and length of a window (default 1m, quick 5s)")
+	flags.DurationVar(&o.size.jitter, "jitter", 0, "fleet: over how long agents spread their reconnects (default 30s, quick 5s)")
+	flags.DurationVar(&o.size.steady, "steady", 0, "fleet: length of the steady phase (default 3m, quick 20s)")
 }
 
 func run(args []string, out, errOut io.Writer) int {
@@ -82,47 +117,60 @@ func run(args []string, out, errOut io.Writer) int {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(errOut)
 	flags.Usage = usage(flags)
-	only := flags.String("only", "", "comma-separated parts to run (default: all)")
-	quick := flags.Bool("quick", false, "fewer rounds: shows that everything works, not how fast it is")
-	output := flags.String("o", "text", "text or json")
-	hold := flags.Bool("hold", false, "leave the agent up afterwards, for a profiler, until Ctrl-C")
-	file := flags.String("json", "", "also write the figures to this file as JSON")
+	var o options
+	o.register(flags)
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
-	if flags.NArg() != 1 || flags.Arg(0) != "agent" {
+	parts, known := subjects()[flags.Arg(0)]
+	if flags.NArg() != 1 || !known {
 		flags.Usage()
 		return 2
 	}
-	b, err := newBench(*quick, errOut)
-	if err == nil {
-		err = b.measure(ctx, *only)
-		if *hold && err == nil {
-			err = b.hold(ctx)
-		}
-		err = errors.Join(err, b.close(), b.report(out, *output, *file))
-	}
-	if err != nil {
+	if err := measure(ctx, parts, o, out, errOut); err != nil {
 		fmt.Fprintln(errOut, "bench:", err)
 		return 1
 	}
 	return 0
 }
 
-func newBench(quick bool, errOut io.Writer) (*bench, error) {
+func measure(ctx context.Context, parts []part, o options, out, errOut io.Writer) error {
+	b, err := newBench(o, errOut)
+	if err != nil {
+		return err
+	}
+	err = b.measure(ctx, parts, o.only)
+	if o.hold && err == nil {
+		err = b.hold(ctx)
+	}
+	return errors.Join(err, b.close(o), b.report(out, o.output, o.file))
+}
+
+func newBench(o options, errOut io.Writer) (*bench, error) {
 	root, err := os.Getwd()
 	if err != nil {
 		return nil, fmt.Errorf("find the checkout: %w", err)
 	}
-	b := &bench{root: root, quick: quick, say: func(format string, args ...any) { fmt.Fprintf(errOut, format+"\n", args...) }}
+	bin, err := filepath.Abs(o.bin)
+	if err != nil {
+		return nil, fmt.Errorf("find the programs: %w", err)
+	}
+	b := &bench{
+		root: root, bin: bin, quick: o.quick, size: o.size.withDefaults(o.quick),
+		say: func(format string, args ...any) { fmt.Fprintf(errOut, format+"\n", args...) },
+	}
 	if _, err := os.Stat(b.program("vedette-agent")); err != nil {
 		return nil, fmt.Errorf("find the programs: %w; run `make build` and start from the top of the checkout", err)
+	}
+	if o.state != "" {
+		b.dir, err = filepath.Abs(o.state)
+		return b, errors.Join(err, os.MkdirAll(o.state, 0o700))
 	}
 	b.dir, err = os.MkdirTemp("", "vedette-bench-")
 	return b, err
 }
 
-func (b *bench) program(name string) string { return filepath.Join(b.root, "build", "bin", name) }
+func (b *bench) program(name string) string { return filepath.Join(b.bin, name) }
 func (b *bench) library() string {
 	return filepath.Join(b.root, "build", "onnxruntime", "libonnxruntime.so.1")
 }
@@ -139,14 +187,14 @@ func (b *bench) rounds(n int) int {
 	return n
 }
 
-func (b *bench) measure(ctx context.Context, only string) error {
+func (b *bench) measure(ctx context.Context, parts []part, only string) error {
 	wanted := strings.FieldsFunc(only, func(r rune) bool { return r == ',' })
 	for _, name := range wanted {
-		if !slices.ContainsFunc(parts(), func(p part) bool { return p.name == name }) {
+		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == name }) {
 			return fmt.Errorf("there is no part %q; see -h", name)
 		}
 	}
-	for _, p := range parts() {
+	for _, p := range parts {
 		if len(wanted) > 0 && !slices.Contains(wanted, p.name) {
 			continue
 		}
@@ -158,21 +206,32 @@ func (b *bench) measure(ctx context.Context, only string) error {
 	return nil
 }
 
-// hold keeps the plant standing until ctx ends.
+// hold keeps everything standing until ctx ends.
 func (b *bench) hold(ctx context.Context) error {
-	p, err := b.standing(ctx)
-	if err != nil {
-		return err
+	if b.fleet == nil {
+		p, err := b.standing(ctx)
+		if err != nil {
+			return err
+		}
+		b.say("the agent %d serves on http://%s; its files are in %s; Ctrl-C ends it", p.agent.cmd.Process.Pid, p.listen, b.dir)
+	} else {
+		b.say("the control plane %d serves %d agents; its files are in %s; Ctrl-C ends it", b.fleet.plant.control.cmd.Process.Pid, len(b.fleet.devices), b.dir)
 	}
-	b.say("the agent %d serves on http://%s; its files are in %s; Ctrl-C ends it", p.agent.cmd.Process.Pid, p.listen, b.dir)
 	<-ctx.Done()
 	return nil
 }
 
-func (b *bench) close() error {
+func (b *bench) close(o options) error {
 	var err error
+	if b.fleet != nil {
+		b.fleet.close()
+	}
 	if b.plant != nil {
 		err = b.plant.close()
+	}
+	if o.keep || o.state != "" {
+		b.say("the files of this run are in %s", b.dir)
+		return err
 	}
 	return errors.Join(err, os.RemoveAll(b.dir))
 }

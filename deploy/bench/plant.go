@@ -24,13 +24,15 @@ const (
 	served   = "role=bench" // label of the device that gets the model
 )
 
-// plant is a real control plane with the publisher's keys and one device, as
-// the README sets them up.
+// plant is a real control plane with the publisher's keys and, for measuring
+// the agent, one device, as the README sets them up.
 type plant struct {
 	b       *bench
 	control *program
 	agent   *program
 	env     []string // of the operator's commands
+	http    string   // address of the operator API
+	token   string   // of the administrator
 	listen  string   // of the agent
 }
 
@@ -113,7 +115,17 @@ func (b *bench) standing(ctx context.Context) (*plant, error) {
 
 func (p *plant) close() error { return errors.Join(p.agent.stop(), p.control.stop()) }
 
-func (p *plant) startControl(ctx context.Context) (err error) {
+// startControl starts a control plane to which devices report every second.
+func (p *plant) startControl(ctx context.Context) error {
+	if err := p.serve(ctx); err != nil {
+		return err
+	}
+	_, err := p.vedette(ctx, "settings", "set", "--report", "1s", "--reason", "benchmark")
+	return err
+}
+
+// serve starts a control plane and waits until it is up.
+func (p *plant) serve(ctx context.Context) (err error) {
 	data := p.b.path("control")
 	p.control, err = p.b.start("vedette-control", "run", "--data", data, "--host", "127.0.0.1",
 		"--http", "127.0.0.1:0", "--devices", "127.0.0.1:0", "--mqtt", "127.0.0.1:0")
@@ -136,12 +148,12 @@ func (p *plant) startControl(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("read the admin token: %w", err)
 	}
+	p.http, p.token = where.HTTP, strings.TrimSpace(string(token))
 	p.env = []string{
-		"VEDETTE_SERVER=http://" + where.HTTP, "VEDETTE_TOKEN=" + strings.TrimSpace(string(token)),
+		"VEDETTE_SERVER=http://" + p.http, "VEDETTE_TOKEN=" + p.token,
 		"VEDETTE_KEYS=" + p.b.path("keys"), "XDG_CONFIG_HOME=" + p.b.dir,
 	}
-	_, err = p.vedette(ctx, "settings", "set", "--report", "1s", "--reason", "benchmark")
-	return err
+	return nil
 }
 
 func (p *plant) vedette(ctx context.Context, args ...string) ([]byte, error) {
@@ -153,18 +165,26 @@ func (p *plant) publish(ctx context.Context) error {
 	if _, err := p.vedette(ctx, "key", "init"); err != nil {
 		return err
 	}
-	const models = "deploy/demo/models/"
 	for _, v := range []string{"1", "2"} {
-		graph, folder := models+model+"-"+v+".onnx", p.b.path(model+"-"+v)
-		if _, err := p.b.output(ctx, nil, p.b.program("vedette-agent"), "profile", graph, "--rows", models+model+"-"+v+".train.csv",
-			"--expected", models+model+"-"+v+".expected.csv", "--condition", "condition", "--to", folder); err != nil {
-			return err
-		}
-		if _, err := p.vedette(ctx, "model", "push", folder, "--graph", graph, "--model", model, "--version", v); err != nil {
+		if err := p.push(ctx, v, v); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// push profiles, signs and publishes a graph of the demo's digit reader under a
+// version's name.
+func (p *plant) push(ctx context.Context, from, version string) error {
+	const models = "deploy/demo/models/"
+	name := models + model + "-" + from
+	folder := p.b.path(model + "-" + version)
+	if _, err := p.b.output(ctx, nil, p.b.program("vedette-agent"), "profile", name+".onnx", "--rows", name+".train.csv",
+		"--expected", name+".expected.csv", "--condition", "condition", "--to", folder); err != nil {
+		return err
+	}
+	_, err := p.vedette(ctx, "model", "push", folder, "--graph", name+".onnx", "--model", model, "--version", version)
+	return err
 }
 
 func (p *plant) enrol(ctx context.Context) error {
