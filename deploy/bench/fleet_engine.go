@@ -45,4 +45,4 @@ func (b *bench) engine(ctx context.Context) error {
 	return nil
 }
 
-var engineLine = regexp.MustCompile(`BenchmarkStep/(\d+)\S*\s+\d+\s+([\d.e+]+) ns/op\s+([\d.e+]+) bytes/device`)
+var engineLine = regexp.MustCompile(`BenchmarkStep/devices=(\d+)\S*\s+\d+\s+([\d.e+]+) ns/op\s+([\d.e+]+) B/device`)
