@@ -3,10 +3,8 @@ package rollout
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
-	"time"
 )
 
 // What a command may be answered.
@@ -21,10 +19,10 @@ var (
 	ErrNobody = errors.New("no device matches the selector")
 )
 
-// Actions are the actions that are possible now, in a fixed order.
+// Actions are the actions of people that are possible now, in a fixed order.
 func (s *State) Actions() []Action {
 	var out []Action
-	for _, a := range []Action{Start, Approve, Deny, Stop, Resume, Next, Retry, Abort, Rollback} {
+	for _, a := range []Action{Start, Approve, Deny, Stop, Resume, Next, Retry, Revise, Abort, Rollback} {
 		if s.allows(a) {
 			out = append(out, a)
 		}
@@ -48,7 +46,7 @@ func (s *State) allows(a Action) bool {
 		return status == StatusRunning && w != nil && (w.State == WaveOpen || w.State == WaveSoaking)
 	case Retry:
 		return (status == StatusRunning || status == StatusPaused || status == StatusHalted) && len(s.retriable()) > 0
-	case Abort:
+	case Abort, Revise, Replace:
 		return !status.Final()
 	case Rollback:
 		return s.Header.Wave > 0 && status != StatusReverting && status != StatusReverted && s.outstanding() > 0
@@ -92,43 +90,10 @@ func (t *turn) obey(c Command) error {
 		t.abort(why)
 	case Rollback:
 		t.startBack(why)
-	}
-	return nil
-}
-
-func (t *turn) start(why string) error {
-	if err := Startable(t.facts); err != nil {
-		return fmt.Errorf("start rollout %s: %w", t.ID, err)
-	}
-	t.Header.Started = t.now
-	t.Header.Overall = t.now.Add(time.Duration(t.Spec.Deadline))
-	t.setStatus(StatusRunning, why)
-	return nil
-}
-
-// Startable says whether a rollout over these devices may start: two rollouts
-// never have the same model on the same device, and one without devices is a
-// mistake in the selector.
-func Startable(f *Facts) error {
-	var held []string
-	selected := 0
-	for _, id := range slices.Sorted(maps.Keys(f.Devices)) {
-		d := f.device(id)
-		if !d.Selected {
-			continue
-		}
-		selected++
-		if d.Holder != "" {
-			held = append(held, id+" is in "+d.Holder)
-		}
-	}
-	switch {
-	case len(held) > 3:
-		return fmt.Errorf("%w: %s and %d more; end that rollout or narrow the selector", ErrHeld, strings.Join(held[:3], ", "), len(held)-3)
-	case len(held) > 0:
-		return fmt.Errorf("%w: %s; end that rollout or narrow the selector", ErrHeld, strings.Join(held, ", "))
-	case selected == 0:
-		return fmt.Errorf("%w: compare it with `vedette device list`", ErrNobody)
+	case Revise:
+		return t.revise(c.Spec, why)
+	case Replace:
+		t.takenOver(c.By, why)
 	}
 	return nil
 }

@@ -35,6 +35,8 @@ func (t *turn) waitsFor() []string {
 	switch t.Header.Status {
 	case StatusDraft:
 		return []string{"a person must start it"}
+	case StatusQueued:
+		return t.queuedWaits()
 	case StatusAwaiting:
 		return []string{fmt.Sprintf("a person must approve wave %d", t.Header.Wave+1)}
 	case StatusPaused:

@@ -137,6 +137,8 @@ func (t *turn) close() {
 		t.unapproved("nobody approved it in time")
 	case StatusReverting:
 		t.setStatus(StatusAborted, fmt.Sprintf("going back did not end by its deadline: %d devices were not seen off the release", t.outstanding()))
+	case StatusQueued:
+		t.abort("what it waited for did not come in time: " + h.Cause)
 	case StatusDraft, StatusPaused, StatusHalted:
 		t.abort(fmt.Sprintf("nobody acted while it was %s", h.Status))
 	case StatusReverted, StatusCompleted, StatusAborted:

@@ -98,6 +98,19 @@ func (s *sim) spec() Spec {
 	return spec
 }
 
+// revised is the spec with some of what may always change changed.
+func (s *sim) revised() *Spec {
+	spec := s.state.Spec
+	spec.Waves = slices.Clone(spec.Waves)
+	for i := range spec.Waves {
+		spec.Waves[i].Soak = new(release.Duration(time.Duration(s.rnd.IntN(20)) * time.Minute))
+		spec.Waves[i].Quorum = 0.3 + s.rnd.Float64()*0.7
+	}
+	spec.Budget.InFlight++
+	spec.OnFailure = []OnFailure{Pause, Revert}[s.rnd.IntN(2)]
+	return &spec
+}
+
 // tick lets five minutes pass in a device.
 func (s *sim) tick(d *simDevice) {
 	switch {
@@ -248,6 +261,9 @@ func (s *sim) run() {
 		var cmd *Command
 		if a := s.state.Actions(); s.rnd.IntN(160) == 0 && len(a) > 0 {
 			cmd = &Command{Action: a[s.rnd.IntN(len(a))], Actor: "sim", Reason: "simulation"}
+		}
+		if cmd != nil && cmd.Action == Revise {
+			cmd.Spec = s.revised()
 		}
 		if cmd != nil && (cmd.Action == Next || cmd.Action == Retry || cmd.Action == Resume) {
 			cmd = nil // they overrule what is checked here; the scripts cover them

@@ -46,6 +46,7 @@ func Step(s *State, f *Facts, now time.Time, cmd *Command) (*State, *Decision, e
 			return nil, nil, err
 		}
 	}
+	t.leaveQueue()
 	t.judge()
 	t.advance()
 	t.goBack()
@@ -74,6 +75,8 @@ type turn struct {
 	now     time.Time
 	changes []Change
 	assign  map[asked]release.Digest
+	metered *meter    // what the budget allows, nil for not asked yet
+	windows *calendar // when offers may be made, nil for not asked yet
 }
 
 func newTurn(s *State, f *Facts, now time.Time) *turn {
@@ -114,7 +117,7 @@ func (t *turn) note(c Change) {
 func (t *turn) setStatus(to Status, why string) {
 	h := &t.Header
 	t.note(Change{Subject: SubjectRollout, From: string(h.Status), To: string(to), Why: why})
-	if to == StatusRunning && h.Status != StatusDraft {
+	if to == StatusRunning && h.Status != StatusDraft && h.Status != StatusQueued {
 		h.Overall = t.extended()
 	}
 	h.Status, h.Since, h.Cause = to, t.now, why
@@ -123,6 +126,8 @@ func (t *turn) setStatus(to Status, why string) {
 		h.Deadline = time.Time{}
 	case to == StatusRunning:
 		h.Deadline = h.Overall
+	case to == StatusQueued:
+		h.Deadline = later(t.now, t.Spec.StartAt).Add(time.Duration(t.Spec.DecisionDeadline))
 	default:
 		h.Deadline = t.now.Add(time.Duration(t.Spec.DecisionDeadline))
 	}
@@ -229,6 +234,9 @@ func (s *State) Wake(now time.Time) time.Time {
 		}
 	}
 	consider(s.Header.Deadline)
+	if s.Header.Status == StatusQueued {
+		consider(s.Spec.StartAt)
+	}
 	if w := s.wave(); w != nil {
 		consider(w.SoakEnds)
 	}
