@@ -253,11 +253,11 @@ func (s *trackState) evidence(l *layout, since, until int64) (e Evidence, ok boo
 		if x, err := sketch.DecodeLatency(g.Latency); err == nil {
 			_ = latency.Merge(x) // of one mapping, which DecodeLatency has checked
 		}
-		if l != nil && len(g.Out) == l.out {
+		if l != nil && g.Out.len() == l.out {
 			if out == nil {
 				out = make([]uint64, l.out)
 			}
-			addTo(out, g.Out)
+			g.Out.addTo(out)
 		}
 	}
 	e.P95, e.Latency = latency.Quantile(0.95).Round(time.Microsecond), latency

@@ -72,6 +72,7 @@ func (m *Monitor) groups() map[cohortKey][]*track {
 	groups := map[cohortKey][]*track{}
 	for _, name := range slices.Sorted(maps.Keys(m.devices)) {
 		d := m.devices[name]
+		d.forgetVerdicts()
 		for _, c := range d.state.Current {
 			k, t := m.releases[c.Release], d.tracks[c.Release]
 			if k == nil || k.layout == nil || t == nil {
@@ -82,6 +83,16 @@ func (m *Monitor) groups() map[cohortKey][]*track {
 		}
 	}
 	return groups
+}
+
+// forgetVerdicts drops what is kept of releases that the device has left: the
+// comparison of a model with many inputs takes more than its counts.
+func (d *device) forgetVerdicts() {
+	for digest, t := range d.tracks {
+		if t.judged != nil && d.state.Current[t.state.Model].Release != digest {
+			t.judged, t.score = nil, Comparison{}
+		}
+	}
 }
 
 func sortedKeys(groups map[cohortKey][]*track) []cohortKey {
@@ -261,7 +272,9 @@ func (g *group) others(t *track) (others *sample, fine bool) {
 // rest is a large cohort without one member, by subtraction.
 func (g *group) rest(t *track) *sample {
 	x := newSample(g.layout)
-	x.counts(g.all.in, g.all.out, g.all.rows-t.judged.rows, g.all.from, g.all.to)
+	addTo(x.in, g.all.in)
+	addTo(x.out, g.all.out)
+	x.span(g.all.rows-t.judged.rows, g.all.from, g.all.to)
 	subtract(x.in, t.judged.in)
 	subtract(x.out, t.judged.out)
 	x.effective = min(x.rows, g.all.effective)

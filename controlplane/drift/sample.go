@@ -21,7 +21,9 @@ func newSample(l *layout) *sample {
 
 // add takes a segment in.
 func (x *sample) add(g *segment) {
-	x.counts(g.In, g.Out, g.Rows, g.Start, g.End)
+	g.In.addTo(x.in)
+	g.Out.addTo(x.out)
+	x.span(g.Rows, g.Start, g.End)
 	if len(g.Distinct) == 0 && g.Rows > 0 {
 		x.registers = nil
 	}
@@ -32,7 +34,9 @@ func (x *sample) add(g *segment) {
 
 // join takes another sample in.
 func (x *sample) join(o *sample) {
-	x.counts(o.in, o.out, o.rows, o.from, o.to)
+	addTo(x.in, o.in)
+	addTo(x.out, o.out)
+	x.span(o.rows, o.from, o.to)
 	if o.registers == nil {
 		x.registers = nil
 	}
@@ -41,9 +45,7 @@ func (x *sample) join(o *sample) {
 	}
 }
 
-func (x *sample) counts(in, out []uint64, rows uint64, from, to int64) {
-	addTo(x.in, in)
-	addTo(x.out, out)
+func (x *sample) span(rows uint64, from, to int64) {
 	if x.rows == 0 || from < x.from {
 		x.from = from
 	}

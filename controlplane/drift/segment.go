@@ -18,16 +18,16 @@ const (
 
 // segment is what windows counted between two moments.
 type segment struct {
-	Start       int64    `json:"start"` // Unix milliseconds, server time
-	End         int64    `json:"end"`
-	Rows        uint64   `json:"rows"`
-	FailedRows  uint64   `json:"failed_rows,omitempty"`
-	Calls       uint64   `json:"calls,omitempty"`
-	FailedCalls uint64   `json:"failed_calls,omitempty"`
-	Latency     []byte   `json:"latency,omitempty"`
-	Distinct    []byte   `json:"distinct,omitempty"`
-	In          []uint64 `json:"in,omitempty"`  // nil when forgotten or not scorable
-	Out         []uint64 `json:"out,omitempty"` // nil when not scorable
+	Start       int64  `json:"start"` // Unix milliseconds, server time
+	End         int64  `json:"end"`
+	Rows        uint64 `json:"rows"`
+	FailedRows  uint64 `json:"failed_rows,omitempty"`
+	Calls       uint64 `json:"calls,omitempty"`
+	FailedCalls uint64 `json:"failed_calls,omitempty"`
+	Latency     []byte `json:"latency,omitempty"`
+	Distinct    []byte `json:"distinct,omitempty"`
+	In          cells  `json:"in,omitempty"`  // nil when forgotten or not scorable
+	Out         cells  `json:"out,omitempty"` // nil when not scorable
 }
 
 func newSegment(w *protocol.Window, l *layout, start, end int64) segment {
@@ -44,7 +44,7 @@ func newSegment(w *protocol.Window, l *layout, start, end int64) segment {
 	if err != nil {
 		return g // counted over other bins: it still counts in rates and totals
 	}
-	g.In, g.Out = in, out
+	g.In, g.Out = packCells(in), packCells(out)
 	if _, err := sketch.DecodeDistinct(w.GetDistinct()); err == nil {
 		g.Distinct = bytes.Clone(w.GetDistinct())
 	}
@@ -92,20 +92,11 @@ func (g *segment) join(o *segment) {
 	g.Start, g.End = min(g.Start, o.Start), max(g.End, o.End)
 	g.Latency = joinLatency(g.Latency, o.Latency)
 	g.Distinct = joinDistinct(g, o)
-	g.In, g.Out = joinCounts(g.In, o.In), joinCounts(g.Out, o.Out)
+	g.In, g.Out = joinCells(g.In, o.In), joinCells(g.Out, o.Out)
 	g.Rows += o.Rows
 	g.FailedRows += o.FailedRows
 	g.Calls += o.Calls
 	g.FailedCalls += o.FailedCalls
-}
-
-// joinCounts gives up what one of both does not know.
-func joinCounts(a, b []uint64) []uint64 {
-	if len(a) != len(b) {
-		return nil
-	}
-	addTo(a, b)
-	return a
 }
 
 func joinLatency(a, b []byte) []byte {
@@ -173,7 +164,7 @@ func recent(gs []segment, l *layout, need uint64, oldest int64) *sample {
 	x := newSample(l)
 	for i := len(gs) - 1; i >= 0; i-- {
 		g := &gs[i]
-		if g.End < oldest || len(g.In) != l.in || len(g.Out) != l.out {
+		if g.End < oldest || g.In.len() != l.in || g.Out.len() != l.out {
 			break
 		}
 		x.add(g)
