@@ -140,7 +140,7 @@ func Startable(f *Facts) error {
 		}
 	}
 	slices.Sort(held)
-	const advice = "end that rollout, narrow the selector, supersede it, or queue behind it with on_conflict: queue"
+	const advice = "end that rollout or narrow the selector"
 	switch {
 	case len(held) > 3:
 		return fmt.Errorf("%w: %s and %d more; %s", ErrHeld, strings.Join(held[:3], ", "), len(held)-3, advice)

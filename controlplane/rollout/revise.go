@@ -1,14 +1,14 @@
 package rollout
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 )
 
 // ErrFixed says that a revision changes what the rollout has already acted on.
-var ErrFixed = errors.New("cannot be changed any more")
+// The error that wraps it names the field.
+var ErrFixed = fmt.Errorf("%w: cannot be changed any more", ErrSpec)
 
 // revise obeys the command of that name. Waves that were opened keep their
 // members and their size; everything else goes by the new spec from now on.
@@ -28,7 +28,7 @@ func (t *turn) revise(spec *Spec, why string) error {
 	}
 	for _, d := range changed {
 		if fixed := t.fixed(d.Path); fixed != "" {
-			return fmt.Errorf("revise rollout %s: %s %w from %s to %s: %s", t.ID, d.Path, ErrFixed, shown(d.From), shown(d.To), fixed)
+			return fmt.Errorf("revise rollout %s: %w: %s from %s to %s: %s", t.ID, ErrFixed, t.Spec.named(d.Path), shown(d.From), shown(d.To), fixed)
 		}
 	}
 	old := t.Spec

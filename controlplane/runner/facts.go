@@ -3,7 +3,6 @@ package runner
 import (
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/vedette-edge/vedette/controlplane/fleet"
 	"github.com/vedette-edge/vedette/controlplane/rollout"
@@ -13,16 +12,12 @@ import (
 // gather is what is known about the devices that a rollout selects or has
 // selected.
 func (r *Runner) gather(s *rollout.State) *rollout.Facts {
-	selector, err := rollout.ParseSelector(s.Spec.Selector)
-	if err != nil {
-		selector = rollout.Selector{} // cannot be: the spec was validated when it was created
-	}
-	others := r.others(s)
+	claims := r.claims(s)
 	f := &rollout.Facts{Devices: map[string]*rollout.DeviceFacts{}}
 	olds, labels, less := map[release.Digest]bool{}, s.Spec.Labels(), r.less(s.Spec.Release)
 	for _, d := range r.cfg.Fleet.Devices(nil) {
 		known, member := s.Device(d.ID)
-		selected := selector.Matches(d.Labels)
+		selected := claims.own.selector.Matches(d.Labels)
 		if !selected && !member {
 			continue
 		}
@@ -31,7 +26,7 @@ func (r *Runner) gather(s *rollout.State) *rollout.Facts {
 		facts.Bytes = s.Requires.Download(facts, less(facts.Active))
 		assigned := r.cfg.Desired.Assigned(d.ID, s.Spec.Model)
 		facts.Assigned = assigned.Release
-		facts.Holder = holder(s, others, d, assigned.Rollout)
+		facts.Holder = claims.holder(&d, assigned.Rollout)
 		f.Devices[d.ID] = facts
 		model, _ := d.Model(s.Spec.Model)
 		for _, old := range []release.Digest{facts.Active, model.Previous, known.Old} {
@@ -87,11 +82,11 @@ func (r *Runner) less(to release.Digest) func(from release.Digest) map[string]in
 	}
 }
 
-// outcomes are those of one release.
+// outcomes are those of one release, also those of it as a shadow.
 func outcomes(m *fleet.Model, of release.Digest) []rollout.Outcome {
-	all := m.Refused
-	if m.Outcome != nil {
-		all = append([]fleet.Outcome{*m.Outcome}, all...)
+	all := ends(m)
+	if c := m.Challenger; c != nil {
+		all = append(all, ends(&c.Model)...)
 	}
 	var out []rollout.Outcome
 	for _, o := range all {
@@ -103,42 +98,10 @@ func outcomes(m *fleet.Model, of release.Digest) []rollout.Outcome {
 	return out
 }
 
-// others are the rollouts of the same model that are going on.
-func (r *Runner) others(s *rollout.State) map[string]other {
-	out := map[string]other{}
-	for _, id := range r.unfinished() {
-		c := r.chain(id)
-		if id == s.ID || c.state.Spec.Model != s.Spec.Model || c.state.Header.Status == rollout.StatusDraft {
-			continue
-		}
-		selector, err := rollout.ParseSelector(c.state.Spec.Selector)
-		if err == nil {
-			out[id] = other{selector: selector, started: c.state.Header.Started}
-		}
+// ends are the outcomes of one place of a model, the newest first.
+func ends(m *fleet.Model) []fleet.Outcome {
+	if m.Outcome == nil {
+		return slices.Clone(m.Refused)
 	}
-	return out
-}
-
-type other struct {
-	selector rollout.Selector
-	started  time.Time
-}
-
-// holder is the other rollout that has the device: the one that decided about
-// it last, otherwise the one that selects it and started first.
-func holder(s *rollout.State, others map[string]other, d fleet.Device, decided string) string {
-	if decided == s.ID {
-		return ""
-	}
-	if _, ok := others[decided]; ok {
-		return decided
-	}
-	first, since := "", s.Header.Started
-	for _, id := range slices.Sorted(maps.Keys(others)) {
-		o := others[id]
-		if o.selector.Matches(d.Labels) && (since.IsZero() || o.started.Before(since)) {
-			first, since = id, o.started
-		}
-	}
-	return first
+	return append([]fleet.Outcome{*m.Outcome}, m.Refused...)
 }

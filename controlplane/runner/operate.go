@@ -83,6 +83,9 @@ func (r *Runner) Create(ctx context.Context, actor, reason string, spec rollout.
 	}
 	r.deciding.Lock()
 	defer r.deciding.Unlock()
+	if err := r.superseded("", &spec); err != nil {
+		return View{}, fmt.Errorf("create rollout: %w", err)
+	}
 	for range maxConflicts {
 		c, err := r.create(ctx, actor, reason, rollout.New(r.freeID(spec), actor, spec, requires, r.cfg.Now()))
 		if errors.Is(err, ledger.ErrConflict) {
@@ -134,11 +137,37 @@ func (r *Runner) freeID(spec rollout.Spec) string {
 // Act carries out an operator's command. When it returns, the command and what
 // followed from it are in the ledger and the devices are being told.
 func (r *Runner) Act(ctx context.Context, id string, cmd rollout.Command) (View, error) {
+	switch cmd.Action {
+	case rollout.Replace:
+		return View{}, fmt.Errorf("replace rollout %s: %w: start a rollout that supersedes it", id, rollout.ErrNotNow)
+	case rollout.Revise:
+		if err := r.prepareRevision(ctx, id, &cmd); err != nil {
+			return View{}, err
+		}
+	default:
+	}
 	if err := r.decide(ctx, id, &cmd); err != nil {
 		return View{}, err
 	}
 	r.Nudge()
 	return r.Get(id)
+}
+
+// prepareRevision fills in what a revision leaves open and checks it as far as
+// the engine cannot.
+func (r *Runner) prepareRevision(ctx context.Context, id string, cmd *rollout.Command) error {
+	if cmd.Spec == nil {
+		return fmt.Errorf("revise rollout %s: %w: it is missing", id, rollout.ErrSpec)
+	}
+	spec, _, err := r.prepare(ctx, *cmd.Spec)
+	if err == nil {
+		err = r.superseded(id, &spec)
+	}
+	if err != nil {
+		return fmt.Errorf("revise rollout %s: %w", id, err)
+	}
+	cmd.Spec = &spec
+	return nil
 }
 
 // Get returns one rollout.
@@ -208,5 +237,5 @@ func (r *Runner) ExplainDevice(id, device string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return rollout.ExplainDevice(v.State, v.Facts, device), nil
+	return rollout.ExplainDevice(v.State, v.Facts, device, r.cfg.Now()), nil
 }

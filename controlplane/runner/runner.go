@@ -182,6 +182,12 @@ func (r *Runner) Run(ctx context.Context) error {
 // pass looks at every rollout once. It returns when the next one has to be
 // looked at, and how long to wait before trying again what went wrong.
 func (r *Runner) pass(ctx context.Context, retry time.Duration) (wake time.Time, next time.Duration) {
+	if err := r.resumeStarts(ctx); err != nil && ctx.Err() == nil {
+		if retry == 0 {
+			r.cfg.Logger.Error("rollout not started", slog.Any("error", err))
+		}
+		next = min(max(2*retry, time.Second), maxRetry)
+	}
 	for _, id := range r.unfinished() {
 		if err := r.decide(ctx, id, nil); err != nil && ctx.Err() == nil {
 			if retry == 0 {
@@ -254,6 +260,11 @@ func earliest(a, b time.Time) time.Time {
 func (r *Runner) decide(ctx context.Context, id string, cmd *rollout.Command) error {
 	r.deciding.Lock()
 	defer r.deciding.Unlock()
+	return r.decideLocked(ctx, id, cmd)
+}
+
+// decideLocked is decide for callers that hold deciding.
+func (r *Runner) decideLocked(ctx context.Context, id string, cmd *rollout.Command) error {
 	for range maxConflicts {
 		err := r.decideOnce(ctx, id, cmd)
 		if !errors.Is(err, ledger.ErrConflict) {
@@ -275,6 +286,11 @@ func (r *Runner) decideOnce(ctx context.Context, id string, cmd *rollout.Command
 	next, decision, err := rollout.Step(c.state, facts, r.cfg.Now(), cmd)
 	if err != nil || decision.Empty() {
 		return err
+	}
+	if ended, err := r.takeOver(ctx, c.state, next, cmd); err != nil {
+		return err
+	} else if ended {
+		return r.decideOnce(ctx, id, cmd) // on what is so now
 	}
 	news := c.facts.Diff(facts)
 	digest, err := rollout.Digest(next, c.facts.Apply(news))
@@ -305,6 +321,9 @@ func (r *Runner) committed(c *chain, rec ledger.Record, body *Record) error {
 			r.cfg.Logger.Info("rollout moved", slog.String("rollout", next.state.ID), slog.String("subject", change.Subject),
 				slog.Int("wave", change.Wave), slog.String("from", change.From), slog.String("to", change.To), slog.String("why", change.Why))
 		}
+	}
+	if next.state.Header.Status.Final() {
+		r.Nudge() // another rollout may have waited for this one
 	}
 	return r.cfg.Desired.Apply(rec)
 }

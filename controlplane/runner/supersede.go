@@ -1,0 +1,73 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/vedette-edge/vedette/controlplane/rollout"
+)
+
+// superseded checks the rollout that a spec names as its parent.
+func (r *Runner) superseded(id string, spec *rollout.Spec) error {
+	if spec.Supersedes == "" {
+		return nil
+	}
+	parent := r.chain(spec.Supersedes)
+	switch {
+	case spec.Supersedes == id:
+		return fmt.Errorf("%w: supersedes: a rollout cannot supersede itself", rollout.ErrSpec)
+	case parent == nil:
+		return fmt.Errorf("%w: supersedes: rollout %q: %w", rollout.ErrSpec, spec.Supersedes, ErrNotFound)
+	case parent.state.Spec.Model != spec.Model:
+		return fmt.Errorf("%w: supersedes: rollout %s is of model %s, not of %s", rollout.ErrSpec, spec.Supersedes, parent.state.Spec.Model, spec.Model)
+	case slices.Contains(r.ancestors(parent.state), id):
+		return fmt.Errorf("%w: supersedes: rollout %s is to supersede this one itself", rollout.ErrSpec, spec.Supersedes)
+	}
+	return nil
+}
+
+// takeOver ends the rollouts that this one supersedes before it begins, so that
+// no device is ever in two. It says whether any was ended: then what was
+// gathered for the beginning is no longer so.
+func (r *Runner) takeOver(ctx context.Context, s, next *rollout.State, cmd *rollout.Command) (ended bool, err error) {
+	if !s.Header.Started.IsZero() || next.Header.Started.IsZero() {
+		return false, nil
+	}
+	replace := rollout.Command{Action: rollout.Replace, Actor: Actor, Reason: "its turn has come", By: s.ID}
+	if cmd != nil {
+		replace.Actor, replace.Reason = cmd.Actor, cmd.Reason
+	}
+	for _, id := range r.ancestors(s) {
+		if r.chain(id).state.Header.Status.Final() {
+			continue
+		}
+		err := r.decideLocked(ctx, id, &replace)
+		if c := r.chain(id); err != nil && (!errors.Is(err, rollout.ErrNotNow) || !c.state.Header.Status.Final()) {
+			return ended, fmt.Errorf("supersede rollout %s: %w", id, err)
+		}
+		ended = true
+	}
+	return ended, nil
+}
+
+// resumeStarts starts the rollouts whose parents were replaced for them and
+// that did not begin: the server ended between the two commits.
+func (r *Runner) resumeStarts(ctx context.Context) error {
+	for _, v := range r.List() {
+		if v.State.Header.Status != rollout.StatusReplaced {
+			continue
+		}
+		child := r.chain(v.State.Header.By)
+		if child == nil || child.state.Header.Status != rollout.StatusDraft {
+			continue
+		}
+		last := v.Timeline[len(v.Timeline)-1] // a replaced rollout decides nothing any more
+		start := rollout.Command{Action: rollout.Start, Actor: last.Actor, Reason: last.Reason}
+		if err := r.decide(ctx, child.state.ID, &start); err != nil {
+			return fmt.Errorf("start rollout %s, for which %s was replaced: %w", child.state.ID, v.State.ID, err)
+		}
+	}
+	return nil
+}
