@@ -110,6 +110,7 @@ func (s Spec) WithDefaults() Spec {
 	if s.Alpha == nil {
 		s.Alpha = new(DefaultAlpha)
 	}
+	s.Shadow = s.Shadow.withDefaults()
 	setDuration(&s.DeviceDeadline, DefaultDeviceDeadline)
 	setDuration(&s.DecisionDeadline, DefaultDecision)
 	setDuration(&s.Deadline, DefaultDeadline)
@@ -175,7 +176,7 @@ func mergeGates(asked []GateSpec) []GateSpec {
 
 // Validate checks a spec with its defaults filled in.
 func (s *Spec) Validate() error {
-	return errors.Join(s.checkNames(), s.checkWaves(), s.checkGates(), s.checkLimits(), s.checkWindows())
+	return errors.Join(s.checkNames(), s.checkWaves(), s.checkGates(), s.checkLimits(), s.checkShadow(), s.checkWindows())
 }
 
 func refused(format string, args ...any) error {

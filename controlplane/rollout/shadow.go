@@ -10,6 +10,31 @@ import (
 // CodeUnproven marks a device whose shadow has not compared enough rows in time.
 const CodeUnproven = "shadow_unproven"
 
+// withDefaults returns the shadow phase with every empty field filled in.
+func (s *ShadowSpec) withDefaults() *ShadowSpec {
+	if s == nil {
+		return nil
+	}
+	out := *s
+	if out.Rows == 0 {
+		out.Rows = DefaultShadowRows
+	}
+	setDuration(&out.Deadline, DefaultShadowDeadline)
+	return &out
+}
+
+func (s *Spec) checkShadow() error {
+	switch {
+	case s.Shadow == nil:
+		return nil
+	case s.Shadow.Share < 0 || s.Shadow.Share > protocol.MaxShare:
+		return refused("shadow: share is %d, must be 0 for all calls or 1 to %d parts per thousand of them", s.Shadow.Share, protocol.MaxShare)
+	case s.Shadow.Rows == 0 || s.Shadow.Deadline <= 0:
+		return refused("shadow: rows and deadline must be above zero")
+	}
+	return nil
+}
+
 // underWay says that the device is between an order of the rollout and serving
 // the release.
 func (s DeviceState) underWay() bool {
