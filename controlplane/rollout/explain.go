@@ -59,7 +59,7 @@ func (t *turn) runningWaits() []string {
 	}
 	out := t.underWayByState()
 	if len(out) == 0 {
-		out = append(t.devicesHold(), t.gatesHold()...)
+		out = slices.Concat(t.devicesHold(), t.evidenceHold(), t.gatesHold())
 	}
 	return out
 }
@@ -67,12 +67,12 @@ func (t *turn) runningWaits() []string {
 func (t *turn) underWayByState() []string {
 	byState := map[DeviceState][]string{}
 	for id, d := range t.Devices {
-		if d.Wave == t.Header.Wave && !d.Late && (d.State == DeviceWaiting || d.State.underWay()) {
+		if d.Wave == t.Header.Wave && !d.Late && d.State.underWay() && !t.shadowEnds(d, t.facts.Devices[id]) {
 			byState[d.State] = append(byState[d.State], id)
 		}
 	}
-	var out []string
-	for _, state := range []DeviceState{DeviceWaiting, DeviceShadowing, DeviceOffered, DeviceDownloading, DeviceVerifying, DeviceTrialing} {
+	out := t.hindrances()
+	for _, state := range []DeviceState{DeviceShadowing, DeviceOffered, DeviceDownloading, DeviceVerifying, DeviceTrialing} {
 		if ids := byState[state]; len(ids) > 0 {
 			out = append(out, fmt.Sprintf("%d devices are %s: %s", len(ids), state, some(ids)))
 		}
@@ -90,8 +90,9 @@ func some(ids []string) string {
 	return strings.Join(ids, ", ")
 }
 
-// ExplainDevice says why a device is where it is in the rollout.
-func ExplainDevice(s *State, f *Facts, device string) string {
+// ExplainDevice says why a device is where it is in the rollout, and what it
+// waits for.
+func ExplainDevice(s *State, f *Facts, device string, now time.Time) string {
 	d, known := s.Device(device)
 	facts, seen := f.device(device), f.Devices[device] != nil
 	switch {
@@ -106,7 +107,18 @@ func ExplainDevice(s *State, f *Facts, device string) string {
 	case !known:
 		return "selected, but in no wave yet: waves take devices in order of a hash of rollout and device"
 	}
-	return s.explainKnown(device, d)
+	return s.explainKnown(device, d) + newTurn(s.clone(), f, now).explainWait(device, d)
+}
+
+// explainWait says what keeps a member of a wave from being asked.
+func (t *turn) explainWait(device string, d Device) string {
+	if t.Header.Status != StatusRunning && t.Header.Status != StatusCompleted || !t.askable(device, &d) {
+		return ""
+	}
+	if h := t.hindered(device); h.what != "" {
+		return "; it waits for " + h.String()
+	}
+	return ""
 }
 
 func (s *State) explainKnown(device string, d Device) string {
@@ -123,7 +135,7 @@ func (s *State) explainKnown(device string, d Device) string {
 		text += fmt.Sprintf(": %s (%s)", d.Message, d.Code)
 	}
 	if d.Late {
-		text += "; not heard of in time, it holds nothing up"
+		text += "; " + d.lateness()
 	}
 	if due := s.DeadlineOf(device); !due.IsZero() {
 		text += "; ends by " + due.Format(time.RFC3339)

@@ -8,20 +8,18 @@ import (
 )
 
 // judge looks at the gates and stops the rollout when one fails. It does so
-// while the rollout is paused or waits for an approval, too: evidence that
-// comes late is evidence.
+// while the rollout is paused, waits for an approval or is complete, too:
+// evidence that comes late is evidence.
 func (t *turn) judge() {
 	w := t.wave()
-	if w == nil {
-		return
-	}
-	switch t.Header.Status {
-	case StatusRunning, StatusPaused, StatusAwaiting:
-	case StatusDraft, StatusHalted, StatusReverting, StatusReverted, StatusCompleted, StatusAborted:
+	if w == nil || !t.watched() {
 		return
 	}
 	gates := Judge(t.State, t.facts, t.now)
-	if w.State != WavePassed && !sameResults(w.Gates, gates) {
+	if t.Header.Status == StatusCompleted {
+		unproven(gates)
+	}
+	if (w.State != WavePassed || t.Header.Status == StatusCompleted) && !sameResults(w.Gates, gates) {
 		w.Gates = gates
 	}
 	if failed := slices.DeleteFunc(slices.Clone(gates), func(g GateResult) bool { return g.Result != GateFail }); len(failed) > 0 {
@@ -59,6 +57,7 @@ func (t *turn) halt(cause string) {
 func (t *turn) startBack(cause string) {
 	t.endWave(cause)
 	t.Header.Recalled = t.now
+	t.Header.NextOrder, t.Header.NextBytes, t.metered = time.Time{}, time.Time{}, nil // going back has a budget of its own
 	t.setStatus(StatusReverting, cause)
 }
 
@@ -68,21 +67,22 @@ func (t *turn) goBack() {
 	if t.Header.Status != StatusReverting {
 		return
 	}
-	underWay := t.returning()
 	for _, id := range t.pick(func(_ string, d *Device) bool { return d.ours() && d.Order.Kind.on() }) {
 		d, f := t.device(id), t.facts.device(id)
 		if f.Holder != "" || t.moved(d, f) {
 			t.move(id, DeviceSuperseded, CodeHeld, "another rollout has taken it over")
 			continue
 		}
-		if d.State.arrived() && t.Spec.Revert.InFlight > 0 {
-			if underWay >= t.Spec.Revert.InFlight {
+		if d.State.arrived() {
+			a := ask{facts: &f, harmless: t.unavailable(id, &f)}
+			if t.meter().hinders(a).what != "" {
 				continue
 			}
-			underWay++
+			t.meter().take(a)
 		}
 		t.recall(id)
 	}
+	t.meter().keep(&t.Header)
 	if t.outstanding() == 0 {
 		t.setStatus(StatusReverted, "every device was seen off the release")
 	}
@@ -122,6 +122,20 @@ func (t *turn) returning() int {
 // outstanding counts devices that were not yet seen off the release.
 func (s *State) outstanding() int {
 	return s.count(func(d *Device) bool { return d.ours() && (d.Order.Kind.on() || !d.Home) })
+}
+
+// closeWave keeps the deadline of the open wave.
+func (t *turn) closeWave() {
+	w := t.wave()
+	if t.Header.Status != StatusRunning || w == nil || w.Deadline.IsZero() || t.now.Before(w.Deadline) {
+		return
+	}
+	cause := fmt.Sprintf("wave %d did not pass by its deadline", t.Header.Wave)
+	if holds := t.runningWaits(); len(holds) > 0 {
+		cause += ": " + strings.Join(holds, "; ")
+	}
+	t.setWave(t.Header.Wave, WaveFailed, cause)
+	t.halt(cause)
 }
 
 // close keeps the deadline of the rollout's status.

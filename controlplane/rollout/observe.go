@@ -31,7 +31,7 @@ var neutral = map[string]bool{
 
 // observe takes in what devices report.
 func (t *turn) observe() {
-	if t.Header.Status.Final() {
+	if !t.GoesOn() {
 		return
 	}
 	for _, id := range t.pick(t.stirs) {
@@ -51,7 +51,7 @@ func (t *turn) observe() {
 func (t *turn) stirs(id string, d *Device) bool {
 	f := t.facts.Devices[id]
 	switch {
-	case f == nil || d.Already || d.State == DeviceSuperseded:
+	case f == nil || d.Already || d.State == DeviceSuperseded || t.lost(d, f):
 		return false
 	case d.Order.Kind == Forward:
 		to, code, _ := t.seen(*d, f)
@@ -192,10 +192,13 @@ func (s DeviceState) out() bool {
 // lately and did not get on has failed; one that was not is late: it holds
 // nothing up any more, and nothing is concluded from its silence.
 func (t *turn) expire() {
-	if t.Header.Status.Final() {
+	if !t.GoesOn() {
 		return
 	}
-	due := func(_ string, d *Device) bool { return !d.Deadline.IsZero() && !t.now.Before(d.Deadline) }
+	due := func(id string, d *Device) bool {
+		f := t.facts.Devices[id]
+		return !d.Deadline.IsZero() && !t.now.Before(d.Deadline) && (f == nil || !t.lost(d, f))
+	}
 	for _, id := range t.pick(due) {
 		d, f := t.device(id), t.facts.device(id)
 		if d.State == DeviceShadowing && d.Order.Kind == Beside {
@@ -211,7 +214,15 @@ func (t *turn) expire() {
 		t.put(id, d)
 		t.note(Change{
 			Subject: SubjectDevices, Wave: d.Wave, From: string(d.State), To: "late",
-			Why: "not heard of in time, holds nothing up any more", Devices: []string{id},
+			Why: d.lateness(), Devices: []string{id},
 		})
 	}
+}
+
+// lateness says what makes a device late.
+func (d *Device) lateness() string {
+	if d.State == DeviceWaiting {
+		return "could not begin in time, holds nothing up any more"
+	}
+	return "not heard of in time, holds nothing up any more"
 }

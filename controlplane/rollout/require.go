@@ -16,25 +16,24 @@ func (r Require) check() error {
 	return nil
 }
 
-// unmet says what of the requirements a device does not show in its newest
-// report; empty when it fulfils them.
-func (r Require) unmet(f *DeviceFacts) string {
+// unmet says what a device must have, and what it shows instead in its newest
+// report; empty when it fulfils the requirements.
+func (r Require) unmet(f *DeviceFacts) (what, why string) {
 	switch {
 	case r.Unmetered && f.Metered != unmetered:
-		return "it needs a link that is not billed by volume; " + told(f.Metered, map[string]string{"yes": "its link is"})
+		return "a link that is not billed by volume", told(f.Metered == "yes", "its link is")
 	case r.Mains && f.Power != onMains:
-		return "it needs mains power; " + told(f.Power, map[string]string{onBattery: "it runs on a battery"})
-	case r.Battery > 0 && f.Power == onBattery && f.Battery < r.Battery:
-		return fmt.Sprintf("it needs %d %% of battery; it has %d %%", r.Battery, f.Battery)
-	case r.Battery > 0 && f.Power != onMains && f.Power != onBattery:
-		return "it needs mains power or enough battery; it does not say what it runs on"
+		return "mains power", told(f.Power == onBattery, "it runs on a battery")
+	case r.Battery > 0 && f.Power != onMains && (f.Power != onBattery || f.Battery < r.Battery):
+		what = fmt.Sprintf("mains power or %d %% of battery", r.Battery)
+		return what, told(f.Power == onBattery, fmt.Sprintf("it has %d %%", f.Battery))
 	}
-	return ""
+	return "", ""
 }
 
-func told(is string, words map[string]string) string {
-	if text, ok := words[is]; ok {
+func told(is bool, text string) string {
+	if is {
 		return text
 	}
-	return "it does not say"
+	return "it does not say what it has"
 }

@@ -366,7 +366,7 @@ func (s *script) printState() {
 
 func (s *script) explain(args []string) {
 	for _, id := range args {
-		s.printf("%s: %s", id, ExplainDevice(s.state, s.facts, id))
+		s.printf("%s: %s", id, ExplainDevice(s.state, s.facts, id, s.now))
 	}
 	if len(args) > 0 {
 		return

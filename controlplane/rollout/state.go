@@ -79,6 +79,7 @@ type Device struct {
 	Deadline time.Time      `json:"deadline,omitzero"` // zero for the rollout's; see State.DeadlineOf
 	Profile  string         `json:"profile,omitempty"`
 	Site     string         `json:"site,omitempty"`
+	Zone     string         `json:"zone,omitempty"`    // its time zone, where windows go by it
 	Control  bool           `json:"control,omitempty"` // held out until the last wave
 	Already  bool           `json:"already,omitempty"` // was on the release before
 	Late     bool           `json:"late,omitempty"`    // passed a deadline unheard: holds nothing up
@@ -94,8 +95,7 @@ type Device struct {
 
 // Signs are how a device compares with itself before, by comparing gate. Each
 // is taken once, when the device has the evidence for it, and never again:
-// what a test valid at any time adds up must not change its mind. Devices of
-// the control group have signs, too; theirs say what happened to everybody.
+// what a test valid at any time adds up must not change its mind.
 type Signs struct {
 	Errors   Sign `json:"errors,omitzero"`
 	Latency  Sign `json:"latency,omitzero"`
@@ -111,6 +111,7 @@ type Sign string
 const (
 	Worse Sign = "worse" // by more than the gate's limit
 	Fine  Sign = "fine"  // by no more than the limit
+	Even  Sign = "even"  // too close to say; counts against both
 )
 
 // Order is what the rollout last asked of a device.

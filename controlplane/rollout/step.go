@@ -48,8 +48,10 @@ func Step(s *State, f *Facts, now time.Time, cmd *Command) (*State, *Decision, e
 	}
 	t.leaveQueue()
 	t.judge()
+	t.takeBack()
 	t.advance()
 	t.goBack()
+	t.closeWave()
 	t.close()
 	return t.State, t.decision(s, cmd), nil
 }
@@ -119,6 +121,7 @@ func (t *turn) setStatus(to Status, why string) {
 	t.note(Change{Subject: SubjectRollout, From: string(h.Status), To: string(to), Why: why})
 	if to == StatusRunning && h.Status != StatusDraft && h.Status != StatusQueued {
 		h.Overall = t.extended()
+		t.extendWave()
 	}
 	h.Status, h.Since, h.Cause = to, t.now, why
 	switch {
@@ -143,17 +146,28 @@ func (t *turn) extended() time.Time {
 	return t.now.Add(left)
 }
 
+// extendWave gives the open wave the time back that a person has taken.
+func (t *turn) extendWave() {
+	if w := t.wave(); w != nil && !w.Deadline.IsZero() {
+		w.Deadline = w.Deadline.Add(t.now.Sub(t.Header.Since))
+	}
+}
+
 // setWave moves a wave by number.
 func (t *turn) setWave(number int, to WaveState, why string) {
-	w := &t.Waves[number-1]
-	t.note(Change{Subject: SubjectWave, Wave: number, From: string(w.State), To: string(to), Why: why})
+	w, was := &t.Waves[number-1], t.Waves[number-1].State
+	t.note(Change{Subject: SubjectWave, Wave: number, From: string(was), To: string(to), Why: why})
 	w.State, w.Since, w.Cause, w.SoakEnds, w.Closed = to, t.now, why, time.Time{}, time.Time{}
 	switch to {
 	case WaveSoaking:
 		w.SoakEnds = t.now.Add(t.waveSpec(number).soak())
 	case WavePassed, WaveFailed:
-		w.Closed = t.now
-	case WaveOpen, WavePending:
+		w.Closed, w.Deadline = t.now, time.Time{}
+	case WaveOpen:
+		if d := t.waveSpec(number).Deadline; d > 0 && was != WaveSoaking {
+			w.Deadline = t.now.Add(time.Duration(d))
+		}
+	case WavePending:
 	}
 }
 
@@ -187,7 +201,11 @@ func (t *turn) due(d *Device, to DeviceState) time.Time {
 		return t.now.Add(time.Duration(t.Spec.DeviceDeadline))
 	case DeviceActive:
 		return t.now.Add(spec.soak() + time.Duration(spec.Lateness))
-	case DeviceWaiting, DeviceHealthy, DeviceFailed, DeviceReverted, DeviceRefused, DeviceSuperseded:
+	case DeviceWaiting:
+		if t.Header.Status == StatusCompleted { // whose status has no deadline of its own
+			return t.now.Add(time.Duration(t.Spec.Deadline))
+		}
+	case DeviceHealthy, DeviceFailed, DeviceReverted, DeviceRefused, DeviceSuperseded:
 	}
 	return time.Time{}
 }
@@ -222,28 +240,4 @@ func (s *State) DeadlineOf(device string) time.Time {
 		return d.Deadline
 	}
 	return s.Header.Deadline
-}
-
-// Wake is the next moment at which Step may decide something although no fact
-// has changed, or zero for none.
-func (s *State) Wake(now time.Time) time.Time {
-	var next time.Time
-	consider := func(at time.Time) {
-		if at.After(now) && (next.IsZero() || at.Before(next)) {
-			next = at
-		}
-	}
-	consider(s.Header.Deadline)
-	if s.Header.Status == StatusQueued {
-		consider(s.Spec.StartAt)
-	}
-	if w := s.wave(); w != nil {
-		consider(w.SoakEnds)
-	}
-	if !s.Header.Status.Final() {
-		for _, d := range s.Devices {
-			consider(d.Deadline)
-		}
-	}
-	return next
 }

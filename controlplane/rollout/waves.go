@@ -10,6 +10,9 @@ import (
 
 // advance opens, fills and closes waves as far as they go now.
 func (t *turn) advance() {
+	if t.Header.Status == StatusCompleted {
+		t.admit()
+	}
 	for t.Header.Status == StatusRunning {
 		w := t.wave()
 		if w == nil || w.State == WavePassed {
@@ -146,7 +149,13 @@ func (t *turn) eligible(id string, f *DeviceFacts) bool {
 		return false
 	}
 	d := t.Devices[id]
-	return d == nil || d.Wave == 0 && (d.State == DeviceWaiting || d.State == DeviceRefused)
+	return d == nil || d.Wave == 0 && d.State == DeviceWaiting || d.neverBegan()
+}
+
+// neverBegan says that a device was left out for what it was then: it could not
+// run the release, or its labels did not match. Both can change.
+func (d *Device) neverBegan() bool {
+	return d.State == DeviceRefused && d.Tries == 0 || d.State == DeviceSuperseded && d.Code == CodeUnselected
 }
 
 func (t *turn) refuse(id string, d Device, code, message string) {
@@ -171,7 +180,8 @@ func (t *turn) already(id string, d Device) {
 func (t *turn) place(ids []string, n int) {
 	for _, id := range ids {
 		d := t.entry(id)
-		d.State, d.Wave, d.Since, d.Code, d.Message = DeviceWaiting, n, t.now, "", ""
+		d.State, d.Wave, d.Since, d.Code, d.Message, d.Late = DeviceWaiting, n, t.now, "", "", false
+		d.Deadline = t.due(&d, DeviceWaiting)
 		t.put(id, d)
 		t.note(Change{Subject: SubjectDevices, Wave: n, To: string(DeviceWaiting), Why: "member of the wave", Devices: []string{id}})
 	}
@@ -211,12 +221,21 @@ func (t *turn) replaceLate() {
 		if len(free) == 0 {
 			return
 		}
-		t.withdraw(id, CodeReplaced, "silent for too long, another device takes its place")
-		d := t.device(id)
-		d.Wave = 0
-		t.put(id, d)
+		t.unplace(id)
 		t.place(choose(t.ID, forWaves, 1, free), n)
 	}
+}
+
+// unplace takes a late device out of its wave.
+func (t *turn) unplace(id string) {
+	if d := t.device(id); d.State == DeviceWaiting {
+		t.move(id, DeviceWaiting, CodeReplaced, "unfit for too long, another device takes its place")
+	} else {
+		t.withdraw(id, CodeReplaced, "silent for too long, another device takes its place")
+	}
+	d := t.device(id)
+	d.Wave = 0
+	t.put(id, d)
 }
 
 // hopeful counts the members of a wave that are healthy or may become so.
@@ -242,44 +261,6 @@ func (t *turn) withdrawAll(why string) {
 			t.order(id, Back)
 		}
 	}
-}
-
-// offer makes offers to waiting members of all opened waves, within the budget.
-func (t *turn) offer() {
-	underWay := t.underWay()
-	waiting := func(d *Device) bool { return d.Wave > 0 && d.State == DeviceWaiting }
-	if t.count(waiting) == 0 && t.count(func(d *Device) bool { return d.State == DeviceShadowing }) == 0 {
-		return
-	}
-	next := func(id string, d *Device) bool { return waiting(d) || t.shadowEnds(d, t.facts.Devices[id]) }
-	for _, id := range t.pick(next) {
-		d := t.device(id)
-		if code, why := t.barred(t.facts.device(id)); code != "" {
-			t.move(id, DeviceSuperseded, code, why)
-			continue
-		}
-		counted := d.State == DeviceShadowing
-		if !counted && t.Spec.Budget.InFlight > 0 && underWay >= t.Spec.Budget.InFlight {
-			continue
-		}
-		t.offerTo(id, d)
-		if !counted {
-			underWay++
-		}
-	}
-}
-
-// barred says why a member that has not been offered anything has dropped out.
-func (t *turn) barred(f DeviceFacts) (code, why string) {
-	switch {
-	case f.Revoked:
-		return CodeRevoked, "revoked or cloned: nothing it says is taken"
-	case f.Holder != "":
-		return CodeHeld, "rollout " + f.Holder + " has taken it over"
-	case !f.Selected:
-		return CodeUnselected, "its labels no longer match the selector"
-	}
-	return "", ""
 }
 
 // underWay counts the devices between offer and service.
@@ -326,7 +307,7 @@ func (t *turn) tryPass() bool {
 	if w.State == WaveOpen {
 		t.setWave(n, WaveSoaking, "no device is under way")
 	}
-	if len(t.devicesHold()) > 0 || len(t.gatesHold()) > 0 {
+	if len(t.devicesHold()) > 0 || len(t.evidenceHold()) > 0 || len(t.gatesHold()) > 0 {
 		return false
 	}
 	t.pass(n, "", false)
@@ -353,6 +334,33 @@ func (t *turn) devicesHold() []string {
 	}
 	if healthy, need, base := t.quorum(n); healthy < need {
 		out = append(out, fmt.Sprintf("%d of %d devices are healthy, the quorum is %d", healthy, base, need))
+	}
+	return out
+}
+
+// time is how long a wave is open at least.
+func (e EvidenceSpec) time() time.Duration {
+	return time.Duration(min(e.Hours, maxCost.Hours()) * float64(time.Hour))
+}
+
+// evidenceHold says what a soaking wave has not yet shown: nothing seen is no
+// success.
+func (t *turn) evidenceHold() []string {
+	n := t.Header.Wave
+	need, w := t.waveSpec(n).Evidence, t.wave()
+	if need == (EvidenceSpec{}) {
+		return nil
+	}
+	var out []string
+	p := t.Progress(n, t.facts, t.now)
+	if p.Devices < need.Devices {
+		out = append(out, fmt.Sprintf("%d devices of the wave have served predictions, it needs %d", p.Devices, need.Devices))
+	}
+	if p.Inferences < need.Inferences {
+		out = append(out, fmt.Sprintf("they have predicted %d rows, it needs %d", p.Inferences, need.Inferences))
+	}
+	if ends := w.Opened.Add(need.time()); t.now.Before(ends) {
+		out = append(out, fmt.Sprintf("the wave is open until %s at least, for %v hours of evidence", ends.Format(time.RFC3339), need.Hours))
 	}
 	return out
 }
@@ -388,20 +396,26 @@ func (s *State) quorum(n int) (healthy, need, base int) {
 // pass closes a wave. Gates without an answer are recorded as unproven.
 func (t *turn) pass(n int, why string, forced bool) {
 	gates := Judge(t.State, t.facts, t.now)
-	var unproven []string
-	for i := range gates {
-		if gates[i].Result == GateInconclusive {
-			gates[i].Result = GateUnproven
-			unproven = append(unproven, string(gates[i].Gate))
-		}
-	}
+	open := unproven(gates)
 	if why == "" {
 		healthy, _, base := t.quorum(n)
 		why = fmt.Sprintf("%d of %d devices are healthy", healthy, base)
 	}
-	if len(unproven) > 0 {
-		why += "; unproven: " + strings.Join(unproven, ", ")
+	if len(open) > 0 {
+		why += "; unproven: " + strings.Join(open, ", ")
 	}
 	t.setWave(n, WavePassed, why)
 	t.Waves[n-1].Gates, t.Waves[n-1].Forced = gates, forced
+}
+
+// unproven records gates without an answer as such, and names them.
+func unproven(gates []GateResult) []string {
+	var names []string
+	for i := range gates {
+		if gates[i].Result == GateInconclusive {
+			gates[i].Result = GateUnproven
+			names = append(names, string(gates[i].Gate))
+		}
+	}
+	return names
 }
