@@ -17,11 +17,7 @@ type ledgerView struct {
 
 func (s *Server) ledger(ctx context.Context, r *request) (string, *page, error) {
 	values := r.URL.Query()
-	for name, given := range values {
-		if len(given) == 1 && given[0] == "" {
-			values.Del(name)
-		}
-	}
+	dropEmpty(values)
 	var q operator.LedgerQuery
 	if err := operator.DecodeQuery(values, &q); err != nil {
 		return "", nil, err

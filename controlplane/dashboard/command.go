@@ -21,7 +21,8 @@ type command struct {
 // form asks for what a command needs.
 type form struct {
 	Title  string
-	Text   string // what will happen
+	Text   string   // what will happen
+	Points []string // what exactly, as things are now
 	Button string
 	Danger bool
 	Back   string // where the page goes afterwards
@@ -132,36 +133,6 @@ func allow(p operator.Principal, need operator.Role) error {
 	}
 	return operator.Errorf(operator.Forbidden, "this needs role %s, and %s is %s", need, p.Name, p.Role).
 		WithHint("ask an administrator for a token of role %s", need)
-}
-
-// actionTexts say what an action will do.
-var actionTexts = map[string]string{
-	operator.ActStart:    "The first wave opens and its devices are offered the new version.",
-	operator.ActApprove:  "The next wave may open, and does as soon as nothing else holds it.",
-	operator.ActDeny:     "The rollout does not go on. Devices keep what they run.",
-	operator.ActPause:    "No further device is offered the new version until somebody resumes. Devices that have it keep it.",
-	operator.ActResume:   "The rollout goes on from where it stands. A gate that fails now is waived, until it gets worse.",
-	operator.ActNext:     "The open wave is closed and the next one opens now, before its soak time and gates have said all they could.",
-	operator.ActAbort:    "The rollout ends here. Devices keep what they run now, old version or new.",
-	operator.ActRollback: "Every device of this rollout goes back to what it ran before, in waves, and is watched doing so.",
-	operator.ActRetry:    "Devices that failed or refused are offered the new version again.",
-}
-
-func rolloutForm(ctx context.Context, s Service, r *request) (*form, error) {
-	id, action := r.PathValue("rollout"), r.PathValue("action")
-	i := slices.IndexFunc(buttonLooks, func(b button) bool { return b.Action == action })
-	if i < 0 {
-		return nil, operator.Errorf(operator.NotFound, "there is no action %.40q", action)
-	}
-	x, err := s.Rollout(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	look := buttonLooks[i]
-	return &form{
-		Title: look.Label + ": " + x.Model + " " + x.Version, Text: actionTexts[action], Button: look.Label,
-		Danger: look.Look == "danger", Back: "/rollouts/" + queryPath(id),
-	}, nil
 }
 
 func labelForm(ctx context.Context, s Service, r *request) (*form, error) {

@@ -37,8 +37,8 @@ const (
 	DefaultHeartbeat = 15 * time.Second
 	// pageTimeout bounds one request. A command waits for a synced ledger append.
 	pageTimeout = 30 * time.Second
-	// maxForm bounds the body of a form, bytes.
-	maxForm = 64 << 10
+	// maxForm bounds the body of a form, bytes: a spec of 64 KiB, escaped.
+	maxForm = 256 << 10
 	// Attempts to sign in, of everybody together. Tokens cannot be guessed; the
 	// limit keeps guessing from costing the server its storage's time.
 	signInsPerSecond = 5
@@ -130,6 +130,8 @@ func (s *Server) routes() http.Handler {
 	}
 	mux.Handle("GET /", s.signedIn(s.missing))
 	mux.Handle("GET /ledger.jsonl", s.signedIn(s.exportLedger))
+	mux.Handle("POST /rollouts/new", s.signedIn(s.createRollout))
+	mux.Handle("POST /rollouts/{rollout}/revise", s.signedIn(s.revise))
 	for pattern, c := range commands() {
 		mux.Handle("GET "+pattern, s.signedIn(s.ask(c)))
 		mux.Handle("POST "+pattern, s.signedIn(s.act(c)))
@@ -146,7 +148,10 @@ func (s *Server) views() map[string]view {
 		"/models/{model}":                    s.model,
 		"/models/{model}/versions/{version}": s.version,
 		"/rollouts":                          s.rollouts,
+		"/rollouts/new":                      s.newRollout,
+		"/rollouts/new/matching":             s.matching,
 		"/rollouts/{rollout}":                s.rollout,
+		"/rollouts/{rollout}/revise":         s.reviseForm,
 		"/drift":                             s.driftModels,
 		"/drift/{model}":                     s.drift,
 		"/quality":                           s.qualityModels,

@@ -130,7 +130,8 @@ var paths = []string{
 	"/models", "/models/digits", "/models/digits/versions/1", "/models/digits/versions/2",
 	"/rollouts", "/rollouts?active=true", "/rollouts/digits-2-1", "/drift", "/drift/digits", "/quality", "/quality/digits",
 	"/ledger", "/ledger?chain=operator&kind=", "/enrolment",
-	"/rollouts/digits-2-1/pause", "/devices/cam-a1/labels", "/devices/cam-a1/revoke",
+	"/rollouts/new", "/rollouts/new?as=yaml", "/rollouts/new/matching?selector=site%3Db", "/rollouts/digits-2-1/revise", "/rollouts?model=digits&state=running",
+	"/rollouts/digits-2-1/pause", "/rollouts/digits-2-1/rollback", "/rollouts/digits-2-1/next", "/devices/cam-a1/labels", "/devices/cam-a1/revoke",
 	"/models/digits/versions/2/stage", "/enrolment/t-1/revoke",
 }
 
@@ -577,8 +578,8 @@ func TestLargeFleet(t *testing.T) {
 		many = append(many, operator.WaveDevice{Device: "cam", State: "healthy"})
 	}
 	many[4999].State = "failed"
-	w := waveOf(&operator.Rollout{}, operator.Wave{Devices: many})
-	if n := len(w.Sites[0].Devices); n != chipsShown || w.More != 5000-chipsShown || w.Sites[0].Devices[0].State != "failed" {
+	w := waveOf(&operator.Rollout{}, &operator.Wave{Devices: many}, now)
+	if n := len(w.Sites[0].Devices); n != waveChips || w.More != 5000-waveChips || w.Sites[0].Devices[0].State != "failed" {
 		t.Errorf("%d chips, %d more, first %s", n, w.More, w.Sites[0].Devices[0].State)
 	}
 	sites := make([]operator.SiteOverview, 100)
@@ -644,8 +645,14 @@ func TestFormats(t *testing.T) {
 		{formatDuration(72 * time.Hour), "3 d"},
 		{formatPercent(0.97649), "97.6\u2009%"},
 		{formatPercent((*float64)(nil)), "–"},
-		{gateLimit(operator.Gate{Kind: "install", Limit: 0.05}), "5\u2009%"},
-		{gateLimit(operator.Gate{Kind: "drift", Limit: 0.2}), "0.2"},
+		{gateValue(operator.Gate{Kind: "install"}, 0.05), "5\u2009%"},
+		{gateValue(operator.Gate{Kind: "drift"}, 0.2), "0.2"},
+		{formatE(1), "1"},
+		{formatE(3.24), "3.2"},
+		{formatE(999.6), "1000"},
+		{formatE(4321), "4\u2009321"},
+		{formatE(2.5e6), "2.5·10⁶"},
+		{formatE(1e300), "1·10³⁰⁰"},
 		{string(prose("<b> until 2026-03-14T10:00:00Z")), `&lt;b&gt; until <time datetime="2026-03-14T10:00:00Z" data-time="at" title="2026-03-14 10:00:00.000 UTC">2026-03-14 10:00:00</time>`},
 	} {
 		if c.got != c.want {

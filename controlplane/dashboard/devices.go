@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"context"
+	"net/url"
 	"slices"
 	"time"
 
@@ -23,11 +24,7 @@ type devicesView struct {
 func (s *Server) devices(ctx context.Context, r *request) (string, *page, error) {
 	q := operator.DeviceQuery{}
 	values := r.URL.Query()
-	for name, given := range values { // a form sends its empty fields too
-		if len(given) == 1 && given[0] == "" {
-			values.Del(name)
-		}
-	}
+	dropEmpty(values)
 	if err := operator.DecodeQuery(values, &q); err != nil {
 		return "", nil, err
 	}
@@ -46,6 +43,15 @@ func (s *Server) devices(ctx context.Context, r *request) (string, *page, error)
 		v.Next = "/devices?" + operator.EncodeQuery(q).Encode()
 	}
 	return "devices", &page{Title: "Devices", Section: "devices", Live: "#list", Kinds: "device,rollout,alarm", Data: v}, nil
+}
+
+// dropEmpty takes empty parameters out: a form sends its empty fields too.
+func dropEmpty(values url.Values) {
+	for name, given := range values {
+		if len(given) == 1 && given[0] == "" {
+			values.Del(name)
+		}
+	}
 }
 
 // deviceView is everything about one device.

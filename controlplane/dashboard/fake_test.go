@@ -25,7 +25,8 @@ type fleet struct {
 
 	mu      sync.Mutex // guards all below
 	actions []string
-	refuse  error // given by every command
+	planned []operator.RolloutSpec // specs whose plan was asked for
+	refuse  error                  // given by every command
 
 	changed chan operator.Event // told to followers
 }
@@ -217,56 +218,6 @@ func (f *fleet) Overview(ctx context.Context) (*operator.Overview, error) {
 	return o, nil
 }
 
-func (f *fleet) summary() operator.RolloutSummary {
-	return operator.RolloutSummary{
-		ID: "digits-2-1", Model: "digits", Version: "2", Release: digest2, State: operator.RolloutRunning, Cause: f.text("wave 2 is open"),
-		Wave: 2, Waves: 3, Devices: 8, Counts: map[string]int{"healthy": 1, "downloading": 2, "failed": 1, "waiting": 4},
-		Created: now.Add(-time.Hour), Started: now.Add(-time.Hour), Since: now.Add(-time.Hour), CreatedBy: f.text("ada"),
-	}
-}
-
-func (f *fleet) Rollouts(context.Context, operator.RolloutQuery) (*operator.Page[operator.RolloutSummary], error) {
-	return &operator.Page[operator.RolloutSummary]{Items: []operator.RolloutSummary{f.summary()}, Total: 1}, nil
-}
-
-func (f *fleet) gates() []operator.Gate {
-	return []operator.Gate{
-		{Kind: "golden", Result: "pass", Denominator: 3, From: now.Add(-time.Hour), To: now, Text: f.text("0 of 3 devices compute other outputs")},
-		{Kind: "install", Result: "fail", Numerator: 1, Denominator: 3, Value: 1. / 3, Limit: 0.1, Text: "1 of 3 devices failed to install it"},
-		{Kind: "accuracy", Result: "unproven", Limit: 0.02, Text: "too few labels until 2026-03-14T10:00:00Z"},
-	}
-}
-
-func (f *fleet) Rollout(_ context.Context, id string) (*operator.Rollout, error) {
-	if id != "digits-2-1" {
-		return nil, operator.Errorf(operator.NotFound, "there is no rollout %s", id)
-	}
-	wave := func(n int, state string, devices ...operator.WaveDevice) operator.Wave {
-		w := operator.Wave{Number: n, Name: f.text([]string{"canary", "half", "all"}[n-1]), State: state, Counts: map[string]int{}, Devices: devices, Gates: f.gates()}
-		for _, d := range devices {
-			w.Counts[d.State]++
-		}
-		return w
-	}
-	return &operator.Rollout{
-		RolloutSummary: f.summary(), Spec: operator.RolloutSpec{Model: "digits", Version: "2", Selector: f.text("site!=x")}, Gates: f.gates(),
-		WaveList: []operator.Wave{
-			wave(1, "passed", operator.WaveDevice{Device: "cam-c2", State: "healthy", Site: "c"}),
-			wave(2, "open", operator.WaveDevice{Device: "cam-a1", State: "downloading", Site: "a"}, operator.WaveDevice{Device: "cam-b2", State: "failed", Code: "golden_mismatch", Message: f.text("58 of 64 rows disagree"), Site: "b", Late: true}),
-			wave(3, "pending"),
-		},
-		Control: []string{"cam-b1"}, Waiting: []string{"cam-a2"}, Actions: []string{operator.ActPause, operator.ActAbort}, Revision: 40,
-		Timeline: []operator.Decision{
-			{Seq: 40, At: now, Actor: "engine", Kind: "rollout.step", Hash: "8ce66c0e6e", Changes: []operator.Change{{Subject: "wave", Wave: 2, From: "pending", To: "open", Why: f.text("3 devices can be taken")}}},
-			{Seq: 39, At: now, Actor: f.text("ada"), Kind: "rollout.action", Action: "start", Reason: f.text("new lenses at site b"), Text: "started"},
-		},
-	}, nil
-}
-
-func (f *fleet) ExplainRollout(context.Context, string) (*operator.Explanation, error) {
-	return &operator.Explanation{ID: "digits-2-1", State: operator.RolloutRunning, Summary: f.text("wave 2 of 3 is open since 2026-03-14T09:00:00Z"), Waiting: []string{f.text("two devices must be seen healthy")}}, nil
-}
-
 func (f *fleet) versions() []operator.Version {
 	v := operator.Version{Model: "digits", Version: "2", Release: digest2, Sequence: 2, Stage: operator.StageStaging, Revision: "3", Size: 108_589, Published: now, Author: f.text("grace"), Running: operator.Running{Active: 1, Sites: map[string]int{"c": 1}, Devices: []string{"cam-c2"}}}
 	old := v
@@ -384,10 +335,6 @@ func (f *fleet) did(ctx context.Context, format string, args ...any) error {
 	}
 	f.actions = append(f.actions, p.Name+": "+fmt.Sprintf(format, args...))
 	return nil
-}
-
-func (f *fleet) ActOnRollout(ctx context.Context, id string, a operator.RolloutAction) (*operator.Rollout, error) {
-	return nil, f.did(ctx, "%s %s because %s", a.Action, id, a.Reason)
 }
 
 func (f *fleet) SetLabels(ctx context.Context, id string, c operator.LabelChange) (*operator.Device, error) {

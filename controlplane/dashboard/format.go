@@ -46,7 +46,8 @@ func functions() template.FuncMap {
 		"deref":   deref,
 		"lineage": lineage,
 		"prose":   prose,
-		"limit":   gateLimit,
+		"limit":   func(g operator.Gate) string { return gateValue(g, g.Limit) },
+		"value":   gateValue,
 		"list":    func(items ...any) []any { return items },
 	}
 }
@@ -136,14 +137,6 @@ func prose(text string) template.HTML {
 	}))
 }
 
-// gateLimit is the limit of a gate: a share, except for drift.
-func gateLimit(g operator.Gate) string {
-	if g.Kind == "drift" || g.Unit != "" {
-		return strings.TrimSpace(formatNumber(g.Limit) + " " + g.Unit)
-	}
-	return formatNumber(100*g.Limit) + "\u2009%"
-}
-
 // formatDuration shows two units at most.
 func formatDuration(d time.Duration) string {
 	switch {
@@ -178,6 +171,7 @@ func words(v any) string { return strings.ReplaceAll(fmt.Sprint(v), "_", " ") }
 var tones = map[string]string{
 	"ok": "ok", "online": "ok", "healthy": "ok", "passed": "ok", "pass": "ok", "completed": "ok", "delivered": "ok",
 	"production": "ok", "active": "ok",
+	"queued": "quiet", "replaced": "quiet", "shadowing": "busy",
 	"running": "busy", "open": "busy", "soaking": "busy", "offered": "busy", "resolving": "busy", "downloading": "busy",
 	"verifying": "busy", "trialing": "busy", "activating": "busy", "watching": "busy", "reverting": "busy",
 	"staging":           "busy",

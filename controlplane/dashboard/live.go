@@ -14,6 +14,8 @@ import (
 const (
 	// refreshEvery bounds how often a page is told to ask for itself again.
 	refreshEvery = time.Second
+	// maxRefresh bounds what a page may ask for instead.
+	maxRefresh = time.Minute
 	// reconnectAfter is what browsers wait after a broken stream, milliseconds.
 	reconnectAfter = 2000
 	// writeTimeout bounds how long a reader may take nothing.
@@ -27,6 +29,10 @@ func (s *Server) events(w http.ResponseWriter, r *request) {
 	var kinds []string
 	if k := r.URL.Query().Get("kinds"); k != "" {
 		kinds = strings.Split(k, ",")
+	}
+	every := refreshEvery
+	if d, err := time.ParseDuration(r.URL.Query().Get("every")); err == nil {
+		every = min(max(d, refreshEvery), maxRefresh)
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
@@ -42,7 +48,7 @@ func (s *Server) events(w http.ResponseWriter, r *request) {
 
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")
-	s.tellChanges(ctx, newStream(w), changes)
+	s.tellChanges(ctx, newStream(w), changes, every)
 }
 
 // follow puts a token into changes after events; many make one.
@@ -60,7 +66,7 @@ func (s *Server) follow(ctx context.Context, kinds []string, changes chan<- stru
 	}
 }
 
-func (s *Server) tellChanges(ctx context.Context, out *stream, changes <-chan struct{}) {
+func (s *Server) tellChanges(ctx context.Context, out *stream, changes <-chan struct{}, every time.Duration) {
 	if out.send("retry: %d\nevent: change\ndata: start\n\n", reconnectAfter) != nil {
 		return
 	}
@@ -71,7 +77,7 @@ func (s *Server) tellChanges(ctx context.Context, out *stream, changes <-chan st
 		case <-ctx.Done():
 			return
 		case _, more := <-changes:
-			if !more || out.send("event: change\ndata: changed\n\n") != nil || !pause(ctx, refreshEvery) {
+			if !more || out.send("event: change\ndata: changed\n\n") != nil || !pause(ctx, every) {
 				return
 			}
 		case <-beat.C:

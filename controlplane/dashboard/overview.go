@@ -59,8 +59,7 @@ func (s *Server) overview(ctx context.Context, _ *request) (string, *page, error
 const (
 	sitesShown   = 48
 	cohortsShown = 24
-	chipsShown   = 240 // devices of one wave
-	namesShown   = 12  // devices of one decision
+	namesShown   = 12 // devices of one decision
 )
 
 // first are the first n items, and how many are left out.

@@ -12,6 +12,7 @@ import (
 	"path"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/vedette-edge/vedette/protocol/operator"
 )
@@ -19,10 +20,11 @@ import (
 // page is what the layout needs around the content of a page.
 type page struct {
 	Title   string
-	Section string // of the navigation
-	Path    string // the page itself, with its query
-	Live    string // selectors of the parts that follow changes, separated by commas; empty for none
-	Kinds   string // kinds of events that change them, separated by commas
+	Section string        // of the navigation
+	Path    string        // the page itself, with its query
+	Live    string        // selectors of the parts that follow changes, separated by commas; empty for none
+	Kinds   string        // kinds of events that change them, separated by commas
+	Every   time.Duration // least time between two changes that the page is told of, 0 for refreshEvery
 	Who     operator.Principal
 	Code    string // for forms
 	Alarms  int    // open
@@ -31,6 +33,21 @@ type page struct {
 
 // May says whether whoever looks at the page has a role.
 func (p *page) May(role string) bool { return p.Who.Role.Allows(operator.Role(role)) }
+
+// Events is the address of the page's event stream.
+func (p *page) Events() string {
+	q := url.Values{}
+	if p.Kinds != "" {
+		q.Set("kinds", p.Kinds)
+	}
+	if p.Every > 0 {
+		q.Set("every", p.Every.String())
+	}
+	if len(q) == 0 {
+		return "/events"
+	}
+	return "/events?" + q.Encode()
+}
 
 // view makes the content of one page; name is that of its template.
 type view func(ctx context.Context, r *request) (name string, p *page, err error)

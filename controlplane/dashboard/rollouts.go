@@ -2,15 +2,15 @@ package dashboard
 
 import (
 	"context"
-	"slices"
 
 	"github.com/vedette-edge/vedette/protocol/operator"
 )
 
-// deviceStates are those of a device in a rollout, in the order of a bar.
+// deviceStates are those of a device in a rollout, in the order of a bar. Late
+// is no state of its own but a mark that goes before it.
 var deviceStates = []string{
-	"healthy", "active", "trialing", "verifying", "downloading", "offered", "waiting",
-	"superseded", "reverted", "refused", "failed",
+	"healthy", "active", "trialing", "verifying", "downloading", "offered", "shadowing", "waiting",
+	"late", "superseded", "reverted", "refused", "failed",
 }
 
 func stateClass(name string) string { return "s-" + name }
@@ -21,6 +21,7 @@ type rolloutRow struct {
 
 	Parts  []part
 	Wagons []wagon
+	Waits  []string // what it waits for
 }
 
 // wagon is one wave in the small train that shows how far a rollout is.
@@ -37,6 +38,9 @@ func rowOf(r operator.RolloutSummary) rolloutRow {
 	return out
 }
 
+// Done is how many devices have the new version for good.
+func (r rolloutRow) Done() int { return r.Counts["healthy"] }
+
 func wagonState(r operator.RolloutSummary, wave int) string {
 	switch {
 	case wave > r.Wave:
@@ -50,140 +54,103 @@ func wagonState(r operator.RolloutSummary, wave int) string {
 	}
 }
 
-// rolloutsView is the list of rollouts.
+// rolloutsView is the list of rollouts: those that go on before those that have
+// ended.
 type rolloutsView struct {
-	Items []rolloutRow
-	Total int
-	Next  string
-	Query operator.RolloutQuery
+	Active []rolloutRow
+	Ended  []rolloutRow
+	Total  int
+	Next   string
+	Query  operator.RolloutQuery
+	Models []operator.Model
+	States []operator.RolloutState
 }
 
+// rolloutStates are those that the list can be filtered by.
+var rolloutStates = []operator.RolloutState{
+	operator.RolloutDraft, operator.RolloutQueued, operator.RolloutAwaiting, operator.RolloutRunning, operator.RolloutPaused, operator.RolloutHalted,
+	operator.RolloutReverting, operator.RolloutReverted, operator.RolloutCompleted, operator.RolloutAborted, operator.RolloutReplaced,
+}
+
+// explained bounds the rollouts of a list that say what they wait for.
+const explained = 20
+
 func (s *Server) rollouts(ctx context.Context, r *request) (string, *page, error) {
-	var q operator.RolloutQuery
-	if err := operator.DecodeQuery(r.URL.Query(), &q); err != nil {
-		return "", nil, err
-	}
-	q.Limit = pageLength
-	list, err := s.cfg.Service.Rollouts(ctx, q)
+	q, err := rolloutQuery(r)
 	if err != nil {
 		return "", nil, err
 	}
-	v := rolloutsView{Total: list.Total, Query: q}
-	for _, item := range list.Items {
-		v.Items = append(v.Items, rowOf(item))
+	v := rolloutsView{Query: q, States: rolloutStates}
+	if v.Models, err = s.cfg.Service.Models(ctx); err != nil {
+		return "", nil, err
 	}
-	if list.Next != "" {
-		q.Cursor, q.Limit = list.Next, 0
-		v.Next = "/rollouts?" + operator.EncodeQuery(q).Encode()
+	if err := s.fillRollouts(ctx, &v); err != nil {
+		return "", nil, err
 	}
 	return "rollouts", &page{Title: "Rollouts", Section: "rollouts", Live: "#list", Kinds: "rollout", Data: v}, nil
 }
 
-// rolloutView is everything about one rollout.
-type rolloutView struct {
-	*operator.Rollout
-
-	Why      *operator.Explanation
-	WaveList []waveView
-	Buttons  []button
-	Parts    []part
+func rolloutQuery(r *request) (operator.RolloutQuery, error) {
+	var q operator.RolloutQuery
+	values := r.URL.Query()
+	dropEmpty(values)
+	err := operator.DecodeQuery(values, &q)
+	return q, err
 }
 
-// waveView is one wave; devices are grouped by site.
-type waveView struct {
-	operator.Wave
-
-	Parts []part
-	Sites []siteDevices
-	Now   bool
-	Gates []operator.Gate
-	Done  int // devices that are healthy
-	More  int // devices without a chip
-}
-
-type siteDevices struct {
-	Site    string
-	Devices []operator.WaveDevice
-}
-
-// button leads to the form of one action.
-type button struct {
-	Action, Label, Look string
-}
-
-// buttonLooks are actions as people see them, in the order of the page.
-var buttonLooks = []button{
-	{operator.ActStart, "Start", "primary"},
-	{operator.ActApprove, "Approve", "primary"},
-	{operator.ActDeny, "Deny", "danger"},
-	{operator.ActResume, "Resume", "primary"},
-	{operator.ActNext, "Open next wave", "plain"},
-	{operator.ActRetry, "Try failed devices again", "plain"},
-	{operator.ActPause, "Pause", "plain"},
-	{operator.ActRollback, "Roll back", "danger"},
-	{operator.ActAbort, "Abort", "danger"},
-}
-
-func buttonsOf(actions []string) []button {
-	var out []button
-	for _, b := range buttonLooks {
-		if slices.Contains(actions, b.Action) {
-			out = append(out, b)
+// fillRollouts reads the rollouts that go on, on the first page alone, and
+// those that do not.
+func (s *Server) fillRollouts(ctx context.Context, v *rolloutsView) error {
+	q := v.Query
+	q.Limit = pageLength
+	if q.Cursor == "" {
+		active := q
+		active.Active = true
+		list, err := s.cfg.Service.Rollouts(ctx, active)
+		if err != nil {
+			return err
+		}
+		for i, item := range list.Items {
+			v.Active = append(v.Active, s.waits(ctx, item, i < explained))
+		}
+		v.Total = list.Total
+		if q.Active {
+			v.Next = rolloutsNext(q, list.Next)
+			return nil
 		}
 	}
-	return out
-}
-
-func (s *Server) rollout(ctx context.Context, r *request) (string, *page, error) {
-	x, err := s.cfg.Service.Rollout(ctx, r.PathValue("rollout"))
+	list, err := s.cfg.Service.Rollouts(ctx, q)
 	if err != nil {
-		return "", nil, err
+		return err
 	}
-	why, err := s.cfg.Service.ExplainRollout(ctx, x.ID)
-	if err != nil {
-		return "", nil, err
-	}
-	v := rolloutView{Rollout: x, Why: why, Buttons: buttonsOf(x.Actions), Parts: bar(x.Counts, deviceStates, stateClass)}
-	for _, w := range x.WaveList {
-		v.WaveList = append(v.WaveList, waveOf(x, w))
-	}
-	return "rollout", &page{
-		Title: x.Model + " " + x.Version, Section: "rollouts", Live: "#head,#waves,#timeline", Kinds: "rollout,device", Data: v,
-	}, nil
-}
-
-// waveOf shows the newest wave's gates as they are judged now, and those of
-// others as they stood.
-func waveOf(r *operator.Rollout, w operator.Wave) waveView {
-	out := waveView{
-		Wave: w, Parts: bar(w.Counts, deviceStates, stateClass), Gates: w.Gates, Done: w.Counts["healthy"],
-		Now: w.Number == r.Wave && !r.State.Ended(),
-	}
-	if out.Now && len(r.Gates) > 0 {
-		out.Gates = r.Gates
-	}
-	var shown []operator.WaveDevice
-	shown, out.More = first(troubleFirst(w.Devices), chipsShown)
-	for _, d := range shown {
-		i := slices.IndexFunc(out.Sites, func(s siteDevices) bool { return s.Site == d.Site })
-		if i < 0 {
-			i = len(out.Sites)
-			out.Sites = append(out.Sites, siteDevices{Site: d.Site})
+	v.Total, v.Next = list.Total, rolloutsNext(q, list.Next)
+	for _, item := range list.Items {
+		switch {
+		case item.State.Ended():
+			v.Ended = append(v.Ended, rowOf(item))
+		case q.Active: // a later page of those that go on
+			v.Active = append(v.Active, rowOf(item))
 		}
-		out.Sites[i].Devices = append(out.Sites[i].Devices, d)
 	}
-	return out
+	return nil
 }
 
-// troubleFirst puts devices that failed or are under way before those that are
-// well or wait, when not all of them can be shown.
-func troubleFirst(devices []operator.WaveDevice) []operator.WaveDevice {
-	if len(devices) <= chipsShown {
-		return devices
+func rolloutsNext(q operator.RolloutQuery, cursor string) string {
+	if cursor == "" {
+		return ""
 	}
-	out := slices.Clone(devices)
-	slices.SortStableFunc(out, func(a, b operator.WaveDevice) int { // the last states are the worst
-		return slices.Index(deviceStates, b.State) - slices.Index(deviceStates, a.State)
-	})
-	return out
+	q.Cursor, q.Limit = cursor, 0
+	return "/rollouts?" + operator.EncodeQuery(q).Encode()
+}
+
+// waits adds what a rollout waits for. One that cannot be explained is still
+// worth showing.
+func (s *Server) waits(ctx context.Context, r operator.RolloutSummary, explain bool) rolloutRow {
+	row := rowOf(r)
+	if explain {
+		if why, err := s.cfg.Service.ExplainRollout(ctx, r.ID); err == nil {
+			row.Waits = why.Waiting
+		}
+	}
+	return row
 }
