@@ -85,6 +85,25 @@ func one[R any](name, path, summary string, fn func(context.Context, string) (R,
 	}
 }
 
+// of is GET of what belongs to one subject, with a query.
+func of[Q, R any](name, path, summary string, fn func(context.Context, string, Q) (R, error)) route {
+	return route{
+		name: name, method: http.MethodGet, path: path, role: operator.Viewer, summary: summary,
+		query: typeOf[Q](), reply: typeOf[R](),
+		handle: func(c echo.Context) error {
+			subject, err := subjectOf(c)
+			if err != nil {
+				return err
+			}
+			var q Q
+			if err := operator.DecodeQuery(c.QueryParams(), &q); err != nil {
+				return err
+			}
+			return reply(c)(fn(c.Request().Context(), subject, q))
+		},
+	}
+}
+
 // command sends a body of type B and answers with R. The role of an operator
 // is the least that changes anything.
 func command[B, R any](method, name, path, summary string, fn func(echo.Context, B) (R, error)) route {

@@ -71,3 +71,7 @@ func pageSize(p operator.Paging) (int, error) {
 func newestFirst(at time.Time, id string) string {
 	return fmt.Sprintf("%016x.%s", math.MaxInt64-at.UnixMilli(), id)
 }
+
+// newestFirstSeq is a key that sorts later records of the ledger before earlier
+// ones.
+func newestFirstSeq(seq uint64) string { return fmt.Sprintf("%016x", math.MaxUint64-seq) }

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"github.com/vedette-edge/vedette/controlplane/rollout"
 	"github.com/vedette-edge/vedette/controlplane/runner"
 	"github.com/vedette-edge/vedette/protocol/operator"
 )
@@ -17,11 +16,9 @@ func (s *Service) addProgress(out *operator.Rollout, v runner.View) {
 	}
 	stuck := v.State.Stuck()
 	out.StuckTotal = len(stuck)
+	explain := s.explainer(v)
 	for _, id := range stuck[:min(len(stuck), operator.MaxStuck)] {
-		d, _ := v.State.Device(id)
-		w := s.waveDevice(v.State, id, &d)
-		w.Why = rollout.ExplainDevice(v.State, v.Facts, id)
-		out.Stuck = append(out.Stuck, w)
+		out.Stuck = append(out.Stuck, explain(id))
 	}
 	out.Revisions = revisions(v.Timeline)
 }

@@ -82,6 +82,9 @@ func rolloutRoutes(b Backend) []route {
 	return []route{
 		query("rollouts", "/rollouts", "Rollouts, newest first.", b.Rollouts),
 		one("rollout", "/rollouts/:rollout", "One rollout: waves, gates, timeline.", b.Rollout),
+		of("rolloutDevices", "/rollouts/:rollout/devices", "Devices of a rollout, each with why it is where it is.", b.RolloutDevices),
+		rolloutDevice(b),
+		of("rolloutDecisions", "/rollouts/:rollout/decisions", "What was decided about a rollout, newest first.", b.RolloutDecisions),
 		one("explainRollout", "/rollouts/:rollout/explain", "Why a rollout is where it is and what it waits for.", b.ExplainRollout),
 		command(http.MethodPost, "planRollout", "/rollouts/plan", "What a rollout would do. Changes nothing.",
 			plain(b.PlanRollout)).as(operator.Viewer),
@@ -144,6 +147,24 @@ func versionOf(c echo.Context) (model, version string, err error) {
 	}
 	version, err = param(c, "version")
 	return model, version, err
+}
+
+func rolloutDevice(b Backend) route {
+	return route{
+		name: "rolloutDevice", method: http.MethodGet, path: "/rollouts/:rollout/devices/:device", role: operator.Viewer,
+		summary: "Where a device is in a rollout, and why.", reply: typeOf[*operator.WaveDevice](),
+		handle: func(c echo.Context) error {
+			id, err := param(c, "rollout")
+			if err != nil {
+				return err
+			}
+			device, err := param(c, "device")
+			if err != nil {
+				return err
+			}
+			return reply(c)(b.RolloutDevice(c.Request().Context(), id, device))
+		},
+	}
 }
 
 func stageRoute(b Backend) route {

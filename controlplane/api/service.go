@@ -59,6 +59,7 @@ type Service struct {
 	d      Deps
 	events *hub
 	taps   *taps
+	looks  *looks
 }
 
 var _ Backend = (*Service)(nil)
@@ -71,7 +72,7 @@ func NewService(d Deps) *Service {
 	if d.Now == nil {
 		d.Now = time.Now
 	}
-	return &Service{d: d, events: newHub(d.Now), taps: newTaps()}
+	return &Service{d: d, events: newHub(d.Now), taps: newTaps(), looks: newLooks(d.Rollouts, d.Now)}
 }
 
 // Changed tells followers that a subject changed: kind is one of the

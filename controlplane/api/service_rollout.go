@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -18,7 +19,9 @@ import (
 type Rollouts interface {
 	List() []runner.View
 	Get(id string) (runner.View, error)
-	Explain(id string) (runner.Explanation, error)
+	// Revision is the ledger sequence of a rollout's newest record; it costs
+	// nothing to ask.
+	Revision(id string) (uint64, error)
 	Plan(ctx context.Context, spec rollout.Spec) (rollout.Plan, error)
 	Create(ctx context.Context, actor, reason string, spec rollout.Spec) (runner.View, error)
 	Act(ctx context.Context, id string, c rollout.Command) (runner.View, error)
@@ -27,11 +30,16 @@ type Rollouts interface {
 // rolloutError gives an answer of the engine its code.
 func rolloutError(err error) error {
 	var code operator.Code
+	var hint string
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, rollout.ErrNotNow), errors.Is(err, rollout.ErrHeld), errors.Is(err, rollout.ErrNobody):
-		code = operator.Conflict
+	case errors.Is(err, rollout.ErrNotNow):
+		code = operator.NotNow // the text says what is possible
+	case errors.Is(err, rollout.ErrHeld):
+		code, hint = operator.Held, "let it wait with on_conflict: queue, or take the devices over with supersedes: the other rollout"
+	case errors.Is(err, rollout.ErrNobody):
+		code = operator.NoDevices
 	case errors.Is(err, rollout.ErrReason):
 		code = operator.ReasonRequired
 	case errors.Is(err, rollout.ErrSpec):
@@ -41,14 +49,18 @@ func rolloutError(err error) error {
 	default:
 		return registryError(err)
 	}
-	return operator.Errorf(code, "%w", err)
+	e := operator.Errorf(code, "%w", err)
+	if hint != "" {
+		e = e.WithHint("%s", hint)
+	}
+	return e
 }
 
 // Rollouts lists rollouts, newest first.
 func (s *Service) Rollouts(_ context.Context, q operator.RolloutQuery) (*operator.Page[operator.RolloutSummary], error) {
 	list := []operator.RolloutSummary{}
 	for _, v := range s.d.Rollouts.List() {
-		r := s.rolloutSummary(v)
+		r := s.looks.summary(v)
 		if (q.Model == "" || r.Model == q.Model) && (q.State == "" || r.State == q.State) && (!q.Active || !r.State.Ended()) {
 			list = append(list, r)
 		}
@@ -59,7 +71,7 @@ func (s *Service) Rollouts(_ context.Context, q operator.RolloutQuery) (*operato
 
 func rolloutKey(r *operator.RolloutSummary) string { return newestFirst(r.Created, r.ID) }
 
-func (s *Service) rolloutSummary(v runner.View) operator.RolloutSummary {
+func rolloutSummary(v runner.View) operator.RolloutSummary {
 	h := &v.State.Header
 	out := operator.RolloutSummary{
 		ID: v.State.ID, Model: v.State.Spec.Model, Version: v.State.Spec.Version, Release: v.State.Spec.Release,
@@ -96,7 +108,7 @@ func yetToCome(v runner.View) []string {
 
 // Rollout is everything about one rollout.
 func (s *Service) Rollout(_ context.Context, id string) (*operator.Rollout, error) {
-	v, err := s.d.Rollouts.Get(id)
+	v, err := s.looks.view(id)
 	if err != nil {
 		return nil, rolloutError(err)
 	}
@@ -104,35 +116,34 @@ func (s *Service) Rollout(_ context.Context, id string) (*operator.Rollout, erro
 }
 
 func (s *Service) rollout(v runner.View) *operator.Rollout {
+	h := &v.State.Header
 	out := &operator.Rollout{
-		RolloutSummary: s.rolloutSummary(v), Spec: rolloutSpec(v.State.Spec), WaveList: []operator.Wave{}, Gates: gates(v.Gates),
-		Timeline: []operator.Decision{}, Actions: []string{}, Deadline: v.State.Header.Deadline, Overall: v.State.Header.Overall, Revision: v.Revision,
+		RolloutSummary: rolloutSummary(v), Spec: rolloutSpec(v.State.Spec), WaveList: []operator.Wave{}, Gates: gates(v.Gates),
+		Timeline: timeline(v.Timeline), Decisions: len(v.Timeline), Actions: []string{},
+		Deadline: h.Deadline, Overall: h.Overall, Revision: v.Revision,
 	}
 	s.addProgress(out, v)
 	for _, a := range v.Actions {
 		out.Actions = append(out.Actions, string(a))
 	}
+	byWave := membersOf(v.State)
 	for i := range v.State.Waves {
-		out.WaveList = append(out.WaveList, s.wave(v, i))
+		out.WaveList = append(out.WaveList, s.wave(v, i, byWave[i+1]))
 	}
+	waiting := yetToCome(v)
 	for id, d := range v.State.Devices {
 		if d.Control {
 			out.Control = append(out.Control, id)
 		}
 		if d.Wave == 0 {
-			out.Waiting = append(out.Waiting, id)
+			waiting = append(waiting, id)
 		}
 	}
-	out.Waiting = append(out.Waiting, yetToCome(v)...)
-	slices.Sort(out.Control)
-	slices.Sort(out.Waiting)
-	for _, e := range slices.Backward(v.Timeline) {
-		out.Timeline = append(out.Timeline, decision(&e))
-	}
+	out.Control, out.Waiting, out.WaitingTotal = listed(out.Control), listed(waiting), len(waiting)
 	return out
 }
 
-func (s *Service) wave(v runner.View, i int) operator.Wave {
+func (s *Service) wave(v runner.View, i int, m members) operator.Wave {
 	state := v.State
 	w := &state.Waves[i]
 	out := operator.Wave{
@@ -144,14 +155,29 @@ func (s *Service) wave(v runner.View, i int) operator.Wave {
 		out.Spec = waveSpec(state.Spec.Waves[i])
 		out.Name = out.Spec.Name
 	}
-	for id, d := range state.Devices {
-		if d.Wave == i+1 {
-			out.Counts[string(d.State)]++
-			out.Devices = append(out.Devices, s.waveDevice(state, id, d))
+	for at, ids := range m {
+		out.Counts[string(at)] = len(ids)
+		if late := lateOf(state, ids); late > 0 {
+			if out.Late == nil {
+				out.Late = map[string]int{}
+			}
+			out.Late[string(at)] = late
 		}
 	}
-	slices.SortFunc(out.Devices, func(a, b operator.WaveDevice) int { return strings.Compare(a.Device, b.Device) })
+	for _, id := range m.first(operator.MaxListed) {
+		out.Devices = append(out.Devices, s.waveDevice(state, id, state.Devices[id]))
+	}
+	out.More = m.len() - len(out.Devices)
 	return out
+}
+
+func lateOf(s *rollout.State, ids []string) (n int) {
+	for _, id := range ids {
+		if s.Devices[id].Late {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *Service) waveDevice(state *rollout.State, id string, d *rollout.Device) operator.WaveDevice {
@@ -181,33 +207,6 @@ func gates(in []rollout.GateResult) []operator.Gate {
 	return out
 }
 
-func decision(e *runner.Entry) operator.Decision {
-	out := operator.Decision{
-		Seq: e.Seq, At: e.At, Actor: e.Actor, Kind: e.Kind, Action: string(e.Action), Reason: e.Reason, Hash: e.Hash, Text: decisionText(e),
-	}
-	for _, c := range e.Changes {
-		out.Changes = append(out.Changes, operator.Change{
-			Subject: c.Subject, Wave: c.Wave, From: c.From, To: c.To, Why: c.Why, Devices: c.Devices,
-		})
-	}
-	return out
-}
-
-// decisionText is one line for a timeline.
-func decisionText(e *runner.Entry) string {
-	if e.Kind == runner.KindCreated {
-		return "created"
-	}
-	var parts []string
-	for _, c := range e.Changes {
-		parts = append(parts, changeText(&c))
-	}
-	if len(parts) == 0 {
-		return firstOf(string(e.Action), "gates judged anew")
-	}
-	return strings.Join(parts, "; ")
-}
-
 // changeText is one transition in words.
 func changeText(c *rollout.Change) string {
 	subject := c.Subject
@@ -225,18 +224,16 @@ func changeText(c *rollout.Change) string {
 
 // ExplainRollout says why a rollout is where it is.
 func (s *Service) ExplainRollout(_ context.Context, id string) (*operator.Explanation, error) {
-	why, err := s.d.Rollouts.Explain(id)
+	v, err := s.looks.view(id)
 	if err != nil {
 		return nil, rolloutError(err)
 	}
-	v := &why.View
+	why := rollout.Explain(v.State, v.Facts, s.d.Now())
 	out := &operator.Explanation{
-		ID: id, State: operator.RolloutState(v.State.Header.Status), Summary: why.Summary, Waiting: why.Waiting,
-		Gates: gates(v.Gates), Decisions: []operator.Decision{},
+		ID: id, State: operator.RolloutState(v.State.Header.Status), Summary: why.Summary, Waiting: append([]string{}, why.Waiting...),
+		Gates: gates(v.Gates), Decisions: timeline(v.Timeline), Total: len(v.Timeline),
 	}
-	for i := range v.Timeline {
-		out.Decisions = append(out.Decisions, decision(&v.Timeline[i]))
-	}
+	slices.Reverse(out.Decisions)
 	return out, nil
 }
 
@@ -273,10 +270,8 @@ func (s *Service) CreateRollout(ctx context.Context, c operator.RolloutCreate) (
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range c.Spec.Waves {
-		if err := operator.CheckText("name of a wave", w.Name); err != nil {
-			return nil, err
-		}
+	if err := checkNames(&c.Spec); err != nil {
+		return nil, err
 	}
 	v, err := s.d.Rollouts.Create(ctx, p.Name, c.Reason, specOf(c.Spec))
 	if err != nil {
@@ -301,7 +296,7 @@ func (s *Service) unstarted(ctx context.Context, id string, cause error) error {
 		s.d.Log.Error("rollout made and not started", "rollout", id, "error", cause)
 		e = operator.Errorf(operator.Internal, "%s was made, and the server failed to start it", id)
 	}
-	if e.Code == operator.Conflict {
+	if e.Code.Status() == http.StatusConflict {
 		reason := shortened("was to start at once: "+e.Message, operator.MaxReason)
 		_, err := s.ActOnRollout(ctx, id, operator.RolloutAction{Action: operator.ActAbort, Reason: reason})
 		if err == nil {
@@ -331,6 +326,9 @@ func (s *Service) ActOnRollout(ctx context.Context, id string, a operator.Rollou
 	}
 	cmd := rollout.Command{Action: rollout.Action(a.Action), Actor: p.Name, Reason: a.Reason}
 	if a.Spec != nil {
+		if err := s.revisable(id, &a); err != nil {
+			return nil, err
+		}
 		cmd.Spec = new(specOf(*a.Spec))
 	}
 	v, err := s.d.Rollouts.Act(ctx, id, cmd)
@@ -338,6 +336,35 @@ func (s *Service) ActOnRollout(ctx context.Context, id string, a operator.Rollou
 		return nil, rolloutError(err)
 	}
 	return s.rollout(v), nil
+}
+
+// revisable checks a spec that is to replace that of a rollout.
+func (s *Service) revisable(id string, a *operator.RolloutAction) error {
+	if a.Action != operator.ActRevise {
+		return operator.Errorf(operator.Invalid, "%s takes no spec", a.Action).WithHint("only %s does", operator.ActRevise)
+	}
+	if err := checkNames(a.Spec); err != nil {
+		return err
+	}
+	v, err := s.looks.view(id)
+	if err != nil {
+		return rolloutError(err)
+	}
+	if now := v.State.Header.Revision; a.Number != nil && *a.Number != now {
+		return operator.Errorf(operator.Stale, "the new spec was made from revision %d of %s, the newest is %d", *a.Number, id, now).
+			WithHint("look at what changed with `vedette rollout diff %s`, then revise that", id)
+	}
+	return nil
+}
+
+// checkNames refuses names of waves that would not be shown but obeyed.
+func checkNames(spec *operator.RolloutSpec) error {
+	for _, w := range spec.Waves {
+		if err := operator.CheckText("name of a wave", w.Name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // specOf and rolloutSpec translate between the API and the engine, whose specs

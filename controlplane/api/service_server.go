@@ -72,7 +72,7 @@ func (s *Service) SetSettings(ctx context.Context, c operator.Settings) (*operat
 func (s *Service) Overview(context.Context) (*operator.Overview, error) {
 	out := &operator.Overview{Models: s.models(), Rollouts: []operator.RolloutSummary{}, Alarms: []operator.Alarm{}, AsOf: s.d.Now().UTC()}
 	for _, v := range s.d.Rollouts.List() {
-		if summary := s.rolloutSummary(v); !summary.State.Ended() {
+		if summary := s.looks.summary(v); !summary.State.Ended() {
 			out.Rollouts = append(out.Rollouts, summary)
 		}
 	}

@@ -128,9 +128,9 @@ func (w worldRollouts) Get(id string) (runner.View, error) {
 	return runner.View{}, runner.ErrNotFound
 }
 
-func (w worldRollouts) Explain(id string) (runner.Explanation, error) {
+func (w worldRollouts) Revision(id string) (uint64, error) {
 	v, err := w.Get(id)
-	return runner.Explanation{Explanation: rollout.Explanation{Summary: "waits", Waiting: []string{"for cam-b2"}}, View: v}, err
+	return v.Revision, err
 }
 
 func (w worldRollouts) Plan(_ context.Context, s rollout.Spec) (rollout.Plan, error) {

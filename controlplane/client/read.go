@@ -69,6 +69,21 @@ func (c *Client) Rollout(ctx context.Context, id string) (*operator.Rollout, err
 	return get[operator.Rollout](ctx, c, nil, "rollouts", id)
 }
 
+// RolloutDevices reads one page of a rollout's devices.
+func (c *Client) RolloutDevices(ctx context.Context, id string, q operator.RolloutDeviceQuery) (*operator.Page[operator.WaveDevice], error) {
+	return get[operator.Page[operator.WaveDevice]](ctx, c, operator.EncodeQuery(q), "rollouts", id, "devices")
+}
+
+// RolloutDevice asks where a device is in a rollout, and why.
+func (c *Client) RolloutDevice(ctx context.Context, id, device string) (*operator.WaveDevice, error) {
+	return get[operator.WaveDevice](ctx, c, nil, "rollouts", id, "devices", device)
+}
+
+// RolloutDecisions reads one page of a rollout's decisions.
+func (c *Client) RolloutDecisions(ctx context.Context, id string, p operator.Paging) (*operator.Page[operator.Decision], error) {
+	return get[operator.Page[operator.Decision]](ctx, c, operator.EncodeQuery(p), "rollouts", id, "decisions")
+}
+
 // ExplainRollout asks why a rollout is where it is.
 func (c *Client) ExplainRollout(ctx context.Context, id string) (*operator.Explanation, error) {
 	return get[operator.Explanation](ctx, c, nil, "rollouts", id, "explain")

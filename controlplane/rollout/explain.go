@@ -93,6 +93,17 @@ func some(ids []string) string {
 // ExplainDevice says why a device is where it is in the rollout, and what it
 // waits for.
 func ExplainDevice(s *State, f *Facts, device string, now time.Time) string {
+	return ExplainDevices(s, f, now)(device)
+}
+
+// ExplainDevices is ExplainDevice for many devices of one rollout: what it takes
+// to count all of them is done once.
+func ExplainDevices(s *State, f *Facts, now time.Time) func(device string) string {
+	return newTurn(s.clone(), f, now).explainDevice
+}
+
+func (t *turn) explainDevice(device string) string {
+	s, f := t.State, t.facts
 	d, known := s.Device(device)
 	facts, seen := f.device(device), f.Devices[device] != nil
 	switch {
@@ -107,7 +118,7 @@ func ExplainDevice(s *State, f *Facts, device string, now time.Time) string {
 	case !known:
 		return "selected, but in no wave yet: waves take devices in order of a hash of rollout and device"
 	}
-	return s.explainKnown(device, d) + newTurn(s.clone(), f, now).explainWait(device, d)
+	return s.explainKnown(device, d) + t.explainWait(device, d)
 }
 
 // explainWait says what keeps a member of a wave from being asked.

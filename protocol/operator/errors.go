@@ -17,6 +17,9 @@ const (
 	NotFound        Code = "not_found"        // the subject does not exist
 	WrongMethod     Code = "wrong_method"     // the route exists, and takes other methods: see Allow
 	Conflict        Code = "conflict"         // the subject is in a state that does not allow this, or exists already
+	NotNow          Code = "not_now"          // the rollout is in a state in which the action makes no sense
+	Held            Code = "held"             // another rollout of the model has some of the devices
+	NoDevices       Code = "no_devices"       // the selector matches no device
 	Stale           Code = "stale"            // it changed since it was read: read again and repeat
 	TooLarge        Code = "too_large"        // over a limit of size
 	TooMany         Code = "too_many"         // over a limit of rate or number
@@ -43,6 +46,9 @@ var statusOf = map[Code]int{
 	NotFound:       404,
 	WrongMethod:    405,
 	Conflict:       409,
+	NotNow:         409,
+	Held:           409,
+	NoDevices:      409,
 	OffsetMismatch: 409,
 	NoRoot:         409,
 	Stale:          412,

@@ -187,29 +187,38 @@ type RolloutSummary struct {
 	CreatedBy string         `json:"created_by,omitempty"`
 }
 
-// Rollout is everything about one rollout.
+// Rollout is everything about one rollout but its devices and decisions one by
+// one, of which it has some: the others come in pages.
 type Rollout struct {
 	RolloutSummary
 
 	Spec     RolloutSpec `json:"spec"` // with defaults filled in
 	WaveList []Wave      `json:"wave_list"`
 	Gates    []Gate      `json:"gates,omitempty"`   // of the newest wave, judged now
-	Control  []string    `json:"control,omitempty"` // devices held out until the last wave
-	Waiting  []string    `json:"waiting,omitempty"` // selected, in no wave yet
-	Timeline []Decision  `json:"timeline"`          // newest first
+	Control  []string    `json:"control,omitempty"` // devices held out until the last wave, at most MaxListed
+	Waiting  []string    `json:"waiting,omitempty"` // selected, in no wave yet, at most MaxListed
+	Timeline []Decision  `json:"timeline"`          // newest first, at most MaxTimeline
 	Actions  []string    `json:"actions"`           // that are possible now
 	Deadline time.Time   `json:"deadline,omitzero"` // of this state
 	Overall  time.Time   `json:"overall,omitzero"`  // of the whole rollout
 	Revision uint64      `json:"revision"`          // ledger sequence of its newest record
 
+	WaitingTotal  int            `json:"waiting_total,omitempty"`  // selected, in no wave yet
+	Decisions     int            `json:"decisions"`                // of its ledger chain, all
 	ControlCounts map[string]int `json:"control_counts,omitempty"` // control group by state
 	Stuck         []WaveDevice   `json:"stuck,omitempty"`          // devices that hold it up, the longest in their state first, at most MaxStuck
 	StuckTotal    int            `json:"stuck_total,omitempty"`    // of them in all
 	Revisions     []SpecRevision `json:"revisions,omitempty"`      // of the spec, oldest first; the first is what it was created with
 }
 
-// MaxStuck bounds the devices that Rollout.Stuck names.
-const MaxStuck = 50
+// Bounds of a Rollout, so that one over a hundred thousand devices is read as
+// easily as one over ten.
+const (
+	MaxStuck    = 50  // devices in Rollout.Stuck
+	MaxListed   = 256 // devices in Wave.Devices, Rollout.Control and Rollout.Waiting
+	MaxTimeline = 200 // decisions in Rollout.Timeline
+	MaxNamed    = 20  // devices in Change.Devices
+)
 
 // SpecRevision is the spec as it was from one ledger record on.
 type SpecRevision struct {
@@ -229,9 +238,11 @@ type Wave struct {
 	Cause    string         `json:"cause,omitempty"` // why it is in this state, for people
 	Planned  int            `json:"planned"`         // devices it was to have
 	Counts   map[string]int `json:"counts"`          // devices by state
-	Devices  []WaveDevice   `json:"devices"`
-	Gates    []Gate         `json:"gates"`          // as they stood when an outcome last changed
-	Since    time.Time      `json:"since,omitzero"` // in this state
+	Late     map[string]int `json:"late,omitempty"`  // of them, those that hold nothing up any more
+	Devices  []WaveDevice   `json:"devices"`         // those in trouble and under way first, at most MaxListed
+	More     int            `json:"more,omitempty"`  // devices that are not among these
+	Gates    []Gate         `json:"gates"`           // as they stood when an outcome last changed
+	Since    time.Time      `json:"since,omitzero"`  // in this state
 	Opened   time.Time      `json:"opened,omitzero"`
 	SoakEnds time.Time      `json:"soak_ends,omitzero"`
 	Closed   time.Time      `json:"closed,omitzero"`
@@ -254,7 +265,7 @@ type WaveProgress struct {
 // WaveDevice is a device in a wave.
 type WaveDevice struct {
 	Device   string    `json:"device"`
-	State    string    `json:"state"` // waiting, offered, downloading, verifying, trialing, active, healthy; failed, reverted, refused, superseded
+	State    string    `json:"state"` // waiting, shadowing, offered, downloading, verifying, trialing, active, healthy; failed, reverted, refused, superseded
 	Since    time.Time `json:"since,omitzero"`
 	Code     string    `json:"code,omitempty"` // why it failed
 	Message  string    `json:"message,omitempty"`
@@ -270,7 +281,7 @@ type WaveDevice struct {
 	Old      string    `json:"old,omitempty"`     // version it goes back to; empty for nothing
 	Deadline time.Time `json:"deadline,omitzero"` // of its state
 	Heard    time.Time `json:"heard,omitzero"`    // newest message of any kind
-	Why      string    `json:"why,omitempty"`     // it is where it is, for people; of stuck devices
+	Why      string    `json:"why,omitempty"`     // it is where it is, for people; not in Wave.Devices
 }
 
 // Gate is what one gate says now.
@@ -318,7 +329,8 @@ type Change struct {
 	From    string   `json:"from,omitempty"`
 	To      string   `json:"to"`
 	Why     string   `json:"why"`
-	Devices []string `json:"devices,omitempty"`
+	Devices []string `json:"devices,omitempty"` // at most MaxNamed
+	Count   int      `json:"count,omitempty"`   // devices, all
 }
 
 // Explanation says why a rollout is where it is and what it waits for.
@@ -328,22 +340,41 @@ type Explanation struct {
 	Summary   string       `json:"summary"` // one sentence
 	Waiting   []string     `json:"waiting"` // what must happen before it moves, one sentence each
 	Gates     []Gate       `json:"gates"`
-	Decisions []Decision   `json:"decisions"` // oldest first
+	Decisions []Decision   `json:"decisions"` // oldest first, the newest MaxTimeline
+	Total     int          `json:"total"`     // decisions, all
 }
 
-// Plan is what a rollout would do, told before it starts.
+// Plan is what a rollout would do, told before it starts. Its times come from
+// replays: in each, the devices are there at the hours at which they were heard
+// of in the last 14 days, begun at another of these days, and all of them do well.
+// Time that people take to approve is not in them.
 type Plan struct {
-	Spec     RolloutSpec       `json:"spec"` // with defaults filled in
-	Release  release.Digest    `json:"release"`
-	Devices  int               `json:"devices"`           // that would be offered it
-	Already  []string          `json:"already,omitempty"` // run it now
-	Refused  map[string]string `json:"refused,omitempty"` // cannot run it, with the reason
-	Held     map[string]string `json:"held,omitempty"`    // are in another rollout, by its id
-	Control  []string          `json:"control,omitempty"` // held out until the last wave
-	Waves    []PlanWave        `json:"waves"`
-	Bytes    int64             `json:"bytes"`    // to be downloaded at most, by all devices together
-	Expected release.Duration  `json:"expected"` // with every device doing well and no waiting for people
-	Warnings []string          `json:"warnings,omitempty"`
+	Spec       RolloutSpec       `json:"spec"` // with defaults filled in
+	Release    release.Digest    `json:"release"`
+	Begins     time.Time         `json:"begins,omitzero"`     // when the times below begin
+	Devices    int               `json:"devices"`             // that would be offered it
+	Already    []string          `json:"already,omitempty"`   // run it now
+	Refused    map[string]string `json:"refused,omitempty"`   // cannot run it, with the reason
+	Unmet      map[string]string `json:"unmet,omitempty"`     // do not fulfil now what the rollout requires, with the reason
+	Held       map[string]string `json:"held,omitempty"`      // are in another rollout, by its id
+	Conflicts  []PlanConflict    `json:"conflicts,omitempty"` // those rollouts, by id
+	Control    []string          `json:"control,omitempty"`   // held out until the last wave
+	Unheard    []string          `json:"unheard,omitempty"`   // not heard of in the last 14 days
+	Waves      []PlanWave        `json:"waves"`
+	Bytes      int64             `json:"bytes"`                // to be downloaded at most, by all devices together, deltas included
+	FullBytes  int64             `json:"full_bytes,omitempty"` // the same without deltas
+	Expected   release.Duration  `json:"expected"`             // half of the replays end sooner; 0 when they do not end in time
+	Slow       release.Duration  `json:"expected_p90"`         // nine of ten do; 0 likewise
+	Replays    int               `json:"replays"`
+	Unfinished int               `json:"unfinished,omitempty"` // replays that did not end by the rollout's deadline
+	Warnings   []string          `json:"warnings,omitempty"`
+}
+
+// PlanConflict is another rollout of the model that has some of the devices.
+type PlanConflict struct {
+	Rollout string `json:"rollout"`
+	Devices int    `json:"devices"`
+	Outcome string `json:"outcome"` // refused: this one cannot start; queued: it waits for the other; superseded: it takes the devices over
 }
 
 // PlanWave is one wave of a plan.
@@ -354,8 +385,11 @@ type PlanWave struct {
 	Profiles   map[string]int   `json:"profiles"` // devices by firmware profile
 	Sites      map[string]int   `json:"sites"`    // devices by site
 	Bytes      int64            `json:"bytes"`
-	Expected   release.Duration `json:"expected"`
-	Approval   bool             `json:"approval,omitempty"` // a person approves before it opens
+	Expected   release.Duration `json:"expected"`             // from its opening, as of the whole rollout
+	Slow       release.Duration `json:"expected_p90"`         //
+	Unfinished int              `json:"unfinished,omitempty"` // replays in which it did not end in time
+	Stalls     []string         `json:"stalls,omitempty"`     // what it waits for longest, for people
+	Approval   bool             `json:"approval,omitempty"`   // a person approves before it opens
 	Detectable []Detectable     `json:"detectable,omitempty"`
 }
 
@@ -377,6 +411,18 @@ type RolloutQuery struct {
 	Active bool         `json:"active,omitempty" query:"active"` // only those that have not ended
 }
 
+// RolloutDeviceQuery selects devices of a rollout, by id.
+type RolloutDeviceQuery struct {
+	Paging
+
+	Wave    int    `json:"wave,omitempty" query:"wave"`       // only of this wave, 1 is the first
+	State   string `json:"state,omitempty" query:"state"`     // only in this state
+	Site    string `json:"site,omitempty" query:"site"`       //
+	Stuck   bool   `json:"stuck,omitempty" query:"stuck"`     // only those that hold the rollout up
+	Late    bool   `json:"late,omitempty" query:"late"`       // only those that no longer do
+	Control bool   `json:"control,omitempty" query:"control"` // only the control group
+}
+
 // RolloutCreate makes a rollout. Start also starts it.
 type RolloutCreate struct {
 	Spec   RolloutSpec `json:"spec"`
@@ -389,6 +435,9 @@ type RolloutAction struct {
 	Action string       `json:"action"` // an Act… constant
 	Reason string       `json:"reason"`
 	Spec   *RolloutSpec `json:"spec,omitempty"` // of a revision: the whole new one
+	// Number is, of a revision, the newest one that the new spec was made from.
+	// When there is a newer one by now, the answer is Stale. Absent takes any.
+	Number *int `json:"number,omitempty"`
 }
 
 // Actions on a rollout.

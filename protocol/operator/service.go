@@ -87,10 +87,14 @@ type TrustStore interface {
 	Publish(ctx context.Context, u TargetsUpload) (*Published, error)
 }
 
-// RolloutReader reads rollouts.
+// RolloutReader reads rollouts. Decisions are those of its ledger chain, newest
+// first.
 type RolloutReader interface {
 	Rollouts(ctx context.Context, q RolloutQuery) (*Page[RolloutSummary], error)
 	Rollout(ctx context.Context, id string) (*Rollout, error)
+	RolloutDevices(ctx context.Context, id string, q RolloutDeviceQuery) (*Page[WaveDevice], error)
+	RolloutDevice(ctx context.Context, id, device string) (*WaveDevice, error)
+	RolloutDecisions(ctx context.Context, id string, p Paging) (*Page[Decision], error)
 	ExplainRollout(ctx context.Context, id string) (*Explanation, error)
 	PlanRollout(ctx context.Context, s RolloutSpec) (*Plan, error)
 }

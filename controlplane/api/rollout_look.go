@@ -1,0 +1,85 @@
+package api
+
+import (
+	"sync"
+	"time"
+
+	"github.com/vedette-edge/vedette/controlplane/runner"
+	"github.com/vedette-edge/vedette/protocol/operator"
+)
+
+// lookAge is for how long a look at a rollout that has not moved serves all who
+// ask: a look gathers facts of every device and judges the gates, and some
+// twenty people may watch one rollout.
+const lookAge = time.Second
+
+// looks remembers the last look at each rollout.
+type looks struct {
+	rollouts Rollouts
+	now      func() time.Time
+
+	mu        sync.Mutex // guards what follows
+	last      map[string]*look
+	summaries map[string]summaryAt
+}
+
+// look is one rollout as it was seen last.
+type look struct {
+	mu   sync.Mutex // guards what follows; held while looking, so that others wait for the same look
+	view runner.View
+	at   time.Time
+}
+
+// summaryAt is the row of a list, as of a record of the ledger.
+type summaryAt struct {
+	revision uint64
+	row      operator.RolloutSummary
+}
+
+func newLooks(rollouts Rollouts, now func() time.Time) *looks {
+	return &looks{rollouts: rollouts, now: now, last: map[string]*look{}, summaries: map[string]summaryAt{}}
+}
+
+// view is a rollout as it is now: what the ledger says of it to the last record,
+// the facts and gates at most lookAge old.
+func (l *looks) view(id string) (runner.View, error) {
+	revision, err := l.rollouts.Revision(id)
+	if err != nil {
+		return runner.View{}, err
+	}
+	l.mu.Lock()
+	seen := l.last[id]
+	if seen == nil {
+		seen = &look{}
+		l.last[id] = seen
+	}
+	l.mu.Unlock()
+	seen.mu.Lock()
+	defer seen.mu.Unlock()
+	now := l.now()
+	if age := now.Sub(seen.at); seen.view.State != nil && seen.view.Revision >= revision && age >= 0 && age < lookAge {
+		return seen.view, nil
+	}
+	v, err := l.rollouts.Get(id)
+	if err == nil {
+		seen.view, seen.at = v, now
+	}
+	return v, err
+}
+
+// summary is the row of a rollout in a list. Counting its devices again is only
+// worth it when it has moved.
+func (l *looks) summary(v runner.View) operator.RolloutSummary {
+	id := v.State.ID
+	l.mu.Lock()
+	known, ok := l.summaries[id]
+	l.mu.Unlock()
+	if ok && known.revision == v.Revision {
+		return known.row
+	}
+	row := rolloutSummary(v)
+	l.mu.Lock()
+	l.summaries[id] = summaryAt{v.Revision, row}
+	l.mu.Unlock()
+	return row
+}
