@@ -46,8 +46,10 @@ func (s *State) allows(a Action) bool {
 		return status == StatusRunning && w != nil && (w.State == WaveOpen || w.State == WaveSoaking)
 	case Retry:
 		return (status == StatusRunning || status == StatusPaused || status == StatusHalted) && len(s.retriable()) > 0
-	case Abort, Revise, Replace:
+	case Abort, Revise:
 		return !status.Final()
+	case Replace:
+		return s.Replaceable()
 	case Rollback:
 		return s.Header.Wave > 0 && status != StatusReverting && status != StatusReverted && s.outstanding() > 0
 	}

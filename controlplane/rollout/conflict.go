@@ -55,7 +55,7 @@ func (t *turn) leaveQueue() {
 	}
 	switch held := conflicts(t.facts); {
 	case len(held) > 0 && t.Spec.OnConflict == Refuse:
-		t.abort("when its time came, " + haveDevices(held))
+		t.abort("it may not wait, and its devices are held by " + holders(held))
 	case len(held) > 0:
 		t.waitBehind(held)
 	case t.selectsNobody():
@@ -97,13 +97,13 @@ func (t *turn) selectsNobody() bool {
 	return true
 }
 
-func waitsBehind(held map[string]int) string { return "it waits until the end: " + haveDevices(held) }
+func waitsBehind(held map[string]int) string { return "it waits for the end of " + holders(held) }
 
-// haveDevices says which rollouts have how many devices.
-func haveDevices(held map[string]int) string {
+// holders says which rollouts have how many of the devices.
+func holders(held map[string]int) string {
 	var out []string
 	for _, id := range slices.Sorted(maps.Keys(held)) {
-		out = append(out, fmt.Sprintf("rollout %s has %d of its devices", id, held[id]))
+		out = append(out, fmt.Sprintf("rollout %s (%d devices)", id, held[id]))
 	}
 	return strings.Join(out, ", ")
 }
@@ -150,6 +150,16 @@ func Startable(f *Facts) error {
 		return fmt.Errorf("%w: compare it with `vedette device list`", ErrNobody)
 	}
 	return nil
+}
+
+// Replaceable says that another rollout may take the devices over. One that goes
+// back has to have told all of its devices first: they must not stay on a
+// release that was found to be bad until the waves of the other one come.
+func (s *State) Replaceable() bool {
+	if s.Header.Status == StatusReverting {
+		return s.count(func(d *Device) bool { return d.ours() && d.Order.Kind.on() }) == 0
+	}
+	return !s.Header.Status.Final()
 }
 
 // takenOver obeys the command Replace: rollout by has the devices from now on.

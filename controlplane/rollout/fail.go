@@ -152,7 +152,7 @@ func (t *turn) close() {
 	case StatusReverting:
 		t.setStatus(StatusAborted, fmt.Sprintf("going back did not end by its deadline: %d devices were not seen off the release", t.outstanding()))
 	case StatusQueued:
-		t.abort("what it waited for did not come in time: " + h.Cause)
+		t.abort("it could not begin in time: " + strings.Join(t.queuedWaits(), "; "))
 	case StatusDraft, StatusPaused, StatusHalted:
 		t.abort(fmt.Sprintf("nobody acted while it was %s", h.Status))
 	case StatusReverted, StatusCompleted, StatusAborted:

@@ -202,7 +202,7 @@ func (t *turn) expire() {
 	for _, id := range t.pick(due) {
 		d, f := t.device(id), t.facts.device(id)
 		if d.State == DeviceShadowing && d.Order.Kind == Beside {
-			t.unproven(id, d)
+			t.endShadow(id, d)
 			continue
 		}
 		heard := f.Reported.After(d.Deadline.Add(-time.Duration(t.waveSpec(d.Wave).Lateness)))

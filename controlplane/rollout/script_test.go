@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -88,6 +89,11 @@ func (s *script) command(name string, args []string) {
 		s.rollout(args)
 	case "act": // act ACTION REASON…
 		s.show(s.step(&Command{Action: Action(args[0]), Actor: "alice", Reason: strings.Join(args[1:], " ")}))
+	case "revise": // revise key=value…: the spec with these changes, as rollout takes them
+		spec, _ := s.spec(s.state.Spec, args)
+		s.show(s.step(&Command{Action: Revise, Actor: "alice", Reason: "as scripted", Spec: &spec}))
+	case "replace": // replace ROLLOUT REASON…: another rollout takes over
+		s.show(s.step(&Command{Action: Replace, Actor: "alice", Reason: strings.Join(args[1:], " "), By: args[0]}))
 	case "after": // after DURATION: time passes, then the engine steps
 		s.now = s.now.Add(s.duration(args[0]))
 		s.show(s.step(nil))
@@ -182,12 +188,17 @@ func (s *script) change(f *DeviceFacts, args []string) {
 			f.Agent = value
 		case "holder":
 			f.Holder = value
+		case "assigned":
+			f.Assigned = releaseOf(value)
 		case "selected":
 			f.Selected = value == "yes"
 		case "revoked":
 			f.Revoked = value == "yes"
 		case "serves":
 			serve(releaseOf(value))(f)
+		case "shadow": // AGREED/ROWS
+			agreed, rows, _ := strings.Cut(value, "/")
+			f.Shadow = &Agreement{Agreed: uint64(s.number(agreed)), Rows: uint64(s.number(rows))}
 		case "mute": // active but not answering
 			f.Serving = value != "yes"
 		case "update": // the update machine works on the new release
@@ -253,11 +264,22 @@ func (s *script) count(e *Evidence, key, value string) {
 
 func (s *script) rollout(args []string) {
 	s.t.Helper()
-	spec, requires := Spec{}, Requirements{}
+	if s.state != nil {
+		s.restart() // the one before
+	}
+	s.create(s.spec(Spec{}, args))
+}
+
+// spec is a spec with changes.
+func (s *script) spec(spec Spec, args []string) (Spec, Requirements) {
+	s.t.Helper()
+	requires := Requirements{}
+	spec.Waves = slices.Clone(spec.Waves)
 	for _, arg := range args {
 		key, value, _ := strings.Cut(arg, "=")
 		switch key {
 		case "waves":
+			spec.Waves = nil
 			for i, w := range strings.Split(value, ",") {
 				spec.Waves = append(spec.Waves, s.wave(i, w))
 			}
@@ -278,17 +300,35 @@ func (s *script) rollout(args []string) {
 			spec.OnFailure = OnFailure(value)
 		case "approval":
 			spec.Approval = value == "yes"
+		case "on_conflict":
+			spec.OnConflict = OnConflict(value)
+		case "start_at": // from now
+			spec.StartAt = s.now.Add(s.duration(value))
+		case "selector":
+			spec.Selector = value
+		case "version":
+			spec.Version = value
+		case "shadow": // ROWS:DEADLINE, or off
+			if spec.Shadow = nil; value == "off" {
+				continue
+			}
+			rows, deadline, _ := strings.Cut(value, ":")
+			spec.Shadow = &ShadowSpec{Rows: uint64(s.number(rows)), Deadline: release.Duration(s.duration(deadline))}
+		case "decision_deadline":
+			spec.DecisionDeadline = release.Duration(s.duration(value))
 		case "deadline":
 			spec.Deadline = release.Duration(s.duration(value))
 		case "min_agent":
 			requires.MinAgent = value
 		case "gate": // KIND:LIMIT:INCONCLUSIVE, or KIND:off
-			spec.Gates = append(spec.Gates, s.gate(value))
+			g := s.gate(value)
+			others := func(o GateSpec) bool { return o.Kind == g.Kind }
+			spec.Gates = append(slices.DeleteFunc(slices.Clone(spec.Gates), others), g)
 		default:
 			s.t.Fatalf("unknown part of a spec: %q", arg)
 		}
 	}
-	s.create(spec, requires)
+	return spec.WithDefaults(), requires
 }
 
 func (s *script) number(text string) float64 {
@@ -343,6 +383,9 @@ func (s *script) show(d *Decision, err error) {
 	}
 	for _, a := range d.Assign {
 		name := map[release.Digest]string{v1: "v1", v2: "v2", {}: "nothing"}[a.Release]
+		if a.Role != "" {
+			name += " as " + a.Role
+		}
 		s.printf("assign %s to %s", name, strings.Join(a.Devices, " "))
 	}
 }

@@ -88,17 +88,20 @@ func (t *turn) shadowWhy(d *Device, f *DeviceFacts) string {
 	return fmt.Sprintf("offered the release: its shadow agreed on %d of %d rows", f.Shadow.Agreed, f.Shadow.Rows)
 }
 
-// unproven ends the wait for a shadow that has not shown enough.
-func (t *turn) unproven(id string, d Device) {
-	var rows, need uint64
-	if f := t.facts.device(id); f.Shadow != nil {
+// endShadow ends the wait for a shadow. One that has shown enough waits for
+// something else by now: for a window, or for a person.
+func (t *turn) endShadow(id string, d Device) {
+	f := t.facts.device(id)
+	d.Deadline = time.Time{}
+	if t.Spec.Shadow == nil || t.shown(&f) {
+		t.put(id, d)
+		return
+	}
+	var rows uint64
+	if f.Shadow != nil {
 		rows = f.Shadow.Rows
 	}
-	if t.Spec.Shadow != nil {
-		need = t.Spec.Shadow.Rows
-	}
-	d.Code, d.Message = CodeUnproven, fmt.Sprintf("its shadow has compared %d of %d rows in time", rows, need)
-	d.Deadline = time.Time{}
+	d.Code, d.Message = CodeUnproven, fmt.Sprintf("its shadow has compared %d of %d rows in time", rows, t.Spec.Shadow.Rows)
 	t.put(id, d)
 	t.note(Change{
 		Subject: SubjectDevices, Wave: d.Wave, From: string(d.State), To: "unproven", Why: d.Message, Devices: []string{id},

@@ -58,7 +58,7 @@ func (w *world) create(spec Spec, requires Requirements) {
 		w.t.Fatal(err)
 	}
 	w.state = New("digits-v2-1", "alice", spec, requires, w.now)
-	w.first = w.state
+	w.first, w.log, w.known = w.state, nil, &Facts{}
 }
 
 // step takes one step, commits it and lets desired state follow.
@@ -82,6 +82,9 @@ func (w *world) step(cmd *Command) (*Decision, error) {
 		w.t.Fatal(err)
 	}
 	for _, a := range d.Assign {
+		if a.Role != "" {
+			continue // beside what is assigned
+		}
 		for _, id := range a.Devices {
 			w.set(id, func(f *DeviceFacts) { f.Assigned = a.Release })
 		}
