@@ -30,10 +30,6 @@ func (s *Server) events(w http.ResponseWriter, r *request) {
 	if k := r.URL.Query().Get("kinds"); k != "" {
 		kinds = strings.Split(k, ",")
 	}
-	every := refreshEvery
-	if d, err := time.ParseDuration(r.URL.Query().Get("every")); err == nil {
-		every = min(max(d, refreshEvery), maxRefresh)
-	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.streams, cancel)()
@@ -48,7 +44,16 @@ func (s *Server) events(w http.ResponseWriter, r *request) {
 
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")
-	s.tellChanges(ctx, newStream(w), changes, every)
+	s.tellChanges(ctx, newStream(w), changes, paceOf(r.URL.Query().Get("every")))
+}
+
+// paceOf reads how often a page wants to be told at most.
+func paceOf(text string) time.Duration {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return refreshEvery
+	}
+	return min(max(d, refreshEvery), maxRefresh)
 }
 
 // follow puts a token into changes after events; many make one.

@@ -47,6 +47,7 @@ func (b *binder) spec(s *operator.RolloutSpec) {
 	b.gates(s)
 	b.shadow(s)
 	b.budget("budget", &s.Budget)
+	whole(b, "budget.bytes_per_second", &s.Budget.BytesPerSecond) // going back downloads nothing
 	b.budget("revert", &s.Revert)
 	rows(b, "window", &s.Windows, func(prefix string, w *operator.WindowSpec) {
 		b.text(prefix+"cron", &w.Cron)
@@ -132,7 +133,6 @@ func (b *binder) shadow(s *operator.RolloutSpec) {
 func (b *binder) budget(prefix string, s *operator.Budget) {
 	whole(b, prefix+".in_flight", &s.InFlight)
 	whole(b, prefix+".per_minute", &s.PerMinute)
-	whole(b, prefix+".bytes_per_second", &s.BytesPerSecond)
 	rows(b, prefix+".unavailable", &s.Unavailable, func(name string, u *operator.UnavailableLimit) {
 		b.text(name+"label", &u.Label)
 		b.size(name+"most", &u.Max, &u.Percent)
