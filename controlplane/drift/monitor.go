@@ -33,6 +33,7 @@ type Monitor struct {
 	scores   []Score
 	cache    map[cohortKey]*judged
 	deleted  map[string]bool // checkpoint keys to be deleted
+	touched  map[string]struct{} // what Touched returns
 }
 
 // known is a release with the layout of its baseline.
@@ -73,6 +74,7 @@ func New(cfg Config) *Monitor {
 		watches:  map[subject]*watch{},
 		cache:    map[cohortKey]*judged{},
 		deleted:  map[string]bool{},
+		touched:  map[string]struct{}{},
 	}
 }
 
@@ -136,6 +138,7 @@ func (m *Monitor) Forget(name string) {
 	if d == nil {
 		return
 	}
+	m.touched[name] = struct{}{}
 	m.deleted[deviceKey(name)] = true
 	for _, t := range d.tracks {
 		m.deleted[trackKey(name, t.digest)] = true

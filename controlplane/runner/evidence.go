@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -9,39 +10,33 @@ import (
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
-// addEvidence joins what devices counted. Before the start there is nothing to
+// addEvidence joins what a device counted. Before the start there is nothing to
 // compare but the past; from then on the past stays what it is.
-func (r *Runner) addEvidence(s *rollout.State, f *rollout.Facts, olds []release.Digest) {
-	model, started := s.Spec.Model, s.Header.Started
-	set := func(found map[string]drift.Evidence, put func(d *rollout.DeviceFacts, e drift.Evidence)) {
-		for id, e := range found {
-			if d, ok := f.Devices[id]; ok {
-				put(d, e)
-			}
-		}
+func (r *Runner) addEvidence(s *rollout.State, id string, f *rollout.DeviceFacts) {
+	model, started, own := s.Spec.Model, s.Header.Started, s.Spec.Release
+	_, f.Past = split(r.cfg.Evidence.EvidenceOf(id, model, time.Time{}, started), own)
+	if started.IsZero() {
+		return
 	}
-	for _, old := range olds {
-		set(r.cfg.Evidence.Evidence(model, old, time.Time{}, started), func(d *rollout.DeviceFacts, e drift.Evidence) { d.Past = plus(d.Past, e) })
-		if !started.IsZero() {
-			set(r.cfg.Evidence.Evidence(model, old, started, time.Time{}), func(d *rollout.DeviceFacts, e drift.Evidence) { d.Old = plus(d.Old, e) })
-		}
-	}
-	if !started.IsZero() {
-		set(r.cfg.Evidence.Evidence(model, s.Spec.Release, started, time.Time{}), func(d *rollout.DeviceFacts, e drift.Evidence) { d.New = plus(d.New, e) })
-		r.addShadows(s, f)
-	}
-}
-
-// addShadows joins what devices counted with the release as a shadow.
-func (r *Runner) addShadows(s *rollout.State, f *rollout.Facts) {
+	f.New, f.Old = split(r.cfg.Evidence.EvidenceOf(id, model, started, time.Time{}), own)
 	if s.Spec.Shadow == nil {
 		return
 	}
-	for id, c := range r.cfg.Evidence.Shadowed(s.Spec.Model, s.Spec.Release, s.Header.Started) {
-		if d, ok := f.Devices[id]; ok {
-			d.Shadow = &rollout.Agreement{Rows: c.Compared, Agreed: c.Agreed, Failed: c.FailedRows}
+	if c, ok := r.cfg.Evidence.ShadowOf(id, model, own, started); ok {
+		f.Shadow = &rollout.Agreement{Rows: c.Compared, Agreed: c.Agreed, Failed: c.FailedRows}
+	}
+}
+
+// split parts what was counted on one release from what was on all others.
+func split(found map[release.Digest]drift.Evidence, own release.Digest) (on, others *rollout.Evidence) {
+	for _, d := range slices.SortedFunc(maps.Keys(found), func(a, b release.Digest) int { return slices.Compare(a[:], b[:]) }) {
+		if d == own {
+			on = plus(on, found[d])
+		} else {
+			others = plus(others, found[d])
 		}
 	}
+	return on, others
 }
 
 // plus adds evidence up. Of two releases, the latency is the mean by rows.

@@ -53,15 +53,19 @@ type Ledger interface {
 // Fleet is what devices report.
 type Fleet interface {
 	Devices(match func(labels map[string]string) bool) []fleet.Device
+	Device(id string) (fleet.Device, bool)
 	Subscribe() *fleet.Subscription
 }
 
-// Evidence is what devices counted with a release in windows that began at
-// since or later and, unless it is zero, before until.
+// Evidence is what devices counted.
 type Evidence interface {
-	Evidence(model string, d release.Digest, since, until time.Time) map[string]drift.Evidence
-	// Shadowed is what they counted with it as a shadow.
-	Shadowed(model string, d release.Digest, since time.Time) map[string]drift.BesideCounts
+	// EvidenceOf is what a device counted, by release, in windows that began at
+	// since or later and, unless it is zero, before until.
+	EvidenceOf(device, model string, since, until time.Time) map[release.Digest]drift.Evidence
+	// ShadowOf is what it counted with a release as a shadow.
+	ShadowOf(device, model string, d release.Digest, since time.Time) (drift.BesideCounts, bool)
+	// Touched are the devices that have counted since it was last called.
+	Touched() []string
 }
 
 // Sizes knows what devices need not download.
@@ -108,8 +112,9 @@ type Config struct {
 // Runner drives all rollouts. Its methods may be called from several
 // goroutines.
 type Runner struct {
-	cfg   Config
-	nudge chan struct{}
+	cfg      Config
+	nudge    chan struct{}
+	gatherer gatherer
 
 	deciding sync.Mutex // held from gathering facts to the end of the commit: decisions are made one at a time
 
@@ -127,6 +132,7 @@ func Open(ctx context.Context, cfg Config) (*Runner, error) {
 	}
 	cfg.Gap, cfg.Settle = cmp.Or(cfg.Gap, DefaultGap), cmp.Or(cfg.Settle, DefaultSettle)
 	r := &Runner{cfg: cfg, nudge: make(chan struct{}, 1), rollouts: map[string]*chain{}}
+	r.gatherer.news, r.gatherer.of = cfg.Fleet.Subscribe(), map[string]*gathered{}
 	names, err := cfg.Ledger.Chains(ctx, "rollout")
 	if err != nil {
 		return nil, fmt.Errorf("open rollouts: %w", err)
@@ -164,15 +170,14 @@ func (r *Runner) Run(ctx context.Context) error {
 		return nil
 	case <-r.cfg.Desired.Ready():
 	}
-	news := r.cfg.Fleet.Subscribe()
-	defer news.Close()
+	defer r.gatherer.news.Close()
 	var settle time.Time
 	for retry := time.Duration(0); ctx.Err() == nil; {
 		var wake time.Time
 		wake, retry = r.pass(ctx, retry)
 		wait := r.until(earliest(wake, settle), retry)
 		settle = time.Time{}
-		if r.sleep(ctx, wait, news) {
+		if r.sleep(ctx, wait) {
 			settle = r.cfg.Now().Add(r.cfg.Settle)
 		}
 	}
@@ -222,7 +227,7 @@ func (r *Runner) until(wake time.Time, retry time.Duration) time.Duration {
 
 // sleep waits for news or for the time, then for the gap. It says whether it
 // was news.
-func (r *Runner) sleep(ctx context.Context, wait time.Duration, news *fleet.Subscription) bool {
+func (r *Runner) sleep(ctx context.Context, wait time.Duration) bool {
 	var timer <-chan time.Time
 	if wait >= 0 {
 		t := time.NewTimer(wait)
@@ -235,8 +240,7 @@ func (r *Runner) sleep(ctx context.Context, wait time.Duration, news *fleet.Subs
 		return false
 	case <-timer:
 	case <-r.nudge:
-	case <-news.Changed():
-		news.Take()
+	case <-r.gatherer.news.Changed():
 		heard = true
 	}
 	gap := time.NewTimer(r.cfg.Gap)
@@ -316,6 +320,8 @@ func (r *Runner) committed(c *chain, rec ledger.Record, body *Record) error {
 		return err
 	}
 	r.set(next)
+	err = r.cfg.Desired.Apply(rec) // before facts are gathered again: they tell what is assigned
+	r.gatherer.decided(next.state.ID, &body.Decision, next.state.GoesOn())
 	for _, change := range body.Decision.Changes {
 		if change.Subject != rollout.SubjectDevices {
 			r.cfg.Logger.Info("rollout moved", slog.String("rollout", next.state.ID), slog.String("subject", change.Subject),
@@ -325,7 +331,7 @@ func (r *Runner) committed(c *chain, rec ledger.Record, body *Record) error {
 	if next.state.Header.Status.Final() {
 		r.Nudge() // another rollout may have waited for this one
 	}
-	return r.cfg.Desired.Apply(rec)
+	return err
 }
 
 // reload reads a chain again, and tells devices what another server may not
@@ -345,6 +351,7 @@ func (r *Runner) reload(ctx context.Context, id string) error {
 			return err
 		}
 	}
+	r.gatherer.forget()
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -50,14 +51,30 @@ type counted struct {
 	found map[release.Digest]map[string]drift.Evidence
 }
 
-func (c *counted) Evidence(_ string, d release.Digest, _, _ time.Time) map[string]drift.Evidence {
+func (c *counted) EvidenceOf(device, _ string, _, _ time.Time) map[release.Digest]drift.Evidence {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.found[d]
+	out := map[release.Digest]drift.Evidence{}
+	for d, by := range c.found {
+		if e, ok := by[device]; ok {
+			out[d] = e
+		}
+	}
+	return out
 }
 
-func (c *counted) Shadowed(string, release.Digest, time.Time) map[string]drift.BesideCounts {
-	return nil
+func (c *counted) ShadowOf(string, string, release.Digest, time.Time) (drift.BesideCounts, bool) {
+	return drift.BesideCounts{}, false
+}
+
+func (c *counted) Touched() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var ids []string
+	for _, by := range c.found {
+		ids = slices.AppendSeq(ids, maps.Keys(by))
+	}
+	return ids
 }
 
 // house is a control plane with scripted devices: they report what a script
