@@ -162,13 +162,24 @@ func (s *Service) RolloutDecisions(_ context.Context, id string, p operator.Pagi
 	return out, nil
 }
 
-// timeline is the newest decisions, the newest of them first.
+// timeline is the newest decisions, the newest of them first; of those that only
+// follow devices fewer.
 func timeline(entries []runner.Entry) []operator.Decision {
 	out := []operator.Decision{}
-	for _, e := range slices.Backward(entries[max(0, len(entries)-operator.MaxTimeline):]) {
-		out = append(out, decision(&e))
+	following := 0
+	for i := len(entries) - 1; i >= 0 && len(out) < operator.MaxTimeline; i-- {
+		if e := &entries[i]; milestone(e) {
+			out = append(out, decision(e))
+		} else if following++; following <= operator.MaxFollowing {
+			out = append(out, decision(e))
+		}
 	}
 	return out
+}
+
+// milestone says that a decision was a person's or moved more than devices.
+func milestone(e *runner.Entry) bool {
+	return e.Actor != runner.Actor || slices.ContainsFunc(e.Changes, func(c rollout.Change) bool { return c.Subject != rollout.SubjectDevices })
 }
 
 func decision(e *runner.Entry) operator.Decision {

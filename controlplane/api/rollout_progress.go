@@ -1,6 +1,8 @@
 package api
 
 import (
+	"cmp"
+
 	"github.com/vedette-edge/vedette/controlplane/runner"
 	"github.com/vedette-edge/vedette/protocol/operator"
 )
@@ -13,6 +15,14 @@ func (s *Service) addProgress(out *operator.Rollout, v runner.View) {
 		if d.Control {
 			out.ControlCounts[string(d.State)]++
 		}
+	}
+	out.Returns = map[string]int{}
+	for old, n := range v.State.Returns() {
+		version := ""
+		if !old.IsZero() {
+			version = cmp.Or(s.ref(v.State.Spec.Model, old).Version, old.String()[:10])
+		}
+		out.Returns[version] += n
 	}
 	stuck := v.State.Stuck()
 	out.StuckTotal = len(stuck)

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/vedette-edge/vedette/protocol/release"
 )
 
 // Progress is how much of what a wave needs is there.
@@ -77,4 +79,16 @@ func (s *State) holdsUp() func(d *Device) bool {
 		}
 		return healthy < need || !d.Late && !d.State.out()
 	}
+}
+
+// Returns counts the devices that a rollback would send back, by the release
+// they had; the zero one stands for none.
+func (s *State) Returns() map[release.Digest]int {
+	out := map[release.Digest]int{}
+	for _, d := range s.Devices {
+		if d.ours() && d.Order.Kind == Forward && !d.State.out() && d.State != DeviceWaiting {
+			out[d.Old]++
+		}
+	}
+	return out
 }

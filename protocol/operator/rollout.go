@@ -197,7 +197,7 @@ type Rollout struct {
 	Gates    []Gate      `json:"gates,omitempty"`   // of the newest wave, judged now
 	Control  []string    `json:"control,omitempty"` // devices held out until the last wave, at most MaxListed
 	Waiting  []string    `json:"waiting,omitempty"` // selected, in no wave yet, at most MaxListed
-	Timeline []Decision  `json:"timeline"`          // newest first, at most MaxTimeline
+	Timeline []Decision  `json:"timeline"`          // newest first, at most MaxTimeline; of those that only follow devices, the newest MaxFollowing
 	Actions  []string    `json:"actions"`           // that are possible now
 	Deadline time.Time   `json:"deadline,omitzero"` // of this state
 	Overall  time.Time   `json:"overall,omitzero"`  // of the whole rollout
@@ -206,6 +206,7 @@ type Rollout struct {
 	WaitingTotal  int            `json:"waiting_total,omitempty"`  // selected, in no wave yet
 	Decisions     int            `json:"decisions"`                // of its ledger chain, all
 	ControlCounts map[string]int `json:"control_counts,omitempty"` // control group by state
+	Returns       map[string]int `json:"returns,omitempty"`        // devices that a rollback would send back, by version; "" for having none
 	Stuck         []WaveDevice   `json:"stuck,omitempty"`          // devices that hold it up, the longest in their state first, at most MaxStuck
 	StuckTotal    int            `json:"stuck_total,omitempty"`    // of them in all
 	Revisions     []SpecRevision `json:"revisions,omitempty"`      // of the spec, oldest first; the first is what it was created with
@@ -218,6 +219,10 @@ const (
 	MaxListed   = 256 // devices in Wave.Devices, Rollout.Control and Rollout.Waiting
 	MaxTimeline = 200 // decisions in Rollout.Timeline
 	MaxNamed    = 20  // devices in Change.Devices
+
+	// MaxFollowing bounds the decisions in Rollout.Timeline that moved neither
+	// the rollout nor a wave and that no person took: a large one has thousands.
+	MaxFollowing = 50
 )
 
 // SpecRevision is the spec as it was from one ledger record on.
