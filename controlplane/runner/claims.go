@@ -55,8 +55,8 @@ type claims struct {
 	first  []claim          // of them those that come before its own, first claim first
 }
 
-// claims looks at the other rollouts of the model. Those that this rollout ends
-// when it begins are not in its way.
+// claims looks at the other rollouts of the model. Those that this rollout can
+// end when it begins are not in its way.
 func (r *Runner) claims(s *rollout.State) claims {
 	now := r.cfg.Now()
 	out := claims{own: claimOf(s, now), others: map[string]claim{}}
@@ -66,7 +66,7 @@ func (r *Runner) claims(s *rollout.State) claims {
 	}
 	for _, id := range r.unfinished() {
 		c := r.chain(id)
-		if id == s.ID || c.state.Spec.Model != s.Spec.Model || slices.Contains(parents, id) {
+		if id == s.ID || c.state.Spec.Model != s.Spec.Model || slices.Contains(parents, id) && c.state.Replaceable() {
 			continue
 		}
 		if o := claimOf(c.state, now); o.rank != wanting {

@@ -100,6 +100,7 @@ type house struct {
 type deviceState struct {
 	running release.Digest
 	seen    []release.Digest // all it was ever asked to run
+	told    []uint64         // generations, each once
 }
 
 func newHouse(t *testing.T, devices ...string) *house {
@@ -147,10 +148,12 @@ func (h *house) start() {
 	<-h.desired.Ready()
 }
 
-func (h *house) open() *Runner {
+func (h *house) open() *Runner { return h.openWith(func(*Config) {}) }
+
+func (h *house) openWith(change func(cfg *Config)) *Runner {
 	h.t.Helper()
 	changed := h.changed
-	r, err := Open(h.t.Context(), Config{
+	cfg := Config{
 		Ledger: h.ledger, Fleet: h.fleet, Evidence: h.evidence, Releases: shop{}, Desired: h.desired,
 		Gap: time.Millisecond, Settle: time.Millisecond,
 		OnChange: func(string) {
@@ -159,7 +162,9 @@ func (h *house) open() *Runner {
 			default:
 			}
 		},
-	})
+	}
+	change(&cfg)
+	r, err := Open(h.t.Context(), cfg)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -187,6 +192,9 @@ func (h *house) obey(id string, d *protocol.Desired) {
 	if state == nil || h.deaf[id] {
 		h.mu.Unlock()
 		return
+	}
+	if g := d.GetGeneration(); !slices.Contains(state.told, g) {
+		state.told = append(state.told, g)
 	}
 	model := &protocol.ModelState{Model: "digits", State: "idle", Serving: true}
 	for _, a := range d.GetAssignments() {

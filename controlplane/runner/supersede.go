@@ -63,7 +63,8 @@ func (r *Runner) resumeStarts(ctx context.Context) error {
 		if child == nil || child.state.Header.Status != rollout.StatusDraft {
 			continue
 		}
-		last := v.Timeline[len(v.Timeline)-1] // a replaced rollout decides nothing any more
+		timeline := r.chain(v.State.ID).timeline
+		last := timeline[len(timeline)-1] // a replaced rollout decides nothing any more
 		start := rollout.Command{Action: rollout.Start, Actor: last.Actor, Reason: last.Reason}
 		if err := r.decide(ctx, child.state.ID, &start); err != nil {
 			return fmt.Errorf("start rollout %s, for which %s was replaced: %w", child.state.ID, v.State.ID, err)
