@@ -1,0 +1,309 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vedette-edge/vedette/agent/outbox"
+	"github.com/vedette-edge/vedette/agent/update"
+	"github.com/vedette-edge/vedette/controlplane/fleet"
+	"github.com/vedette-edge/vedette/controlplane/ledger"
+	"github.com/vedette-edge/vedette/controlplane/rollout"
+	"github.com/vedette-edge/vedette/controlplane/runner"
+	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/release"
+)
+
+// checker knows what must always hold. It learns from the ledger's records as
+// they are appended, from what is published, and from what devices do, and
+// keeps a picture of its own; it never asks the server what is right.
+type checker struct {
+	w        *world
+	interval time.Duration // between two reports of a device, at most
+	window   time.Duration // of traffic
+	floor    uint64        // lowest sequence that publishers allow
+
+	rollouts map[string]*watched
+	wishes   map[string]*wish           // by device: what the ledger makes of it
+	said     map[string]map[uint64]said // by device and generation
+	totals   map[string]*total          // by device: what the server holds
+	seq      uint64                     // of the newest ledger record
+}
+
+// watched is one rollout as its ledger chain makes it.
+type watched struct {
+	state   *rollout.State
+	told    map[string]bool // devices that are to run its release because of it
+	allowed int             // of them, by the waves opened so far
+	stop    time.Duration   // after that no new offer may be sent, negative for none
+	why     string          // a gate fails
+}
+
+// wish is the desired state of one device by the ledger.
+type wish struct {
+	generation uint64
+	releases   map[string]rollout.Assigned // by model and role
+	by         string                      // rollout that assigned the primary release
+	decision   uint64
+	labels     map[string]string
+}
+
+// said is a desired state as a device heard it.
+type said struct{ content string }
+
+// total is what the server counts of a device.
+type total struct{ held, lost outbox.Sum }
+
+func newChecker(w *world) *checker {
+	return &checker{
+		w: w, interval: w.between(time.Minute, 5*time.Minute), window: w.between(5*time.Minute, 15*time.Minute),
+		rollouts: map[string]*watched{}, wishes: map[string]*wish{}, said: map[string]map[uint64]said{}, totals: map[string]*total{},
+	}
+}
+
+// ids are the rollouts in order, but for the one of the factory.
+func (c *checker) ids() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.rollouts)), func(id string) bool { return id == "factory" })
+}
+
+func (c *checker) wish(device string) *wish {
+	if c.wishes[device] == nil {
+		c.wishes[device] = &wish{releases: map[string]rollout.Assigned{}}
+	}
+	return c.wishes[device]
+}
+
+// committed is told of every record of the ledger, at the moment of its append.
+func (c *checker) committed(rec ledger.Record, body any) {
+	if rec.Seq != c.seq+1 {
+		c.w.fail("ledger record %d follows %d", rec.Seq, c.seq)
+	}
+	c.seq = rec.Seq
+	switch body := body.(type) {
+	case runner.Created:
+		c.rollouts[body.State.ID] = &watched{state: body.State, told: map[string]bool{}, stop: -1}
+	case runner.Record:
+		c.decided(rec, &body)
+	case *runner.Record:
+		c.decided(rec, body)
+	case fleet.Noted:
+		if rec.Kind == fleet.KindLabels || rec.Kind == fleet.KindEnrolled {
+			wi := c.wish(body.Device)
+			wi.generation, wi.labels = rec.Seq, body.Labels
+		}
+	default:
+		c.w.fail("nobody knows a ledger body of type %T", body)
+	}
+}
+
+// decided takes in a decision of a rollout.
+func (c *checker) decided(rec ledger.Record, body *runner.Record) {
+	id := strings.TrimPrefix(rec.Chain, "rollout.")
+	x := c.rollouts[id]
+	if x == nil {
+		c.w.fail("decision %d of rollout %s, which was never created", rec.Seq, id)
+		return
+	}
+	before := x.state
+	after, err := before.Apply(body.Decision.Patch, rec.Seq)
+	if err != nil {
+		c.w.fail("decision %d: %w", rec.Seq, err)
+		return
+	}
+	x.state = after
+	c.trace(rec, id, &body.Decision)
+	c.judge(x, before, &body.Decision, rec.Seq)
+	for _, a := range body.Decision.Assign {
+		for _, device := range a.Devices {
+			c.assign(device, id, rec.Seq, a)
+		}
+	}
+}
+
+func (c *checker) assign(device, id string, seq uint64, a rollout.Assigned) {
+	wi := c.wish(device)
+	wi.generation = seq
+	if a.Role == protocol.RoleShadow {
+		wi.releases[a.Model+" "+a.Role] = a
+		return
+	}
+	delete(wi.releases, a.Model+" "+protocol.RoleShadow)
+	wi.releases[a.Model] = a
+	wi.by, wi.decision = id, seq
+}
+
+func (c *checker) trace(rec ledger.Record, id string, d *rollout.Decision) {
+	for _, ch := range d.Changes {
+		c.w.note("server", "%d %s: %s %d %v: %s -> %s: %s", rec.Seq, id, ch.Subject, ch.Wave, ch.Devices, ch.From, ch.To, ch.Why)
+		for _, device := range ch.Devices {
+			c.w.note(device, "%d %s: %s -> %s", rec.Seq, id, ch.From, ch.To)
+		}
+		if ch.Subject == rollout.SubjectRollout {
+			c.w.count("rollout " + ch.To)
+		}
+	}
+}
+
+// published is told of every desired state that the server sends.
+func (c *checker) published(d *device, s *protocol.Desired) {
+	if s == nil {
+		return
+	}
+	wi := c.wish(d.id)
+	primaries := 0
+	for _, a := range s.GetAssignments() {
+		if a.GetModel() == model && a.GetRole() == protocol.RolePrimary {
+			primaries++
+		}
+	}
+	switch {
+	case primaries > 1:
+		c.w.fail("%s is sent %d primary releases of one model", d.id, primaries)
+	case s.GetGeneration() > c.seq:
+		c.w.fail("%s is sent generation %d, the ledger has %d records", d.id, s.GetGeneration(), c.seq)
+	case s.GetGeneration() != wi.generation:
+		c.w.fail("%s is sent generation %d, the newest record about it is %d", d.id, s.GetGeneration(), wi.generation)
+	case contentOf(s) != wi.content():
+		c.w.fail("%s is sent %q with generation %d, the ledger makes it %q", d.id, contentOf(s), s.GetGeneration(), wi.content())
+	}
+}
+
+// contentOf is what a desired state asks for, as text.
+func contentOf(s *protocol.Desired) string {
+	var parts []string
+	for _, a := range s.GetAssignments() {
+		parts = append(parts, fmt.Sprintf("%s %s %s %d", a.GetModel(), a.GetRole(), digestOf(a.GetRelease()).Short(), a.GetShare()))
+	}
+	slices.Sort(parts)
+	return fmt.Sprint(parts, s.GetSettings().GetLabels())
+}
+
+func (wi *wish) content() string {
+	var parts []string
+	for _, a := range wi.releases {
+		role := a.Role
+		if role == "" {
+			role = protocol.RolePrimary
+		}
+		if !a.Release.IsZero() {
+			parts = append(parts, fmt.Sprintf("%s %s %s %d", a.Model, role, a.Release.Short(), a.Share))
+		}
+	}
+	slices.Sort(parts)
+	return fmt.Sprint(parts, wi.labels)
+}
+
+// heard is told of every desired state that a device takes.
+func (c *checker) heard(d *device, s *protocol.Desired) {
+	if c.said[d.id] == nil {
+		c.said[d.id] = map[uint64]said{}
+	}
+	now := said{contentOf(s)}
+	if was, ok := c.said[d.id][s.GetGeneration()]; ok && was != now {
+		c.w.fail("%s heard generation %d twice, as %q and as %q", d.id, s.GetGeneration(), was.content, now.content)
+	}
+	c.said[d.id][s.GetGeneration()] = now
+}
+
+// stored is told of every message that the server has stored.
+func (c *checker) stored(d *device, m stored) {
+	c.counted(d, m)
+	if r := m.GetReport(); r != nil {
+		c.reported(d, r)
+	}
+}
+
+// counted keeps the totals of exact accounting: the server never has more than
+// the device has generated.
+func (c *checker) counted(d *device, m stored) {
+	if m.GetRecord() == nil {
+		return
+	}
+	t := c.totals[d.id]
+	if t == nil {
+		t = &total{}
+		c.totals[d.id] = t
+	}
+	t.lost = add(t.lost, m.GetLost())
+	if m.GetRefused() != "" {
+		c.w.fail("%s: a record is refused: %s", d.id, m.GetRefused())
+	}
+	if raw := m.GetRecord().GetBody(); len(raw) > 0 {
+		t.held = add(t.held, bodyTally(raw))
+	}
+	if sum := plusSum(t.held, t.lost); sum.Rows > d.generated.Rows || sum.Labels > d.generated.Labels {
+		c.w.fail("%s has generated %+v, the server holds %+v and counts %+v as lost", d.id, d.generated, t.held, t.lost)
+	}
+}
+
+// stepped is told of every step of a device's machine.
+func (c *checker) stepped(d *device, old update.Machine, e update.Event, actions []update.Action) {
+	m := d.machine
+	at, waits := m.Wake(update.DefaultLimits())
+	switch {
+	case m.State != update.Idle && (!waits || at.After(d.clock().Add(days(1)))):
+		c.w.fail("%s: %s has no deadline", d.id, m.State)
+	case m.State == update.Idle && (waits || m.Target != (update.Want{}) || m.Cause != nil):
+		c.w.fail("%s: idle is not at rest", d.id)
+	case !m.Active.IsZero() && m.Active == m.Previous:
+		c.w.fail("%s: %s is active and previous", d.id, c.w.version(m.Active))
+	case m.Active != d.disk.active && m.State != update.Reverting:
+		c.w.fail("%s: the machine says that %s is active, the disk says %s", d.id, c.w.version(m.Active), c.w.version(d.disk.active))
+	}
+	if a, ok := e.(update.Activated); ok && !a.Release.IsZero() {
+		c.activated(d, a.Release)
+	}
+	for _, a := range actions {
+		if _, tick := e.(update.Tick); a.Do == update.Resolve && !tick && refusedBefore(&old, m.Target) {
+			c.w.fail("%s: %s was refused under decision %d and is tried again under it", d.id, c.w.version(a.Release), m.Target.Decision)
+		}
+	}
+}
+
+// activated is told of every release that a device has switched to.
+func (c *checker) activated(d *device, r release.Digest) {
+	rel := c.w.release(r)
+	switch {
+	case !rel.signed:
+		c.w.fail("%s: %s is active and nobody signed it", d.id, rel.version)
+	case rel.sequence < d.disk.floor:
+		c.w.fail("%s: %s is active, its sequence %d is below the floor %d", d.id, rel.version, rel.sequence, d.disk.floor)
+	case d.serving != r || d.disk.active != r:
+		c.w.fail("%s: %s is said to be active, %s is, and %s answers", d.id, rel.version, c.w.version(d.disk.active), c.w.version(d.serving))
+	}
+}
+
+// serving is told of every release that begins to answer.
+func (c *checker) serving(d *device, rel *candidate) {
+	if rel.version == "nothing" {
+		c.w.fail("%s serves a release that was never published", d.id)
+	}
+}
+
+// restarted compares what a server made of its disk with what the ledger said
+// before.
+func (c *checker) restarted() {
+	if c.w.failure != nil || !c.w.server.up {
+		return
+	}
+	for _, v := range c.w.server.runner.List() {
+		if x := c.rollouts[v.State.ID]; x == nil || !sameJSON(x.state, v.State) {
+			c.w.fail("rollout %s is another one after a restart", v.State.ID)
+		}
+	}
+}
+
+func sameJSON(a, b any) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
+
+// afterEvent is called after every event; what can only go wrong with a
+// decision, a message or a step is checked with that.
+func (c *checker) afterEvent() {}

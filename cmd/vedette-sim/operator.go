@@ -1,0 +1,163 @@
+package main
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/vedette-edge/vedette/controlplane/fleet"
+	"github.com/vedette-edge/vedette/controlplane/ledger"
+	"github.com/vedette-edge/vedette/controlplane/rollout"
+	"github.com/vedette-edge/vedette/protocol/release"
+)
+
+// planOperators lets people begin rollouts and meddle with them.
+func (w *world) planOperators() {
+	for i := range 1 + w.rnd.IntN(3) {
+		w.after(w.between(time.Minute, time.Duration(i+1)*time.Hour), w.createRollout)
+	}
+	w.nowAndThen(w.between(10*time.Minute, 2*time.Hour), w.meddle)
+	w.approveSoon()
+}
+
+// createRollout makes a rollout and starts it, at once or later.
+func (w *world) createRollout() {
+	if w.healed {
+		return
+	}
+	w.server.guarded(func() {
+		spec := w.spec()
+		view, err := w.server.runner.Create(w.ctx, "sim", "the simulation wants it", spec)
+		if err != nil {
+			w.answered("create", "", err)
+			return
+		}
+		w.note("operator", "creates %s of %s: %d waves, selector %q", view.State.ID, spec.Version, len(spec.Waves), spec.Selector)
+		w.count("rollout created")
+		w.after(w.between(0, 10*time.Minute), func() { w.act(view.State.ID, command(rollout.Start)) })
+	})
+}
+
+// act gives a command. It may be refused, for a reason that is known.
+func (w *world) act(id string, c rollout.Command) {
+	w.server.guarded(func() {
+		_, err := w.server.runner.Act(w.ctx, id, c)
+		w.answered(string(c.Action), id, err)
+		if err == nil {
+			w.count("command " + string(c.Action))
+			w.server.lookIn(0)
+		}
+	})
+}
+
+// answered notes what a command was answered. Only known answers are right.
+func (w *world) answered(action, id string, err error) {
+	w.note("operator", "%s %s: %v", action, id, err)
+	known := []error{rollout.ErrNotNow, rollout.ErrHeld, rollout.ErrNobody, ledger.ErrConflict, errLedger}
+	if err != nil && !slices.ContainsFunc(known, func(k error) bool { return errors.Is(err, k) }) {
+		w.fail("%s %s is answered %w", action, id, err)
+	}
+}
+
+// meddle gives a random command that is possible now.
+func (w *world) meddle() {
+	x := w.anyRollout()
+	if x == nil {
+		return
+	}
+	actions := slices.DeleteFunc(x.state.Actions(), func(a rollout.Action) bool { return a == rollout.Revise || a == rollout.Replace })
+	if len(actions) == 0 {
+		return
+	}
+	w.act(x.state.ID, command(actions[w.rnd.IntN(len(actions))]))
+}
+
+func (w *world) anyRollout() *watched {
+	ids := w.check.ids()
+	if len(ids) == 0 {
+		return nil
+	}
+	return w.check.rollouts[ids[w.rnd.IntN(len(ids))]]
+}
+
+// approveSoon approves what waits for a person, more often than not.
+func (w *world) approveSoon() {
+	w.nowAndThen(15*time.Minute, func() {
+		for _, id := range w.check.ids() {
+			if w.check.rollouts[id].state.Header.Status == rollout.StatusAwaiting && w.rnd.IntN(3) > 0 {
+				w.act(id, command(rollout.Approve))
+			}
+		}
+	})
+}
+
+// spec is what an operator asks for.
+func (w *world) spec() rollout.Spec {
+	r := w.rnd
+	soak := release.Duration(time.Duration(r.IntN(20)) * time.Minute)
+	s := rollout.Spec{
+		Model: model, Version: w.releases[1+r.IntN(len(w.releases)-1)].version,
+		Selector:  sometimes(r, "", "ring=a", "site=s0", "ring in (a,b)"),
+		Control:   sometimes(r, nil, new(0.0), new(0.3), new(0.5)),
+		Budget:    rollout.Budget{InFlight: sometimes(r, 0, 1, 2, 5)},
+		Revert:    rollout.Budget{InFlight: sometimes(r, 0, 1, 3)},
+		OnFailure: sometimes(r, rollout.Revert, rollout.Pause), Approval: r.IntN(6) == 0,
+		Deadline:       release.Duration(w.between(time.Hour, 8*time.Hour)),
+		DeviceDeadline: release.Duration(w.between(20*time.Minute, 2*time.Hour)), DecisionDeadline: release.Duration(w.between(20*time.Minute, 3*time.Hour)),
+		Gates: w.gates(),
+	}
+	waves := []rollout.WaveSpec{{Count: 1 + r.IntN(3)}, {Percent: 20 + 60*r.Float64()}, {Percent: 100}}
+	for i, ws := range waves[r.IntN(3):] {
+		ws.Soak, ws.Quorum = &soak, 0.3+0.7*r.Float64()
+		ws.Lateness = release.Duration(w.between(10*time.Minute, time.Hour))
+		ws.Approval = i > 0 && r.IntN(8) == 0
+		s.Waves = append(s.Waves, ws)
+	}
+	return s
+}
+
+func (w *world) gates() []rollout.GateSpec {
+	r := w.rnd
+	limit := func(kind rollout.GateKind, values ...float64) rollout.GateSpec {
+		g := rollout.GateSpec{Kind: kind, Limit: new(values[r.IntN(len(values))]), Inconclusive: sometimes(r, rollout.Pass, rollout.Hold)}
+		g.Off = r.IntN(12) == 0
+		return g
+	}
+	return []rollout.GateSpec{
+		limit(rollout.Golden, 0), limit(rollout.Install, 0, 0.1, 0.3, 0.6), limit(rollout.Crash, 0, 0.05, 0.3, 0.6), limit(rollout.Errors, 0.01, 0.05),
+	}
+}
+
+// relabel changes a label of a device.
+func (w *world) relabel() {
+	d := w.anyDevice()
+	if !d.enrolled {
+		return
+	}
+	c := fleet.LabelChange{Set: map[string]string{"ring": []string{"a", "b", "c"}[w.rnd.IntN(3)]}}
+	w.server.guarded(func() {
+		err := w.server.fleet.SetLabels(w.ctx, d.id, c, "sim", "the simulation wants it")
+		w.note("operator", "labels %s %v: %v", d.id, c.Set, err)
+		w.count("label changed")
+		w.server.lookIn(gap)
+	})
+}
+
+// revoke revokes a device, or takes that back.
+func (w *world) revoke() {
+	d := w.anyDevice()
+	if !d.enrolled {
+		return
+	}
+	w.server.guarded(func() {
+		entry, _ := w.server.fleet.Device(d.id)
+		do := w.server.fleet.Revoke
+		if entry.Revoked != nil {
+			do = w.server.fleet.Restore
+		}
+		err := do(w.ctx, d.id, "sim", "the simulation wants it")
+		w.note("operator", "revokes %s or takes that back: %v", d.id, err)
+		w.count("revocation")
+		w.server.lookIn(gap)
+	})
+}
