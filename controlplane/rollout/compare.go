@@ -2,239 +2,272 @@ package rollout
 
 import (
 	"fmt"
-	"maps"
 	"math"
-	"slices"
-
-	"gonum.org/v1/gonum/stat/distuv"
 )
 
-// Error rates of the gates that compare devices. The harm test is looked at
-// again and again while a wave runs, so each look gets a thousandth: fifty
-// looks stop a harmless rollout in at most one of twenty cases. The pass test
-// counts once, when the wave closes.
-const (
-	alphaFail = 0.001
-	alphaPass = 0.05
-)
-
-// pairing says what the devices on the release are compared with.
-type pairing string
-
-const (
-	withControl pairing = "devices of the same profile on the old release, over the same time"
-	withPast    pairing = "the same devices before, on the old release"
-	withNothing pairing = "nothing: no device ran an old release"
-)
-
-// metric is one number of one device with what it rests on.
-type metric struct {
-	value    float64
-	variance float64 // of value by chance inside the device, 0 for unknown
-}
-
-// measure takes a metric from evidence; ok is false when there is too little.
-type measure func(e *Evidence) (m metric, ok bool)
-
-// groups are the devices that a gate compares.
-type groups struct {
-	new     []string // on the release through this rollout
-	control []string // not touched by it yet
-}
-
-func (j *judge) sides() *groups {
-	if j.groups != nil {
-		return j.groups
-	}
-	g := &groups{}
-	for _, id := range slices.Sorted(maps.Keys(j.f.Devices)) {
-		d, known := j.s.Device(id)
-		f := j.f.device(id)
-		switch {
-		case f.Revoked || d.Already:
-		case known && d.Order.Kind == Forward && d.State != DeviceSuperseded:
-			if f.New != nil {
-				g.new = append(g.new, id)
-			}
-		case f.Selected && f.Old != nil && d.Tries == 0:
-			g.control = append(g.control, id)
-		}
-	}
-	j.groups = g
-	return g
-}
-
-// comparison is the mean difference, new minus old, over devices.
+// comparison is what a gate that compares devices rests on. Sums over devices
+// are whole numbers, so that the order of devices makes no difference.
 type comparison struct {
-	with    pairing
-	devices int     // on the release, that had enough evidence
-	against int     // compared with
-	diff    float64 //
-	se      float64 // standard error of diff; NaN when it cannot be known
-	df      float64 // degrees of freedom; +Inf when se is from inside one device
+	gate   GateSpec
+	worse  int     // devices by their sign
+	fine   int     //
+	signs  int     // worse, fine and even
+	counts counted // rows or labels of the devices on the release
+	rises  int64   // sum of the devices' changes, in 1/riseUnit
+	rising int     // devices in rises
 }
 
-// compare takes the difference of a metric. While devices of the same profile
-// still run the old release, they are the reference, profile by profile, at the
-// same time. Afterwards each device is compared with its own past. The unit is
-// the device: predictions of one device are not independent of each other.
-func (j *judge) compare(m measure) comparison {
-	if c, ok := j.againstControl(m); ok {
-		return c
+// riseUnit and largestRise keep the sum of a million changes inside an int64.
+// Nobody becomes e⁶⁴ times slower.
+const (
+	riseUnit    = 1 << 30
+	largestRise = 64
+)
+
+// mean is the mean change of devices.
+func (c *comparison) mean() float64 {
+	if c.rising == 0 {
+		return 0
 	}
-	if c, ok := j.againstPast(m); ok {
-		return c
-	}
-	return comparison{with: withNothing, devices: len(j.measured(j.sides().new, evidenceNew, m)), se: math.NaN()}
+	return float64(c.rises) / riseUnit / float64(c.rising)
 }
 
-// Which evidence of a device is meant.
-func evidenceNew(f DeviceFacts) *Evidence  { return f.New }
-func evidenceOld(f DeviceFacts) *Evidence  { return f.Old }
-func evidencePast(f DeviceFacts) *Evidence { return f.Past }
+func (c *comparison) rise(by float64) {
+	c.rises += int64(math.Round(min(max(by, -largestRise), largestRise) * riseUnit))
+	c.rising++
+}
 
-func (j *judge) measured(ids []string, which func(DeviceFacts) *Evidence, m measure) map[string]metric {
-	out := map[string]metric{}
-	for _, id := range ids {
-		if e := which(j.f.device(id)); e != nil {
-			if v, ok := m(e); ok {
-				out[id] = v
-			}
+// add takes in what a device on the release showed; past says whether devices
+// have one at all.
+func (c *comparison) add(f *DeviceFacts, past bool) {
+	diff, ok := change{}, false
+	switch {
+	case c.gate.Kind == Shadow:
+		if f.Shadow != nil {
+			c.counts.add(disagreed(f.Shadow))
 		}
+		diff, ok = differs(c.gate, f.Shadow)
+	case f.New == nil:
+		return
+	case c.gate.Kind == Errors:
+		now := tries(f.New)
+		c.counts.add(now)
+		diff, ok = firstRise(f.Past, now, past)
+	default:
+		if c.gate.Kind == Accuracy {
+			c.counts.add(wrong(f.New))
+		}
+		diff, ok = changed(c.gate, f.Past, f.New)
 	}
-	return out
+	if ok {
+		c.rise(diff.rise)
+	}
 }
 
-// againstControl is a difference of means within each profile, weighted by the
-// devices on the release. Profiles without a control device say nothing.
-func (j *judge) againstControl(m measure) (comparison, bool) {
-	treated := j.byProfile(j.measured(j.sides().new, evidenceNew, m))
-	control := j.byProfile(j.measured(j.sides().control, evidenceOld, m))
-	c := comparison{with: withControl}
-	strata := 0
-	for _, profile := range slices.Sorted(maps.Keys(treated)) {
-		if t, k := treated[profile], control[profile]; len(k) > 0 {
-			strata++
-			c.devices += len(t)
-			c.against += len(k)
-		}
-	}
-	if c.devices == 0 {
+// firstRise is the change of errors from a device's first row on: one that fails
+// all of them is not waited for. A device without a past is taken as it is where
+// none has one, otherwise only when it fails most of its rows.
+func firstRise(before *Evidence, now counted, past bool) (c change, ok bool) {
+	c.rise = now.share()
+	if before != nil && tries(before).all > 0 {
+		c.rise -= tries(before).share()
+	} else if past && c.rise <= unknownShare {
 		return c, false
 	}
-	var inside, squaresT, squaresC, weightT, weightC float64
-	for _, profile := range slices.Sorted(maps.Keys(treated)) {
-		t, k := treated[profile], control[profile]
-		if len(k) == 0 {
+	return c, now.all > 0
+}
+
+// addSigns counts signs.
+func (c *comparison) addSigns(s *Signs, many int) {
+	switch *s.of(c.gate.Kind) {
+	case "":
+		return
+	case Worse:
+		c.worse += many
+	case Fine:
+		c.fine += many
+	case Even:
+	}
+	c.signs += many
+}
+
+// watch goes over the devices once for all gates that compare them.
+func (j *judge) watch() {
+	for _, g := range j.s.Spec.Gates {
+		if !j.s.compares(g) {
 			continue
 		}
-		w := float64(len(t)) / float64(c.devices)
-		c.diff += w * (mean(t) - mean(k))
-		squaresT += squares(t)
-		squaresC += squares(k)
-		weightT += w * w / float64(len(t))
-		weightC += w * w / float64(len(k))
-		inside += w * w * (chance(t) + chance(k))
-	}
-	between, df := pooled(squaresT, c.devices-strata, weightT)
-	betweenC, dfC := pooled(squaresC, c.against-strata, weightC)
-	c.spread(between+betweenC, inside, min(df, dfC))
-	return c, true
-}
-
-// againstPast is the mean of each device's own difference.
-func (j *judge) againstPast(m measure) (comparison, bool) {
-	now := j.measured(j.sides().new, evidenceNew, m)
-	before := j.measured(j.sides().new, evidencePast, m)
-	var own []metric
-	for _, id := range slices.Sorted(maps.Keys(now)) {
-		if b, ok := before[id]; ok {
-			own = append(own, metric{now[id].value - b.value, now[id].variance + b.variance})
+		j.comparisons = append(j.comparisons, &comparison{gate: g})
+		if g.Kind == Errors {
+			j.rows = j.newRows(g)
 		}
 	}
-	if len(own) == 0 {
-		return comparison{}, false
-	}
-	n := len(own)
-	c := comparison{with: withPast, devices: n, against: n, diff: mean(own)}
-	between, df := pooled(squares(own), n-1, 1/float64(n))
-	c.spread(between, chance(own), df)
-	return c, true
-}
-
-// pooled is the variance of a mean from its sum of squares, with its degrees
-// of freedom; infinite when there are none.
-func pooled(squares float64, df int, weight float64) (variance, freedom float64) {
-	if df < 1 {
-		return math.Inf(1), 0
-	}
-	return squares / float64(df) * weight, float64(df)
-}
-
-// spread sets the standard error: the larger of what devices differ by and what
-// chance inside them makes them differ. When devices cannot be compared with
-// each other because there is one, only the second is known.
-func (c *comparison) spread(between, inside, df float64) {
-	if math.IsInf(between, 1) {
-		c.se, c.df = math.Sqrt(inside), math.Inf(1)
+	j.s.each(func(d *Device, many int) {
+		if d.State == DeviceSuperseded {
+			return
+		}
+		for _, c := range j.comparisons {
+			c.addSigns(&d.Signs, many)
+		}
+	})
+	if len(j.comparisons) == 0 {
 		return
 	}
-	c.se, c.df = math.Sqrt(max(between, inside)), df
-}
-
-// alone says that differences between devices could not be taken into account.
-func (c comparison) alone() bool { return math.IsInf(c.df, 1) }
-
-// margin is how far diff may lie from the truth, one-sided.
-func (c comparison) margin(alpha float64) float64 {
-	if c.alone() {
-		return c.se * distuv.UnitNormal.Quantile(1-alpha)
+	for id, d := range j.s.Devices {
+		if f := j.f.Devices[id]; d.compared() && f != nil && !f.Revoked {
+			j.see(d, f)
+		}
 	}
-	return c.se * distuv.StudentsT{Mu: 0, Sigma: 1, Nu: c.df}.Quantile(1-alpha)
 }
 
-func (j *judge) byProfile(in map[string]metric) map[string][]metric {
-	out := map[string][]metric{}
-	for _, id := range slices.Sorted(maps.Keys(in)) {
-		profile := j.f.device(id).Profile
-		out[profile] = append(out[profile], in[id])
+func (j *judge) see(d *Device, f *DeviceFacts) {
+	for _, c := range j.comparisons {
+		c.add(f, j.past)
 	}
-	return out
-}
-
-func mean(of []metric) float64 {
-	sum := 0.0
-	for _, m := range of {
-		sum += m.value
+	if j.rows != nil {
+		j.rows.add(d.Wave, f.Past, f.New)
 	}
-	return sum / float64(len(of))
 }
 
-// squares is the sum of squared deviations from the mean.
-func squares(of []metric) float64 {
-	center, sum := mean(of), 0.0
-	for _, m := range of {
-		sum += (m.value - center) * (m.value - center)
+// compared says that the device runs the release, or its shadow, because of this
+// rollout.
+func (d *Device) compared() bool {
+	return !d.Already && d.State != DeviceSuperseded && (d.Order.Kind == Forward || d.Order.Kind == Beside)
+}
+
+// alphaEach is the chance of each comparing gate to stop a harmless release.
+func (s *State) alphaEach() float64 {
+	n := 0
+	for _, g := range s.Spec.Gates {
+		if s.compares(g) {
+			n++
+		}
 	}
-	return sum
+	return s.beta() / float64(max(n, 1))
 }
 
-// chance is the variance of the mean by chance inside the devices.
-func chance(of []metric) float64 {
-	sum := 0.0
-	for _, m := range of {
-		sum += m.variance
+// beta is the chance to find a release fine that is worse than the limit. It is
+// not split: a gate that lets one pass says nothing for the others.
+func (s *State) beta() float64 {
+	if s.Spec.Alpha == nil {
+		return DefaultAlpha // of a chain that is older than the field
 	}
-	return sum / float64(len(of)*len(of))
+	return *s.Spec.Alpha
 }
 
-// share is the metric of bad out of all. The variance is that of a share with
-// one more of each, so that none of few does not look certain.
-func share(bad, all uint64) metric {
-	p := (float64(bad) + 1) / (float64(all) + 2)
-	return metric{value: float64(bad) / float64(all), variance: p * (1 - p) / float64(all)}
+// compare weighs the devices of a gate against the error rates.
+func (j *judge) compare(c *comparison) GateResult {
+	excused, controls := j.world.control(c.gate)
+	r := GateResult{
+		Worse: c.worse, Fine: c.fine, Alpha: j.alpha,
+		EHarm: signE(c.worse, c.signs-c.worse), EFine: signE(c.fine, c.signs-c.fine), EControl: signE(excused, controls-excused),
+		Numerator: float64(c.worse), Denominator: float64(c.signs), Value: c.mean(),
+	}
+	switch c.gate.Kind {
+	case Errors:
+		j.errors(c, &r)
+	case Shadow:
+		r.Numerator, r.Denominator = float64(c.counts.bad), float64(c.counts.all)
+	case Accuracy:
+		r.Numerator, r.Denominator = float64(c.counts.all-c.counts.bad), float64(c.counts.all)
+	case Latency:
+		r.Value = math.Expm1(r.Value)
+	case Golden, Install, Crash, Drift:
+	}
+	j.conclude(c, &r)
+	r.Text = j.missing(c)
+	if r.Text == "" {
+		r.Text = c.sentence(&r) + "; " + j.reason(c, &r)
+	}
+	return r
 }
 
-func (c comparison) describe() string {
-	return fmt.Sprintf("%d devices against %s", c.devices, c.with)
+// conclude answers the gate. Most devices are worse where signs speak of harm;
+// for errors single rows speak, too, and one device of many with a fault of its
+// own must not stop a release that is within the limit in the mean.
+func (j *judge) conclude(c *comparison, r *GateResult) {
+	above := c.gate.Kind != Errors || r.Value > c.gate.limit()
+	switch {
+	case r.EHarm >= 1/j.alpha && above && r.EControl < 1/j.alpha:
+		r.Result = GateFail
+	case r.EHarm < 1/j.alpha && r.EFine >= 1/j.beta:
+		r.Result = GatePass
+	default:
+		r.Result = GateInconclusive
+	}
+}
+
+// sentence says what was counted.
+func (c *comparison) sentence(r *GateResult) string {
+	limit := 100 * c.gate.limit()
+	switch c.gate.Kind {
+	case Errors:
+		return fmt.Sprintf("%.0f of %.0f predictions failed; share of failed ones %+.2f points, limit %.2f", r.Numerator, r.Denominator, 100*r.Value, limit)
+	case Latency:
+		return fmt.Sprintf("p95 latency %+.1f %%, limit %+.1f %%", 100*r.Value, limit)
+	case Drift:
+		return fmt.Sprintf("PSI of predicted classes %.3f beyond chance, limit %.2f", r.Value, c.gate.limit())
+	case Shadow:
+		return fmt.Sprintf("%.0f of %.0f rows differ in shadow, %.2f %% of a device's rows, limit %.2f", r.Numerator, r.Denominator, 100*r.Value, limit)
+	case Accuracy:
+		return fmt.Sprintf("%.0f of %.0f labels met; accuracy %+.2f points, may fall by %.2f", r.Numerator, r.Denominator, 0-100*r.Value, limit)
+	case Golden, Install, Crash:
+	}
+	return ""
+}
+
+// missing says what there is nothing of yet, or nothing.
+func (j *judge) missing(c *comparison) string {
+	switch {
+	case c.signs > 0 || c.rising > 0:
+		return ""
+	case !j.past && c.gate.Kind != Shadow && c.gate.Kind != Errors:
+		return "no device served an old release before: there is nothing to compare with"
+	}
+	return fmt.Sprintf("no device with the release has %d %s yet", max(c.gate.Min, 1), c.unit())
+}
+
+// reason says why the answer is what it is, and what another would take.
+func (j *judge) reason(c *comparison, r *GateResult) string {
+	harm := fmt.Sprintf("e-value of harm %s of %s needed", number(r.EHarm), number(1/j.alpha))
+	fine := fmt.Sprintf("of no harm %s of %s", number(r.EFine), number(1/j.beta))
+	devices := fmt.Sprintf("of %d devices %d are worse than before and %d fine", c.signs, c.worse, c.fine)
+	switch {
+	case !j.past && c.gate.Kind == Errors:
+		devices = "no device served an old release before to compare with"
+	case c.signs == 0:
+		devices = "no device is through its soak time with enough of them"
+	}
+	switch {
+	case r.EHarm >= 1/j.alpha && r.EControl >= 1/j.alpha:
+		return fmt.Sprintf("%s; %s, but the control group changed as well (%s): the world, not the release", devices, harm, number(r.EControl))
+	case r.Result == GateFail:
+		return devices + "; " + harm
+	}
+	return devices + "; " + harm + ", " + fine
+}
+
+// unit is what a device must have Min of.
+func (c *comparison) unit() string {
+	switch c.gate.Kind {
+	case Accuracy:
+		return "labels"
+	case Drift:
+		return "predictions with classes"
+	case Shadow:
+		return "rows in shadow"
+	case Golden, Install, Crash, Errors, Latency:
+	}
+	return "predictions"
+}
+
+// number is an e-value as people read it.
+func number(e float64) string {
+	switch {
+	case e > 1e6:
+		return "over a million"
+	case e >= 10:
+		return fmt.Sprintf("%.0f", math.Floor(e))
+	}
+	return fmt.Sprintf("%.2g", e)
 }

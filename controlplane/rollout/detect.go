@@ -1,12 +1,29 @@
 package rollout
 
 import (
+	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"sort"
 
 	"gonum.org/v1/gonum/mathext"
+	"gonum.org/v1/gonum/stat"
 	"gonum.org/v1/gonum/stat/distuv"
 )
+
+// Detectable is the smallest regression that a gate would find in a wave in
+// four of five cases, from how much devices differ now.
+type Detectable struct {
+	Gate  GateKind `json:"gate"`
+	Limit float64  `json:"limit"`
+	Least float64  `json:"least"` // 0 when nothing can be said
+	Text  string   `json:"text"`
+}
+
+// planRows is how many predictions (and labels, as far as there were any) a
+// device is taken to count in a wave: what is not known beforehand.
+const planRows = 1000
 
 // detectPower is the chance with which a plan wants a regression to be seen.
 const detectPower = 0.8
@@ -76,4 +93,90 @@ func detectByRows(limit float64, n int, rows uint64, e float64) (least float64, 
 		return 0, false
 	}
 	return limit + (1-limit)*float64(at+1)/steps, true
+}
+
+// detectable says what the gates that compare devices could see once the newest
+// wave is done, from how much devices with a past differ by chance.
+func (t *turn) detectable() []Detectable {
+	var out []Detectable
+	alpha := t.alphaEach()
+	for _, g := range t.Spec.Gates {
+		if !t.compares(g) {
+			continue
+		}
+		n, sd := t.spread(g)
+		d := Detectable{Gate: g.Kind, Limit: g.limit()}
+		least, ok := detect(g, n, planRows, sd, alpha)
+		switch {
+		case ok:
+			d.Least, d.Text = least, fmt.Sprintf("%s or more would be seen, the limit is %s", g.inWords(least), g.inWords(g.limit()))
+		case n == 0:
+			d.Text = "not known: none of its devices has been measured on an old release"
+		default:
+			d.Text = fmt.Sprintf("it will be unproven: a regression is seen when %d devices are worse, and %d can be compared", devicesNeeded(1/alpha), n)
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// devicesNeeded is how many devices have to be worse when all of them are.
+func devicesNeeded(e float64) int {
+	return sort.Search(1000, func(n int) bool { return signE(n, 0) >= e })
+}
+
+// inWords is a value of the gate's unit.
+func (g GateSpec) inWords(v float64) string {
+	switch g.Kind {
+	case Latency:
+		return fmt.Sprintf("%+.1f %%", 100*v)
+	case Drift:
+		return fmt.Sprintf("a PSI of %.2f", v)
+	case Golden, Install, Crash, Errors, Shadow, Accuracy:
+	}
+	return fmt.Sprintf("%.2f points", 100*v)
+}
+
+// spread is how many devices that were placed can be compared with their past,
+// and the standard deviation of their differences. For shares that is chance
+// alone; how much devices' latencies differ from each other is more than they
+// differ from themselves, so that what is said of it is careful.
+func (t *turn) spread(g GateSpec) (n int, sd float64) {
+	var variance float64
+	var logs []float64
+	for _, id := range slices.Sorted(maps.Keys(t.Devices)) {
+		d, f := t.device(id), t.facts.device(id)
+		if d.Wave == 0 || d.Already || d.State == DeviceRefused || d.State == DeviceSuperseded {
+			continue
+		}
+		past := f.Past
+		if g.Kind == Shadow {
+			n, variance = n+1, variance+g.limit()*(1-g.limit())/planRows
+			continue
+		}
+		if _, ok := changed(g, past, past); !ok {
+			continue
+		}
+		n++
+		switch g.Kind {
+		case Errors:
+			variance += tries(past).chance()
+		case Accuracy:
+			variance += wrong(past).chance()
+		case Latency:
+			logs = append(logs, math.Log(past.P95US))
+		case Golden, Install, Crash, Drift, Shadow:
+		}
+	}
+	if len(logs) > 1 {
+		return n, stat.StdDev(logs, nil)
+	}
+	return n, math.Sqrt(variance / float64(max(n, 1)))
+}
+
+// chance is the variance of the difference between a share and the share of
+// planRows more.
+func (c counted) chance() float64 {
+	p := (float64(c.bad) + 1) / (float64(c.all) + 2)
+	return p * (1 - p) * (1/float64(c.all) + 1.0/planRows)
 }

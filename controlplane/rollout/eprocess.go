@@ -114,14 +114,14 @@ func (m *mixture) e() float64 {
 func capE(e float64) float64 { return min(max(e, 0), maxE) }
 
 // mostShare is an upper bound of a share of which bad of all rows were seen,
-// wrong with a chance of at most exp(-nats): the q at which the relative entropy
-// of what was seen to q, times the rows, is nats (Chernoff 1952, Hoeffding 1963).
+// wrong with a chance of at most exp(-surprise): the q at which the relative entropy
+// of what was seen to q, times the rows, is surprise (Chernoff 1952, Hoeffding 1963).
 // Steps of Newton's method from above stay above, the entropy being convex.
-func mostShare(bad, all, nats float64) float64 {
+func mostShare(bad, all, surprise float64) float64 {
 	if all <= 0 || bad >= all {
 		return 1
 	}
-	p, c := bad/all, nats/all
+	p, c := bad/all, surprise/all
 	rare := p + c + math.Sqrt(c*c+2*p*c)
 	often := 1 - (1-p)*math.Exp((plogp(p)-c)/(1-p))
 	q := min(rare, often)
@@ -134,7 +134,7 @@ func mostShare(bad, all, nats float64) float64 {
 	return min(max(q, p), 1)
 }
 
-// entropy is that of a share p relative to q, in nats.
+// entropy is that of a share p relative to q, in surprise.
 func entropy(p, q float64) float64 {
 	return plogp(p) - p*math.Log(q) + (1-p)*(math.Log1p(-p)-math.Log1p(-q))
 }

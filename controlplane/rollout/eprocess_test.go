@@ -115,17 +115,17 @@ func TestEValuesStayFinite(t *testing.T) {
 
 // The bound holds as often as it says, and is not much wider than it must be.
 func TestMostShare(t *testing.T) {
-	const nats = 3 // wrong in at most 5 % of the cases
+	const surprise = 3 // wrong in at most 5 % of the cases
 	for _, n := range []int{1, 20, 300} {
 		for _, p := range []float64{0.002, 0.05, 0.5, 0.95} {
 			wrong := 0.0
 			for x, chance := range binomials(n, p) {
-				if mostShare(float64(x), float64(n), nats) < p {
+				if mostShare(float64(x), float64(n), surprise) < p {
 					wrong += chance
 				}
 			}
-			if wrong > math.Exp(-nats) {
-				t.Errorf("%v of %d rows: the bound is below in %.3f of the cases, want at most %.3f", p, n, wrong, math.Exp(-nats))
+			if wrong > math.Exp(-surprise) {
+				t.Errorf("%v of %d rows: the bound is below in %.3f of the cases, want at most %.3f", p, n, wrong, math.Exp(-surprise))
 			}
 		}
 	}
@@ -133,12 +133,12 @@ func TestMostShare(t *testing.T) {
 	for range 1000 {
 		n := float64(1 + rnd.IntN(5000))
 		x := math.Floor(n * rnd.Float64() * rnd.Float64())
-		q := mostShare(x, n, nats)
+		q := mostShare(x, n, surprise)
 		if q == 1 || x >= n {
 			continue
 		}
-		if at := n * entropy(x/n, q); at < nats-1e-6 || at > nats+0.2 {
-			t.Errorf("%v of %v rows: bound %v has %v nats, want 3", x, n, q, at)
+		if at := n * entropy(x/n, q); at < surprise-1e-6 || at > surprise+0.2 {
+			t.Errorf("%v of %v rows: bound %v has %v surprise, want 3", x, n, q, at)
 		}
 	}
 }

@@ -1,236 +1,187 @@
 package rollout
 
 import (
-	"fmt"
+	"maps"
 	"math"
-
-	"gonum.org/v1/gonum/stat/distuv"
+	"slices"
 )
 
-// decide answers a gate from a rise that should not be above the limit: fail
-// when it surely is, pass when it surely is not.
-func (c comparison) decide(rise, limit float64, g *GateResult) {
+// boundShare is the part of an error rate that is spent on the bounds of what
+// devices showed before; e-values count for the rest.
+const boundShare = 0.1
+
+// unknownShare is the share of failed rows up to which a device of which nothing
+// is known from before is not suspected, where others have a past.
+const unknownShare = 0.5
+
+// rows is the evidence of single rows for the gate of errors: a device that
+// fails all requests is certain, whatever other devices do. Each device bets
+// alone, against the bound of its own past. The bets are added with weights
+// fixed before: half of all for the first wave, half of the rest for the next,
+// evenly over a wave's members; what nobody has bet yet is worth 1.
+type rows struct {
+	limit    float64                // of the gate
+	world    float64                // change of the control group
+	past     bool                   // some device served an old release before
+	weight   func(wave int) float64 // of one device
+	quiet    map[int]int            // devices by wave on which no more rows failed than may
+	suspects []suspect
+	now      counted // of all devices
+
+	// How many of now would fail had nothing changed, and the variance of that
+	// from what is known of before, in 1/expectUnit.
+	expected, variance uint64
+}
+
+// suspect is a device on which more rows failed than may.
+type suspect struct {
+	weight      float64
+	before, now counted
+}
+
+// expectUnit and mostExpected keep the sums of a million devices inside a uint64.
+const (
+	expectUnit   = 1 << 10
+	mostExpected = 1 << 33 // rows of one device
+)
+
+func inUnits(rows float64) uint64 { return uint64(math.Round(min(rows, mostExpected) * expectUnit)) }
+
+func (c *counted) add(more counted) {
+	c.bad, c.all = plusCapped(c.bad, more.bad), plusCapped(c.all, more.all)
+}
+
+func plusCapped(a, b uint64) uint64 {
+	if a > math.MaxUint64-b {
+		return math.MaxUint64
+	}
+	return a + b
+}
+
+// allowed is the share of rows that may fail where so many did before.
+func (r *rows) allowed(before float64, known bool) float64 {
+	if !known && r.past {
+		before = unknownShare
+	}
+	return before + r.limit + max(0, r.world)
+}
+
+// add takes in one device. Nearly all of them are quiet: bets on those are
+// counted as lost, which costs little and saves a logarithm of a million.
+func (r *rows) add(wave int, past, now *Evidence) {
+	if now == nil {
+		return
+	}
+	after, before := tries(now), counted{}
+	if past != nil {
+		before = tries(past)
+	}
+	known := before.all > 0
+	r.now.add(after)
+	if known {
+		n := float64(after.all)
+		r.expected += inUnits(n * before.share())
+		r.variance += inUnits(n * n * before.share() / float64(before.all))
+	}
 	switch {
-	case math.IsNaN(c.se):
-		g.Result = GateInconclusive
-	case rise-c.margin(alphaFail) > limit:
-		g.Result = GateFail
-	case rise+c.margin(alphaPass) <= limit:
-		g.Result = GatePass
+	case after.all == 0:
+	case after.share() <= r.allowed(before.share(), known):
+		r.quiet[wave]++
 	default:
-		g.Result = GateInconclusive
-	}
-	if c.alone() {
-		g.Text += "; too few devices to know how much they differ from each other"
+		r.suspects = append(r.suspects, suspect{weight: r.weight(wave), before: before, now: after})
 	}
 }
 
-// errors compares the share of failed rows. It can answer for one device, too:
-// the number of requests that fail there is certain, whatever other devices do.
-func (j *judge) errors(spec GateSpec) GateResult {
-	failed := func(e *Evidence) (metric, bool) {
-		all := e.Rows + e.FailedRows
-		if all == 0 || all < spec.Min {
-			return metric{}, false
+// harm is an e-value against "no device fails more rows than the limit allows",
+// for tests at alpha.
+func (r *rows) harm(alpha float64) float64 {
+	e := 1.0
+	for _, wave := range slices.Sorted(maps.Keys(r.quiet)) {
+		e -= r.weight(wave) * float64(r.quiet[wave])
+	}
+	bets := make([]float64, len(r.suspects))
+	for i, s := range r.suspects {
+		surprise := math.Log(1 / (boundShare * alpha * s.weight))
+		known := s.before.all > 0
+		most := 0.0
+		if known {
+			most = mostShare(float64(s.before.bad), float64(s.before.all), surprise)
 		}
-		return share(e.FailedRows, all), true
+		bets[i] = s.weight * ((1-boundShare)*moreE(s.now.bad, s.now.all, r.allowed(most, known)) - 1)
 	}
-	g := GateResult{}
-	for _, id := range j.sides().new {
-		e := j.f.device(id).New
-		g.Numerator += float64(e.FailedRows)
-		g.Denominator += float64(e.Rows + e.FailedRows)
+	slices.Sort(bets) // sums of fractions depend on their order
+	for _, bet := range bets {
+		e += bet
 	}
-	c := j.compare(failed)
-	if c.with == withNothing && c.devices > 0 {
-		c = j.absolute(failed)
-	}
-	if c.devices == 0 {
-		return missing(g, spec, "predictions")
-	}
-	g.Value = c.diff
-	g.Text = fmt.Sprintf("%.0f of %.0f predictions failed; share of failed ones %+.2f points, limit %.2f (%s)",
-		g.Numerator, g.Denominator, 100*c.diff, 100*spec.limit(), c.describe())
-	c.decide(c.diff, spec.limit(), &g)
-	return g
+	return capE(e)
 }
 
-// absolute takes the share itself where there is no old release to compare it
-// with: a first release must not fail more often than the limit.
-func (j *judge) absolute(m measure) comparison {
-	var own []metric
-	for _, v := range j.measured(j.sides().new, evidenceNew, m) {
-		own = append(own, v)
+// fine is an e-value against "more rows fail than the limit allows", over all
+// devices together, for tests at alpha. What is expected of each device is its
+// own past, so that it makes no difference which of them predicted more.
+func (r *rows) fine(alpha float64) float64 {
+	if r.now.all == 0 {
+		return 1
 	}
-	c := comparison{with: withNothing, devices: len(own), diff: mean(own)}
-	between, df := pooled(squares(own), len(own)-1, 1/float64(len(own)))
-	c.spread(between, chance(own), df)
-	return c
+	surprise := math.Log(1 / (boundShare * alpha))
+	expected := float64(r.expected) / expectUnit
+	least := max(0, expected-math.Sqrt(2*surprise*float64(r.variance)/expectUnit))
+	p0 := least/float64(r.now.all) + r.limit + min(0, r.world)
+	return capE((1 - boundShare) * lessE(r.now.bad, r.now.all, p0))
 }
 
-// missing is the answer of a gate without evidence.
-func missing(g GateResult, spec GateSpec, of string) GateResult {
-	g.Result = GateInconclusive
-	g.Text = fmt.Sprintf("no device with the release has %d %s yet", max(spec.Min, 1), of)
-	return g
-}
-
-// latency compares p95 latencies by their ratio. Differences of a ratio are
-// differences of logarithms.
-func (j *judge) latency(spec GateSpec) GateResult {
-	p95 := func(e *Evidence) (metric, bool) {
-		if e.P95US <= 0 || e.Rows < spec.Min {
-			return metric{}, false
+// waveWeight is what the bet of one device of a wave weighs. Late joiners make
+// all of their wave's bets smaller.
+func (s *State) waveWeight() func(wave int) float64 {
+	members := make([]int, len(s.Waves)+1)
+	s.each(func(d *Device, many int) {
+		if d.Wave > 0 && d.Wave < len(members) && !d.Already {
+			members[d.Wave] += many
 		}
-		return metric{value: math.Log(e.P95US)}, true
+	})
+	return func(wave int) float64 {
+		if wave < 1 || wave >= len(members) {
+			return 0
+		}
+		return math.Pow(2, -float64(wave)) / float64(max(members[wave], s.Waves[wave-1].Planned, 1))
 	}
-	c := j.compare(p95)
-	g := GateResult{Numerator: float64(c.devices), Denominator: float64(j.tally.activated)}
-	if c.devices == 0 {
-		return missing(g, spec, "predictions")
-	}
-	if c.alone() || c.with == withNothing {
-		c.se = math.NaN()
-	}
-	g.Value = math.Exp(c.diff) - 1
-	g.Text = fmt.Sprintf("p95 latency %+.1f %%, limit %+.1f %% (%s)", 100*g.Value, 100*spec.limit(), c.describe())
-	c.decide(c.diff, math.Log1p(spec.limit()), &g)
-	return g
 }
 
-// accuracy compares the share of labels that the predictions met. One device
-// cannot answer for the others.
-func (j *judge) accuracy(spec GateSpec) GateResult {
-	correct := func(e *Evidence) (metric, bool) {
-		if e.Labels == 0 || e.Labels < spec.Min {
-			return metric{}, false
-		}
-		return share(e.Correct, e.Labels), true
-	}
-	g := GateResult{}
-	for _, id := range j.sides().new {
-		e := j.f.device(id).New
-		g.Numerator += float64(e.Correct)
-		g.Denominator += float64(e.Labels)
-	}
-	c := j.compare(correct)
-	if c.devices == 0 {
-		return missing(g, spec, "labels")
-	}
-	if c.alone() || c.with == withNothing {
-		c.se = math.NaN()
-	}
-	g.Value = -c.diff
-	g.Text = fmt.Sprintf("accuracy %+.2f points, may fall by %.2f (%s)", 100*c.diff, 100*spec.limit(), c.describe())
-	c.decide(-c.diff, spec.limit(), &g)
-	return g
+// newRows is the evidence of devices on the release, without any yet.
+func (j *judge) newRows(g GateSpec) *rows {
+	return &rows{limit: g.limit(), world: j.world.of(g), past: j.past, weight: j.s.waveWeight(), quiet: map[int]int{}}
 }
 
-// drift compares the predicted classes of the devices on the release with those
-// of the devices still on the old one (when there are none left, with their own
-// past) by the population stability index. Cameras differ from each other
-// without any drift, so it fails only when the difference is also larger than
-// that of any single control device from the rest of them.
-func (j *judge) drift(spec GateSpec) GateResult {
-	sides := j.sides()
-	now, before := j.classes(sides.new, evidenceNew), j.classes(sides.control, evidenceOld)
-	with, others := withControl, sides.control
-	if total(before) < total(now)/10 || total(before) == 0 {
-		before, with, others = j.classes(sides.new, evidencePast), withPast, nil
+// controlRows is the same of the control group, on the old release.
+func (j *judge) controlRows(g GateSpec) *rows {
+	group := j.world.devices()
+	each := 1 / float64(max(len(group), 1))
+	r := &rows{limit: g.limit(), past: true, weight: func(int) float64 { return each }, quiet: map[int]int{}}
+	for _, f := range group {
+		r.add(0, f.Past, f.Old)
 	}
-	g := GateResult{Numerator: float64(total(now)), Denominator: float64(total(before))}
-	if total(now) < spec.Min || len(now) == 0 {
-		return missing(g, spec, "predictions with classes")
-	}
-	if len(now) != len(before) || total(before) < spec.Min {
-		g.Result, g.Text = GateInconclusive, "no old release with the same classes to compare with"
-		return g
-	}
-	value, noise := psi(before, now)
-	spread := j.spreadOf(others)
-	g.Value = value
-	g.Text = fmt.Sprintf("PSI of predicted classes %.3f, limit %.2f, by chance up to %.3f, between single devices up to %.3f (%d devices against %s)",
-		value, spec.limit(), noise, spread, len(sides.new), with)
-	switch {
-	case value > spec.limit() && value > noise && value > spread && with == withControl && len(others) >= minSpread:
-		g.Result = GateFail
-	case value <= spec.limit() && noise <= spec.limit():
-		g.Result = GatePass
-	default:
-		g.Result = GateInconclusive
-	}
-	return g
+	return r
 }
 
-// minSpread is how many control devices are needed to know how much devices
-// differ from each other.
-const minSpread = 3
-
-func (j *judge) classes(ids []string, which func(DeviceFacts) *Evidence) []uint64 {
-	var sum []uint64
-	for _, id := range ids {
-		e := which(j.f.device(id))
-		if e == nil || len(e.Classes) == 0 || sum != nil && len(e.Classes) != len(sum) {
-			continue
-		}
-		if sum == nil {
-			sum = make([]uint64, len(e.Classes))
-		}
-		for i, n := range e.Classes {
-			sum[i] += n
+// past says whether any device served a release of the model before.
+func (f *Facts) past() bool {
+	for _, d := range f.Devices {
+		if d.Past != nil && (d.Past.Rows > 0 || d.Past.FailedRows > 0) {
+			return true
 		}
 	}
-	return sum
+	return false
 }
 
-// spreadOf is the largest PSI of one control device from the rest of them.
-func (j *judge) spreadOf(ids []string) float64 {
-	if len(ids) < minSpread {
-		return 0
+// errors adds the evidence of rows to that of signs. The mean of two e-values
+// is one. Without a past there are no signs, and rows speak alone.
+func (j *judge) errors(c *comparison, r *GateResult) {
+	harm, fine := j.rows.harm(j.alpha), j.rows.fine(j.beta)
+	r.Numerator, r.Denominator = float64(c.counts.bad), float64(c.counts.all)
+	if !j.past {
+		r.EHarm, r.EFine = harm, fine
+		return
 	}
-	all, largest := j.classes(ids, evidenceOld), 0.0
-	for _, id := range ids {
-		own := j.classes([]string{id}, evidenceOld)
-		if len(own) != len(all) || total(own) == 0 {
-			continue
-		}
-		rest := make([]uint64, len(all))
-		for i := range all {
-			rest[i] = all[i] - own[i]
-		}
-		value, _ := psi(rest, own)
-		largest = max(largest, value)
-	}
-	return largest
-}
-
-func total(counts []uint64) uint64 {
-	var sum uint64
-	for _, n := range counts {
-		sum += n
-	}
-	return sum
-}
-
-// psi is the population stability index of two histograms over the same bins,
-// empty cells at half a count, and the value it stays below by chance at
-// alphaFail: without drift it is about (1/n + 1/m)·χ²(bins − 1) (Yurdakul and
-// Naranjo 2020).
-func psi(a, b []uint64) (value, noise float64) {
-	n, m, bins := float64(total(a)), float64(total(b)), 0.0
-	if n == 0 || m == 0 {
-		return 0, math.Inf(1)
-	}
-	for i := range a {
-		if a[i] == 0 && b[i] == 0 {
-			continue
-		}
-		bins++
-		p, q := max(float64(a[i]), 0.5)/n, max(float64(b[i]), 0.5)/m
-		value += (q - p) * math.Log(q/p)
-	}
-	if bins < 2 {
-		return value, 0
-	}
-	return value, (1/n + 1/m) * distuv.ChiSquared{K: bins - 1}.Quantile(1-alphaFail)
+	r.EHarm, r.EFine = (r.EHarm+harm)/2, (r.EFine+fine)/2
+	r.EControl = (r.EControl + j.controlRows(c.gate).harm(j.alpha)) / 2
 }

@@ -10,7 +10,7 @@ import (
 // were offered the release so far. It is what a wave rests on when it closes
 // and what stops a rollout at any moment before.
 func Judge(s *State, f *Facts, now time.Time) []GateResult {
-	j := &judge{s: s, f: f, tally: s.tally()}
+	j := newJudge(s, f)
 	var out []GateResult
 	for _, spec := range s.Spec.Gates {
 		if spec.Off || spec.Kind == Shadow && s.Spec.Shadow == nil {
@@ -38,10 +38,24 @@ func finite(v float64) float64 {
 
 // judge is what the gates of one moment share.
 type judge struct {
-	s      *State
-	f      *Facts
-	tally  tally
-	groups *groups // made when the first gate that compares asks for them
+	s           *State
+	f           *Facts
+	tally       tally
+	world       *worldwide
+	past        bool    // some device served an old release before
+	alpha       float64 // error rate of each gate that compares devices: stops a harmless release
+	beta        float64 // and: passes a harmful one
+	comparisons []*comparison
+	rows        *rows // nil without the gate of errors
+}
+
+func newJudge(s *State, f *Facts) *judge {
+	j := &judge{
+		s: s, f: f, tally: s.tally(), world: &worldwide{s: s, f: f}, past: f.past(),
+		alpha: s.alphaEach(), beta: s.beta(),
+	}
+	j.watch()
+	return j
 }
 
 func (j *judge) answer(spec GateSpec) GateResult {
@@ -52,14 +66,12 @@ func (j *judge) answer(spec GateSpec) GateResult {
 		return j.tally.install(spec)
 	case Crash:
 		return j.tally.crash(spec)
-	case Errors:
-		return j.errors(spec)
-	case Latency:
-		return j.latency(spec)
-	case Drift:
-		return j.drift(spec)
-	case Accuracy:
-		return j.accuracy(spec)
+	case Errors, Latency, Drift, Shadow, Accuracy:
+	}
+	for _, c := range j.comparisons {
+		if c.gate.Kind == spec.Kind {
+			return j.compare(c)
+		}
 	}
 	return GateResult{Result: GateInconclusive, Text: "unknown gate"}
 }

@@ -2,12 +2,8 @@ package rollout
 
 import (
 	"fmt"
-	"maps"
-	"math"
 	"slices"
 	"time"
-
-	"gonum.org/v1/gonum/stat/distuv"
 )
 
 // PlanRate is the download rate, in bytes a second, that the times of a plan
@@ -39,15 +35,6 @@ type PlanWave struct {
 	Expected   time.Duration  `json:"expected"`
 	Approval   bool           `json:"approval"`
 	Detectable []Detectable   `json:"detectable,omitempty"`
-}
-
-// Detectable is the smallest regression that a gate would find in a wave in
-// four of five cases, from how much devices differ now.
-type Detectable struct {
-	Gate  GateKind `json:"gate"`
-	Limit float64  `json:"limit"`
-	Least float64  `json:"least"` // 0 when nothing can be said
-	Text  string   `json:"text"`
 }
 
 // MakePlan walks a rollout through its waves as if every device did well and
@@ -102,7 +89,7 @@ func (t *turn) planWave(n int) PlanWave {
 	}
 	w.Expected = spec.soak() + t.transfer(len(w.Devices), most)
 	if len(w.Devices) > 0 {
-		w.Detectable = t.detectable(n == len(t.Waves))
+		w.Detectable = t.detectable()
 	}
 	return w
 }
@@ -143,81 +130,4 @@ func (p *Plan) warn() {
 	if len(p.Refused) > 0 {
 		warn("%d devices cannot run the release", len(p.Refused))
 	}
-}
-
-// detectable says what the comparing gates could see once the wave is done,
-// from the spread of the devices' own past.
-func (t *turn) detectable(last bool) []Detectable {
-	treated := t.placed()
-	control := len(t.facts.Devices) - treated
-	var out []Detectable
-	for _, g := range t.Spec.Gates {
-		m, unit := planMeasure(g)
-		if g.Off || m == nil {
-			continue
-		}
-		d := Detectable{Gate: g.Kind, Limit: g.limit()}
-		sd, known := t.spreadNow(m)
-		d.Least = least(sd, treated, control, last)
-		switch {
-		case treated < 2:
-			d.Least, d.Text = 0, "one device cannot answer for the others: it will be unproven"
-		case !known:
-			d.Least, d.Text = 0, "not known: fewer than two devices have been measured on an old release"
-		case math.IsInf(d.Least, 1):
-			d.Least, d.Text = 0, "no device is left to compare with"
-		default:
-			d.Text = fmt.Sprintf("%.2f %s or more would be seen, the limit is %.2f", 100*d.Least, unit, 100*d.Limit)
-		}
-		out = append(out, d)
-	}
-	return out
-}
-
-func planMeasure(g GateSpec) (m measure, unit string) {
-	switch g.Kind {
-	case Accuracy:
-		return func(e *Evidence) (metric, bool) {
-			return share(e.Correct, max(e.Labels, 1)), e.Labels >= max(g.Min, 1)
-		}, "points"
-	case Latency:
-		return func(e *Evidence) (metric, bool) {
-			return metric{value: math.Log(max(e.P95US, 1))}, e.P95US > 0 && e.Rows >= g.Min
-		}, "%"
-	case Golden, Install, Crash, Errors, Drift:
-	}
-	return nil, ""
-}
-
-// spreadNow is the standard deviation of a metric over devices.
-func (t *turn) spreadNow(m measure) (sd float64, known bool) {
-	var all []metric
-	for _, id := range slices.Sorted(maps.Keys(t.facts.Devices)) {
-		if e := t.facts.device(id).Past; e != nil {
-			if v, ok := m(e); ok {
-				all = append(all, v)
-			}
-		}
-	}
-	if len(all) < 2 {
-		return 0, false
-	}
-	between := squares(all) / float64(len(all)-1)
-	inside := chance(all) * float64(len(all))
-	return math.Sqrt(max(between, inside)), true
-}
-
-// least is the difference that the harm test finds with a chance of 80 percent
-// when n devices are compared with m others, or in the last wave with
-// themselves: before and after are taken to vary alike and independently.
-func least(sd float64, n, m int, last bool) float64 {
-	if last {
-		m = n
-	}
-	if m < 1 {
-		return math.Inf(1)
-	}
-	df := float64(max(1, min(n, max(m, 2))-1))
-	factor := distuv.StudentsT{Mu: 0, Sigma: 1, Nu: df}.Quantile(1-alphaFail) + distuv.UnitNormal.Quantile(0.8)
-	return factor * sd * math.Sqrt(1/float64(n)+1/float64(m))
 }

@@ -41,6 +41,7 @@ func Step(s *State, f *Facts, now time.Time, cmd *Command) (*State, *Decision, e
 	t := newTurn(s.clone(), f, now)
 	t.observe()
 	t.expire()
+	t.takeSigns()
 	if cmd != nil {
 		if err := t.obey(*cmd); err != nil {
 			return nil, nil, err
