@@ -115,43 +115,44 @@ func consequences(x *operator.Rollout, action string) []string {
 	case operator.ActResume:
 		return waivers(x)
 	case operator.ActRollback:
-		return c.goingBack(x)
+		return goingBack(x)
 	case operator.ActRetry:
-		return []string{fmt.Sprintf("%s offered %s again: %s.", areDevices(len(c.lost)), x.Version, names(c.lost))}
+		return []string{fmt.Sprintf("%s offered %s again", areDevices(c.lost), x.Version) + again(x)}
 	}
 	return nil
 }
 
 // headcount is how many devices of a rollout are where.
 type headcount struct {
-	serving  int            // have the new version
-	underWay int            // are on the way to it
-	waiting  int            // are members of a wave or of the rollout, and asked nothing yet
-	lost     []string       // failed, refused or gone back
-	old      map[string]int // devices that have it or are on the way, by the version they had
+	serving  int // have the new version
+	underWay int // are on the way to it
+	waiting  int // are asked nothing yet
+	lost     int // failed, refused or gone back
 }
 
-// underWayStates are those between an offer and service.
-var underWayStates = []string{"shadowing", "offered", "downloading", "verifying", "trialing"}
-
 func census(x *operator.Rollout) headcount {
-	c := headcount{old: map[string]int{}, waiting: x.Counts["waiting"]}
+	n := x.Counts
+	return headcount{
+		serving: n["active"] + n["healthy"], waiting: n["waiting"], lost: n["failed"] + n["refused"] + n["reverted"],
+		underWay: n["shadowing"] + n["offered"] + n["downloading"] + n["verifying"] + n["trialing"],
+	}
+}
+
+// again names devices that would be offered the version again, the first of
+// many.
+func again(x *operator.Rollout) string {
+	var ids []string
 	for i := range x.WaveList {
 		for _, d := range x.WaveList[i].Devices {
-			switch {
-			case d.Already:
-			case d.State == "active" || d.State == "healthy":
-				c.serving++
-				c.old[d.Old]++
-			case slices.Contains(underWayStates, d.State):
-				c.underWay++
-				c.old[d.Old]++
-			case d.State == "failed" || d.State == "refused" || d.State == "reverted":
-				c.lost = append(c.lost, d.Device)
+			if d.State == "failed" || d.State == "refused" || d.State == "reverted" {
+				ids = append(ids, d.Device)
 			}
 		}
 	}
-	return c
+	if len(ids) == 0 {
+		return "."
+	}
+	return ": " + names(ids) + "."
 }
 
 func (c headcount) ending(x *operator.Rollout) []string {
@@ -163,17 +164,17 @@ func (c headcount) ending(x *operator.Rollout) []string {
 }
 
 // goingBack says how many devices go back to what.
-func (c headcount) goingBack(x *operator.Rollout) []string {
+func goingBack(x *operator.Rollout) []string {
 	var out []string
-	for _, version := range slices.Sorted(maps.Keys(c.old)) {
+	for _, version := range slices.Sorted(maps.Keys(x.Returns)) {
 		to := "to version " + version
 		if version == "" {
 			to = "to having no version of the model"
 		}
-		out = append(out, goDevices(c.old[version])+" back "+to+".")
+		out = append(out, goDevices(x.Returns[version])+" back "+to+".")
 	}
-	if n := x.Spec.Revert.InFlight; n > 0 {
-		return append(out, fmt.Sprintf("At most %d at a time, as the spec says.", n))
+	if text := budgetText(&x.Spec.Revert); text != "" {
+		return append(out, "At most "+text+", as the spec says.")
 	}
 	return append(out, "All at once: what they go back to is still on them, so nothing is downloaded.")
 }

@@ -270,7 +270,7 @@ type planView struct {
 
 	Waves   []planWaveView
 	Refused []reasoned
-	Held    []reasoned
+	Unmet   []reasoned
 }
 
 // planWaveView is one wave of a plan.
@@ -297,7 +297,7 @@ type reasoned struct {
 const groupsShown = 6 // profiles or sites of one wave of a plan
 
 func planOf(p *operator.Plan) *planView {
-	v := &planView{Plan: p, Refused: byReason(p.Refused), Held: byReason(p.Held)}
+	v := &planView{Plan: p, Refused: byReason(p.Refused), Unmet: byReason(p.Unmet)}
 	for _, w := range p.Waves {
 		v.Waves = append(v.Waves, planWaveView{PlanWave: w, Profiles: largest(w.Profiles), Sites: largest(w.Sites), Size: len(w.Devices)})
 	}

@@ -95,7 +95,7 @@ func TestCreateRollout(t *testing.T) {
 		t.Error("it can be made before its plan was seen")
 	}
 	planned := h.press(newPath, form, "plan", url.Values{"wave.0.size": {"5%"}, "wave.0.name": {"few"}})
-	for _, want := range []string{"What it would do", "needs arm64", "the first wave has 1 of 7 devices", "digits-1-4", "cam-b2, cam-b3", "80 % or more would be seen", "742 KiB", "47 min", `value="few"`} {
+	for _, want := range []string{"What it would do", "needs arm64", "the first wave has 1 of 7 devices", "digits-1-4", "has 2 of the devices: this one cannot start", "on a metered link", "2 of 28 replays", "1.00 MiB without deltas", "2 devices are away", "3 h", "80 % or more would be seen", "742 KiB", "47 min", `value="few"`} {
 		if !strings.Contains(planned.body, want) {
 			t.Errorf("the plan does not show %q", want)
 		}

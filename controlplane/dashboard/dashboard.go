@@ -152,6 +152,8 @@ func (s *Server) views() map[string]view {
 		"/rollouts/new/matching":             s.matching,
 		"/rollouts/{rollout}":                s.rollout,
 		"/rollouts/{rollout}/revise":         s.reviseForm,
+		"/rollouts/{rollout}/devices":        s.members,
+		"/rollouts/{rollout}/decisions":      s.decisions,
 		"/drift":                             s.driftModels,
 		"/drift/{model}":                     s.drift,
 		"/quality":                           s.qualityModels,

@@ -131,6 +131,7 @@ var paths = []string{
 	"/rollouts", "/rollouts?active=true", "/rollouts/digits-2-1", "/drift", "/drift/digits", "/quality", "/quality/digits",
 	"/ledger", "/ledger?chain=operator&kind=", "/enrolment",
 	"/rollouts/new", "/rollouts/new?as=yaml", "/rollouts/new/matching?selector=site%3Db", "/rollouts/digits-2-1/revise", "/rollouts?model=digits&state=running",
+	"/rollouts/digits-2-1/devices?wave=2&state=&stuck=true", "/rollouts/digits-2-1/decisions", "/rollouts/digits-2-1/decisions?cursor=39",
 	"/rollouts/digits-2-1/pause", "/rollouts/digits-2-1/rollback", "/rollouts/digits-2-1/next", "/devices/cam-a1/labels", "/devices/cam-a1/revoke",
 	"/models/digits/versions/2/stage", "/enrolment/t-1/revoke",
 }

@@ -12,7 +12,7 @@ import (
 func (f *fleet) summary() operator.RolloutSummary {
 	return operator.RolloutSummary{
 		ID: "digits-2-1", Model: "digits", Version: "2", Release: digest2, State: operator.RolloutRunning, Cause: f.text("wave 2 is open"),
-		Wave: 2, Waves: 3, Devices: 8, Counts: map[string]int{"healthy": 1, "downloading": 2, "failed": 1, "waiting": 4},
+		Wave: 2, Waves: 3, Devices: 8, Counts: map[string]int{"healthy": 1, "active": 1, "downloading": 1, "offered": 1, "failed": 1, "waiting": 3},
 		Created: now.Add(-time.Hour), Started: now.Add(-time.Hour), Since: now.Add(-time.Hour), CreatedBy: f.text("ada"),
 	}
 }
@@ -76,6 +76,7 @@ func (f *fleet) waves() []operator.Wave {
 		operator.WaveDevice{Device: "cam-c1", State: "offered", Site: "c", Late: true},
 	)
 	two.Opened, two.Deadline = now.Add(-20*time.Minute), now.Add(time.Hour)
+	two.Late = map[string]int{"failed": 1, "offered": 1}
 	two.Progress = operator.WaveProgress{Healthy: 0, Needed: 2, Counted: 4, Devices: 2, Inferences: 1234, Hours: 1. / 3}
 	return []operator.Wave{one, two, wave(3, "pending")}
 }
@@ -96,7 +97,7 @@ func (f *fleet) Rollout(_ context.Context, id string) (*operator.Rollout, error)
 			{Device: "cam-a1", State: "downloading", Site: "a", Since: now.Add(-9 * time.Minute), Deadline: now.Add(time.Hour), Heard: now.Add(-4 * time.Second), Wave: 2, Tries: 2, Why: f.text("downloading since 2026-03-14T09:17:53Z, in wave 2")},
 			{Device: "cam-a3", State: "active", Site: "a", Since: now.Add(-3 * time.Minute), Heard: now.Add(-2 * time.Hour), Presence: operator.Offline, Wave: 2, Why: "seen to serve it, not yet for the soak time"},
 		},
-		StuckTotal: 3,
+		StuckTotal: 3, WaitingTotal: 1, Decisions: 2, Returns: map[string]int{"1": 3, "": 1},
 		Revisions: []operator.SpecRevision{
 			{Seq: 38, At: now.Add(-time.Hour), Actor: "ada", Spec: before},
 			{Number: 1, Seq: 39, At: now.Add(-time.Minute), Actor: f.text("olga"), Reason: f.text("two at a time is enough"), Spec: spec},
@@ -112,6 +113,30 @@ func (f *fleet) Rollout(_ context.Context, id string) (*operator.Rollout, error)
 	}, nil
 }
 
+func (f *fleet) RolloutDevices(ctx context.Context, id string, q operator.RolloutDeviceQuery) (*operator.Page[operator.WaveDevice], error) {
+	x, err := f.Rollout(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	page := &operator.Page[operator.WaveDevice]{Items: x.Stuck, Total: 3}
+	if q.Cursor == "" {
+		page.Next = "cam-a3"
+	}
+	return page, nil
+}
+
+func (f *fleet) RolloutDecisions(ctx context.Context, id string, p operator.Paging) (*operator.Page[operator.Decision], error) {
+	x, err := f.Rollout(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	page := &operator.Page[operator.Decision]{Items: x.Timeline, Total: 4}
+	if p.Cursor == "" {
+		page.Next = "39"
+	}
+	return page, nil
+}
+
 func (f *fleet) ExplainRollout(context.Context, string) (*operator.Explanation, error) {
 	return &operator.Explanation{ID: "digits-2-1", State: operator.RolloutRunning, Summary: f.text("wave 2 of 3 is open since 2026-03-14T09:00:00Z"), Waiting: []string{f.text("two devices must be seen healthy")}}, nil
 }
@@ -125,12 +150,14 @@ func (f *fleet) PlanRollout(_ context.Context, s operator.RolloutSpec) (*operato
 	}
 	return &operator.Plan{
 		Spec: s, Release: digest2, Devices: 7, Control: []string{"cam-b1"}, Already: []string{"cam-c2"}, Bytes: 760_123, Expected: release.Duration(47 * time.Minute),
-		Refused:  map[string]string{"cam-a2": f.text("needs arm64")},
-		Held:     map[string]string{"cam-b2": "digits-1-4", "cam-b3": "digits-1-4"},
-		Warnings: []string{f.text("the first wave has 1 of 7 devices")},
+		Refused: map[string]string{"cam-a2": f.text("needs arm64")},
+		Slow:    release.Duration(3 * time.Hour), Replays: 28, Unfinished: 2, FullBytes: 1 << 20, Unheard: []string{"cam-b3"},
+		Unmet:     map[string]string{"cam-a3": f.text("on a metered link")},
+		Conflicts: []operator.PlanConflict{{Rollout: "digits-1-4", Devices: 2, Outcome: "refused"}},
+		Warnings:  []string{f.text("the first wave has 1 of 7 devices")},
 		Waves: []operator.PlanWave{{
 			Number: 1, Name: f.text("canary"), Devices: []string{"cam-c1"}, Profiles: map[string]int{f.text("raspberry-pi-5"): 1}, Sites: map[string]int{f.text("c"): 1},
-			Bytes: 108_589, Expected: release.Duration(16 * time.Minute), Approval: true, Detectable: []operator.Detectable{{Kind: "latency", Limit: 0.5, Least: 0.8, Text: f.text("80 % or more would be seen")}},
+			Bytes: 108_589, Expected: release.Duration(16 * time.Minute), Slow: release.Duration(20 * time.Minute), Stalls: []string{f.text("2 devices are away")}, Approval: true, Detectable: []operator.Detectable{{Kind: "latency", Limit: 0.5, Least: 0.8, Text: f.text("80 % or more would be seen")}},
 		}},
 	}, nil
 }
@@ -150,51 +177,49 @@ func (f *fleet) ActOnRollout(ctx context.Context, id string, a operator.RolloutA
 	return nil, f.did(ctx, "%s %s because %s", a.Action, id, a.Reason)
 }
 
-// crowd is a rollout of many devices on many sites in the second of its waves.
+// crowd is a rollout of many devices on many sites in the second of its waves,
+// as the service tells it: counts of all, and some of them one by one.
 func crowd(n int) *operator.Rollout {
-	f := newFleet()
-	x, _ := f.Rollout(context.Background(), "digits-2-1")
-	x.Devices, x.Counts, x.Control, x.Stuck = n, map[string]int{}, nil, nil
-	states := []string{"healthy", "healthy", "active", "downloading", "waiting", "offered", "trialing", "failed"}
+	x, _ := newFleet().Rollout(context.Background(), "digits-2-1")
+	x.Devices, x.Counts, x.Returns = n, map[string]int{}, map[string]int{"1": n / 2}
 	for i := range x.WaveList[:2] {
-		w := &x.WaveList[i]
-		w.Devices, w.Counts = nil, map[string]int{}
-		for j := range n / 4 * (i + 1) {
-			d := operator.WaveDevice{
-				Device: fmt.Sprintf("cam-%d-%05d", i, j), Site: fmt.Sprintf("site-%03d", j%200), State: states[j%len(states)], Old: "1",
-				Since: now.Add(-time.Duration(j) * time.Second), Deadline: now.Add(time.Hour), Heard: now, Wave: i + 1, Late: j%50 == 3,
-				Why: "downloading since 2026-03-14T09:17:53Z, in wave 2",
-			}
-			w.Devices = append(w.Devices, d)
-			w.Counts[d.State]++
-			x.Counts[d.State]++
-		}
-		w.Planned = len(w.Devices)
+		gather(x, &x.WaveList[i], n/4*(i+1))
 	}
-	for i := range n / 4 {
-		id := fmt.Sprintf("cam-c-%05d", i)
-		x.Waiting = append(x.Waiting, id)
-		if i%3 == 0 {
-			x.Control = append(x.Control, id)
-		}
-	}
-	x.Counts["waiting"] += len(x.Waiting)
-	x.ControlCounts = map[string]int{"waiting": len(x.Control)}
-	x.Stuck, x.StuckTotal = x.WaveList[1].Devices[:operator.MaxStuck], len(x.WaveList[1].Devices)/2
-	x.Timeline = nil
-	for i := range n / 2 { // each report of a device makes a decision
-		d := operator.Decision{Seq: uint64(n - i), At: now, Actor: "engine", Changes: []operator.Change{{Subject: "devices", Wave: 2, To: "active", Why: "serves the release", Devices: []string{"cam-1-00001"}}}} //nolint:gosec // positive
-		if i == 0 {
-			d.Changes = nil
-			for j := range 1000 {
-				why := fmt.Sprintf("the %d. reason", j%30)
-				d.Changes = append(d.Changes, operator.Change{Subject: "devices", Wave: 2, To: "offered", Why: why, Devices: []string{fmt.Sprintf("cam-%d", j)}})
+	x.WaitingTotal = n - n/4*3
+	x.Counts["waiting"] += x.WaitingTotal
+	x.Waiting = make([]string, operator.MaxListed)
+	x.ControlCounts = map[string]int{"waiting": n / 10}
+	x.Stuck, x.StuckTotal = x.WaveList[1].Devices[:operator.MaxStuck], n/4
+	x.Timeline, x.Decisions = nil, 3*n
+	for i := range operator.MaxTimeline {
+		d := operator.Decision{Seq: uint64(3*n - i), At: now, Actor: "engine", Changes: []operator.Change{{Subject: "wave", Wave: 2, To: "open"}}} //nolint:gosec // positive
+		for j := range 100 {
+			ids := make([]string, operator.MaxNamed)
+			for k := range ids {
+				ids[k] = fmt.Sprintf("cam-%d-%05d", j, k)
 			}
-		}
-		if i%500 == 0 {
-			d.Changes = append(d.Changes, operator.Change{Subject: "wave", Wave: 2, To: "open"})
+			d.Changes = append(d.Changes, operator.Change{Subject: "devices", Wave: 2, To: "offered", Why: fmt.Sprintf("the %d. reason", j%30), Devices: ids, Count: n / 4})
 		}
 		x.Timeline = append(x.Timeline, d)
 	}
 	return x
+}
+
+// gather puts devices into a wave.
+func gather(x *operator.Rollout, w *operator.Wave, n int) {
+	states := []string{"healthy", "healthy", "active", "downloading", "waiting", "offered", "trialing", "failed"}
+	w.Devices, w.Counts, w.Late, w.Planned = nil, map[string]int{}, map[string]int{"offered": n / 50}, n
+	for j := range n {
+		state := states[j%len(states)]
+		w.Counts[state]++
+		x.Counts[state]++
+		if len(w.Devices) < operator.MaxListed {
+			w.Devices = append(w.Devices, operator.WaveDevice{
+				Device: fmt.Sprintf("cam-%d-%05d", w.Number, j), Site: fmt.Sprintf("site-%03d", j%200), State: state, Old: "1",
+				Since: now.Add(-time.Duration(j) * time.Second), Deadline: now.Add(time.Hour), Heard: now, Wave: w.Number,
+				Why: "downloading since 2026-03-14T09:17:53Z, in wave 2",
+			})
+		}
+	}
+	w.More = n - len(w.Devices)
 }

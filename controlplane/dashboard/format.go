@@ -42,6 +42,7 @@ func functions() template.FuncMap {
 		"label":   refLabel,
 		"segment": url.PathEscape,
 		"names":   names,
+		"changed": changeNames,
 		"pretty":  prettyJSON,
 		"deref":   deref,
 		"lineage": lineage,

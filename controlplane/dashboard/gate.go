@@ -13,12 +13,12 @@ import (
 type gateView struct {
 	operator.Gate
 
-	Measure  string   // what it looks at, in words
-	Compares bool     // it compares devices and answers with e-values
-	Tracks   []track  // of a gate that compares
-	Ticks    []tick   // of their scale
-	Against  *against // of a gate that counts; nil when nothing was counted
-	Then     string   // what follows from the result
+	Measure  string    // what it looks at, in words
+	Compares bool      // it compares devices and answers with e-values
+	Tracks   []track   // of a gate that compares
+	Tens     []float64 // where powers of ten are on their scale
+	Against  *against  // of a gate that counts; nil when nothing was counted
+	Then     string    // what follows from the result
 }
 
 // track is an e-value on a logarithmic scale that begins at 1.
@@ -31,12 +31,6 @@ type track struct {
 	At    string // value from which on it decides
 	Does  string // what happens from there on
 	Over  bool   // it has decided
-}
-
-// tick is a number of a scale.
-type tick struct {
-	X    float64
-	Text string
 }
 
 // against is a value beside its limit, on a scale that begins at 0.
@@ -64,7 +58,7 @@ func gateViews(gates []operator.Gate, spec *operator.RolloutSpec) []gateView {
 	for _, g := range gates {
 		v := gateView{Gate: g, Measure: gateMeasures[g.Kind], Compares: g.Alpha > 0, Then: follows(&g, spec)}
 		if v.Compares {
-			v.Tracks, v.Ticks = tracksOf(&g)
+			v.Tracks, v.Tens = tracksOf(&g, spec)
 		} else if g.Denominator > 0 {
 			v.Against = againstLimit(&g)
 		}
@@ -100,28 +94,29 @@ func follows(g *operator.Gate, spec *operator.RolloutSpec) string {
 // logarithms of it.
 const scaleRoom = 1.15
 
-// tracksOf draws the e-values of a gate that compares.
-func tracksOf(g *operator.Gate) ([]track, []tick) {
-	need := 1 / g.Alpha
-	room := math.Log(need) * scaleRoom
+// tracksOf draws the e-values of a gate that compares: harm stops at one
+// divided by the gate's part of the spec's alpha, fine passes at one divided by
+// the whole, and the control group excuses harm that it shows too.
+func tracksOf(g *operator.Gate, spec *operator.RolloutSpec) (tracks []track, tens []float64) {
+	stops := 1 / g.Alpha
+	passes := stops
+	if spec.Alpha != nil && *spec.Alpha > 0 {
+		passes = 1 / *spec.Alpha
+	}
+	room := math.Log(max(stops, passes, 2)) * scaleRoom
 	at := func(e float64) float64 { return 100 * min(1, max(0, math.Log(max(e, 1))/room)) }
-	make := func(name, text, does string, e float64) track {
-		return track{Name: name, Text: text, X: at(e), Mark: at(need), Value: formatE(e), At: formatE(need), Does: does, Over: e >= need}
+	add := func(name, text, does string, e, from float64) {
+		tracks = append(tracks, track{Name: name, Text: text, X: at(e), Mark: at(from), Value: formatE(e), At: formatE(from), Does: does, Over: e >= from})
 	}
-	tracks := []track{
-		make("harm", "that it is worse", "stops", g.EHarm),
-		make("fine", "that it is no worse", "passes", g.EFine),
-	}
+	add("harm", "that it is worse", "stops", g.EHarm, stops)
+	add("fine", "that it is no worse", "passes", g.EFine, passes)
 	if g.EControl > 0 {
-		control := make("control", "that devices on the old version got worse too", "", g.EControl)
-		control.Mark = 0
-		tracks = append(tracks, control)
+		add("control", "that the control group got worse too", "excuses", g.EControl, stops)
 	}
-	ticks := []tick{}
-	for e := 1.0; e < need*0.7; e *= 10 {
-		ticks = append(ticks, tick{X: at(e), Text: formatE(e)})
+	for e := 10.0; e < max(stops, passes); e *= 10 {
+		tens = append(tens, at(e))
 	}
-	return tracks, append(ticks, tick{X: at(need), Text: formatE(need)})
+	return tracks, tens
 }
 
 // againstLimit draws a share beside the largest that is still good.

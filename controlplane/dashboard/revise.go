@@ -93,6 +93,7 @@ func (s *Server) sendRevision(ctx context.Context, r *request, v *reviseView) (s
 		v.Notice = "The spec has changed since the differences were shown. These are the differences now."
 		return false, nil
 	}
-	_, err = s.cfg.Service.ActOnRollout(ctx, v.ID, operator.RolloutAction{Action: operator.ActRevise, Reason: v.Reason, Spec: spec})
+	number := max(0, len(v.Revisions)-1)
+	_, err = s.cfg.Service.ActOnRollout(ctx, v.ID, operator.RolloutAction{Action: operator.ActRevise, Reason: v.Reason, Spec: spec, Number: &number})
 	return err == nil, err
 }

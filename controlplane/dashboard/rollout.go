@@ -3,6 +3,7 @@ package dashboard
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -11,9 +12,9 @@ import (
 
 // Bounds of the page of one rollout, whatever its size.
 const (
-	waveChips      = 60   // devices of one wave that are shown one by one
-	decisionsShown = 40   // newest first; the ledger's page has them all
-	changesShown   = 12   // of one decision
+	waveChips      = 40   // devices of one wave that are shown one by one
+	decisionsShown = 25   // newest first; another page has them all
+	changesShown   = 8    // of one decision
 	bigRollout     = 1000 // devices from which on the page follows at a slower pace
 	bigRefresh     = 5 * time.Second
 )
@@ -22,27 +23,29 @@ const (
 type rolloutView struct {
 	*operator.Rollout
 
-	Why       *operator.Explanation
-	WaveList  []waveView
-	Gates     []gateView
-	Buttons   []button
-	Parts     []part
-	Held      []part // the control group
-	Decisions []decisionView
-	Older     int // decisions that are not shown
-	Terms     []term
-	Changed   []revisionView
-	Text      string // the spec as YAML
+	Why      *operator.Explanation
+	WaveList []waveView
+	Gates    []gateView
+	Buttons  []button
+	Parts    []part
+	Held     []part // the control group
+	Shown    []decisionView
+	Terms    []term
+	Changed  []revisionView
+	Text     string // the spec as YAML
 }
 
 // Held out is how many devices the control group has.
-func (v *rolloutView) HeldOut() int { return len(v.Control) }
+func (v *rolloutView) HeldOut() int { return total(v.ControlCounts) }
 
 // Healthy is how many devices have the new version for good.
 func (v *rolloutView) Healthy() int { return v.Counts["healthy"] }
 
 // MoreStuck is how many devices hold the rollout up and are not named.
 func (v *rolloutView) MoreStuck() int { return v.StuckTotal - len(v.Stuck) }
+
+// Older is how many decisions are not shown.
+func (v *rolloutView) Older() int { return max(0, v.Decisions-len(v.Shown)) }
 
 // Revised is how often the spec was changed.
 func (v *rolloutView) Revised() int { return max(0, len(v.Revisions)-1) }
@@ -77,7 +80,7 @@ func rolloutViewOf(x *operator.Rollout, why *operator.Explanation, now time.Time
 	for i := range x.WaveList {
 		v.WaveList = append(v.WaveList, waveOf(x, &x.WaveList[i], now))
 	}
-	v.Decisions, v.Older = decisionViews(x.Timeline)
+	v.Shown = decisionViews(x.Timeline)
 	var err error
 	if v.Text, err = specYAML(&x.Spec); err != nil {
 		return nil, err
@@ -89,23 +92,32 @@ func rolloutViewOf(x *operator.Rollout, why *operator.Explanation, now time.Time
 // withLate counts the devices of a rollout, late ones apart from others of
 // their state.
 func withLate(x *operator.Rollout) map[string]int {
-	out := map[string]int{}
-	for state, n := range x.Counts {
-		out[state] = n
-	}
+	late := map[string]int{}
 	for i := range x.WaveList {
-		markLate(out, x.WaveList[i].Devices)
+		for state, n := range x.WaveList[i].Late {
+			late[state] += n
+		}
+	}
+	return apart(x.Counts, late)
+}
+
+// apart takes late devices out of the counts of their states.
+func apart(counts, late map[string]int) map[string]int {
+	out := maps.Clone(counts)
+	for state, n := range late {
+		n = min(n, out[state])
+		out[state] -= n
+		out["late"] += n
 	}
 	return out
 }
 
-func markLate(counts map[string]int, devices []operator.WaveDevice) {
-	for i := range devices {
-		if d := &devices[i]; d.Late && counts[d.State] > 0 {
-			counts[d.State]--
-			counts["late"]++
-		}
+func total(counts map[string]int) int {
+	n := 0
+	for _, c := range counts {
+		n += c
 	}
+	return n
 }
 
 // waveView is one wave; devices are grouped by site.
@@ -118,6 +130,7 @@ type waveView struct {
 	Now   bool
 	Size  string // how many devices it is to have
 	Done  int    // devices that are healthy
+	Have  int    // devices it has
 	More  int    // devices without a chip
 	Gates []gateView
 }
@@ -130,13 +143,8 @@ type siteDevices struct {
 // waveOf shows the gates of waves that are over as they stood; those of the
 // newest have a part of the page to themselves.
 func waveOf(r *operator.Rollout, w *operator.Wave, now time.Time) waveView {
-	counts := map[string]int{}
-	for state, n := range w.Counts {
-		counts[state] = n
-	}
-	markLate(counts, w.Devices)
 	out := waveView{
-		Wave: *w, Parts: bar(counts, deviceStates, stateClass), Done: w.Counts["healthy"], Size: waveSize(&w.Spec, r.Devices),
+		Wave: *w, Parts: bar(apart(w.Counts, w.Late), deviceStates, stateClass), Done: w.Counts["healthy"], Have: total(w.Counts), Size: waveSize(&w.Spec, r.Devices),
 		Now: w.Number == r.Wave && !r.State.Ended(), Needs: needsOf(w, now),
 	}
 	if w.Number != r.Wave || len(r.Gates) == 0 {
@@ -144,6 +152,7 @@ func waveOf(r *operator.Rollout, w *operator.Wave, now time.Time) waveView {
 	}
 	var shown []operator.WaveDevice
 	shown, out.More = first(troubleFirst(w.Devices, waveChips), waveChips)
+	out.More += w.More
 	for _, d := range shown {
 		i := slices.IndexFunc(out.Sites, func(s siteDevices) bool { return s.Site == d.Site })
 		if i < 0 {

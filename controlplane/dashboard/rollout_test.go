@@ -22,9 +22,9 @@ func TestRolloutPage(t *testing.T) {
 		"<b>0 of 4</b> <span class=\"dim\">needs 2</span>", "<b>1\u2009234</b> <span class=\"dim\">needs 5\u2009000</span>", "<b>20 min</b> <span class=\"dim\">needs 1 h</span>",
 		`<rect width="24.68" height="1"/>`, "by a person", "90\u2009%", // of the wave to come
 		"late <b>2</b>", "Control group", "1 held out",
-		"latency", `aria-label="harm: e-value 3.2 as evidence that it is worse; from 100 on it stops"`, `aria-label="fine: e-value 41 as evidence that it is no worse; from 100 on it passes"`,
+		"latency", `aria-label="harm: e-value 3.2 as evidence that it is worse; from 100 on it stops"`, `aria-label="fine: e-value 41 as evidence that it is no worse; from 20 on it passes"`, `aria-label="control: e-value 1.4 as evidence that the control group got worse too; from 100 on it excuses"`,
 		"2.5·10⁶", "1 worse", "5 fine", "12\u2009% <span class=\"dim\">limit 50\u2009%</span>", "this is kept as unproven", "The rollout halts until a person decides.",
-		"Who holds it up", "offered 2 times", "1 more, none of them longer", `href="/devices/cam-a3"`,
+		"Who holds it up", "offered 2 times", "1 more, none of them longer", `href="/rollouts/digits-2-1/devices?stuck=true"`, `href="/devices/cam-a3"`,
 		"cam-a1, cam-a3 <span class=\"dim\">waiting →</span>", "record 40",
 		"2 at a time, 1 away per site", "0 2 * * * for 3 h, the device’s own time", "two at a time is enough", "budget.in_flight", "<del><code>1</code></del>", "<ins><code>2</code></ins>",
 		"in_flight: 2\n", "soak: 15m\n",
@@ -58,18 +58,19 @@ func TestRolloutList(t *testing.T) {
 }
 
 func TestGatesAsPictures(t *testing.T) {
-	tracks, ticks := tracksOf(&operator.Gate{Alpha: 0.01, EHarm: 10, EFine: 1e300, EControl: 0.3})
+	share := 0.1
+	tracks, tens := tracksOf(&operator.Gate{Alpha: 0.01, EHarm: 10, EFine: 1e300, EControl: 0.3}, &operator.RolloutSpec{Alpha: &share})
 	if len(tracks) != 3 || !near(tracks[0].Mark, 100/scaleRoom) || !near(tracks[0].X, tracks[0].Mark/2) || tracks[0].Over {
 		t.Errorf("ten of a hundred is not drawn half way: %+v", tracks)
 	}
-	if tracks[1].X != 100 || !tracks[1].Over || tracks[1].Value != "1·10³⁰⁰" {
-		t.Errorf("the largest e-value is %+v", tracks[1])
+	if tracks[1].X != 100 || !near(tracks[1].Mark, tracks[0].Mark/2) || !tracks[1].Over || tracks[1].Value != "1·10³⁰⁰" {
+		t.Errorf("the largest e-value, which passes at ten, is %+v", tracks[1])
 	}
-	if tracks[2].X != 0 || tracks[2].Mark != 0 || tracks[2].Over {
-		t.Errorf("the control group decides: %+v", tracks[2])
+	if tracks[2].X != 0 || tracks[2].Over || tracks[2].Does != "excuses" {
+		t.Errorf("the control group is %+v", tracks[2])
 	}
-	if len(ticks) != 3 || ticks[0].X != 0 || ticks[2].Text != "100" {
-		t.Errorf("ticks are %+v", ticks)
+	if len(tens) != 1 || !near(tens[0], tracks[0].X) {
+		t.Errorf("the powers of ten below a hundred are at %v", tens)
 	}
 	for _, c := range []struct {
 		value, limit, x, mark float64
@@ -124,9 +125,9 @@ func TestConsequencesOfActions(t *testing.T) {
 	h := open(t)
 	h.signIn("olga")
 	for path, want := range map[string][]string{
-		"pause":    {"2 devices are under way", "4 devices are waiting"},
+		"pause":    {"2 devices are under way", "3 devices are waiting"},
 		"rollback": {"3 devices go back to version 1.", "1 device goes back to having no version of the model.", "All at once"},
-		"abort":    {"2 devices have version 2 and keep it.", "Offers to 2 devices", "4 devices are never offered it"},
+		"abort":    {"2 devices have version 2 and keep it.", "Offers to 2 devices", "3 devices are never offered it"},
 		"next":     {"Wave 2 is closed with 0 of 4 devices healthy.", "Kept as unproven: latency.", "Wave 3 all opens and brings version 2 to 100\u2009% of 8 devices in all"},
 	} {
 		body := h.get("/rollouts/digits-2-1/" + path).body
@@ -179,7 +180,7 @@ func TestCrowd(t *testing.T) {
 		if rows := strings.Count(body, "<tr") + strings.Count(body, "<li"); rows > 500 {
 			t.Errorf("%d devices: %d rows and chips", n, rows)
 		}
-		for _, want := range []string{`sse-connect="/events?every=5s&amp;kinds=rollout%2Cdevice"`, "more are not named here", "more decisions", "and 19 more"} {
+		for _, want := range []string{`sse-connect="/events?every=5s&amp;kinds=rollout%2Cdevice"`, "more are not named here", "more decisions", "all devices of the wave", "and 23 more"} {
 			if !strings.Contains(body, want) {
 				t.Errorf("%d devices: the page does not hold %q", n, want)
 			}
@@ -188,7 +189,7 @@ func TestCrowd(t *testing.T) {
 			t.Error(unbalanced(body))
 		}
 	}
-	if small, large := sizes[1000], sizes[10_000]; large > 120_000 || float64(large) > 1.1*float64(small) {
+	if small, large := sizes[1000], sizes[10_000]; large > 150_000 || float64(large) > 1.1*float64(small) {
 		t.Errorf("the page has %d bytes for 1,000 devices and %d for 10,000", small, large)
 	}
 }

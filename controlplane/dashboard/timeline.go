@@ -1,7 +1,10 @@
 package dashboard
 
 import (
+	"context"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/vedette-edge/vedette/controlplane/rollout"
 	"github.com/vedette-edge/vedette/protocol/operator"
@@ -16,21 +19,24 @@ type decisionView struct {
 	More    int // changes that are not shown
 }
 
-// decisionViews are the decisions that a page shows: all of a small rollout; of
-// a large one those that a person took or that moved it or a wave, because
-// thousands of others follow devices.
-func decisionViews(timeline []operator.Decision) (shown []decisionView, older int) {
-	picked := timeline
+// decisionViews are the decisions that the page of a rollout shows: all of a
+// small one; of a large one those that a person took or that moved it or a
+// wave, because thousands of others follow devices.
+func decisionViews(timeline []operator.Decision) []decisionView {
 	if len(timeline) > decisionsShown {
-		picked = slices.DeleteFunc(slices.Clone(timeline), func(d operator.Decision) bool { return !milestone(&d) })
+		timeline = slices.DeleteFunc(slices.Clone(timeline), func(d operator.Decision) bool { return !milestone(&d) })
 	}
-	picked, _ = first(picked, decisionsShown)
-	for _, d := range picked {
-		v := decisionView{Decision: d}
-		v.Changes, v.More = first(merged(d.Changes), changesShown)
-		shown = append(shown, v)
+	timeline, _ = first(timeline, decisionsShown)
+	return decided(timeline)
+}
+
+func decided(list []operator.Decision) []decisionView {
+	out := make([]decisionView, len(list))
+	for i, d := range list {
+		out[i].Decision = d
+		out[i].Changes, out[i].More = first(merged(d.Changes), changesShown)
 	}
-	return shown, len(timeline) - len(shown)
+	return out
 }
 
 func milestone(d *operator.Decision) bool {
@@ -50,10 +56,12 @@ func merged(changes []operator.Change) []operator.Change {
 		i, seen := at[k]
 		if c.Subject != "devices" || !seen {
 			at[k] = len(out)
+			c.Count = max(c.Count, len(c.Devices))
 			out = append(out, c)
 			continue
 		}
 		out[i].Devices = append(slices.Clip(out[i].Devices), c.Devices...)
+		out[i].Count += max(c.Count, len(c.Devices))
 	}
 	return out
 }
@@ -76,4 +84,66 @@ func revisionViews(all []operator.SpecRevision) ([]revisionView, error) {
 		out = append(out, revisionView{all[i], d})
 	}
 	return out, nil
+}
+
+// changeNames are the devices of a change, the first of many.
+func changeNames(c operator.Change) string {
+	shown, _ := first(c.Devices, namesShown)
+	out := strings.Join(shown, ", ")
+	if more := c.Count - len(shown); more > 0 {
+		out += fmt.Sprintf(" and %d more", more)
+	}
+	return out
+}
+
+// decisionsView is a page of a rollout's decisions, all of them.
+type decisionsView struct {
+	ID    string
+	Total int
+	Shown []decisionView
+	Next  string
+}
+
+func (s *Server) decisions(ctx context.Context, r *request) (string, *page, error) {
+	id := r.PathValue("rollout")
+	list, err := s.cfg.Service.RolloutDecisions(ctx, id, operator.Paging{Limit: pageLength, Cursor: r.URL.Query().Get("cursor")})
+	if err != nil {
+		return "", nil, err
+	}
+	v := decisionsView{ID: id, Total: list.Total, Shown: decided(list.Items)}
+	if list.Next != "" {
+		v.Next = "/rollouts/" + queryPath(id) + "/decisions?cursor=" + queryEscape(list.Next)
+	}
+	return "decisions", &page{Title: "Decisions of " + id, Section: "rollouts", Data: v}, nil
+}
+
+// membersView is a page of a rollout's devices.
+type membersView struct {
+	*operator.Page[operator.WaveDevice]
+
+	ID     string
+	Query  operator.RolloutDeviceQuery
+	States []string
+	Next   string
+}
+
+func (s *Server) members(ctx context.Context, r *request) (string, *page, error) {
+	var q operator.RolloutDeviceQuery
+	values := r.URL.Query()
+	dropEmpty(values)
+	if err := operator.DecodeQuery(values, &q); err != nil {
+		return "", nil, err
+	}
+	q.Limit = pageLength
+	id := r.PathValue("rollout")
+	list, err := s.cfg.Service.RolloutDevices(ctx, id, q)
+	if err != nil {
+		return "", nil, err
+	}
+	v := membersView{Page: list, ID: id, Query: q, States: slices.DeleteFunc(slices.Clone(deviceStates), func(s string) bool { return s == "late" })}
+	if list.Next != "" {
+		q.Cursor, q.Limit = list.Next, 0
+		v.Next = "/rollouts/" + queryPath(id) + "/devices?" + operator.EncodeQuery(q).Encode()
+	}
+	return "members", &page{Title: "Devices of " + id, Section: "rollouts", Live: "#list", Kinds: "rollout", Every: bigRefresh, Data: v}, nil
 }
