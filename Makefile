@@ -19,7 +19,7 @@ LINT     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.
 TAGS     := grpcnotrace
 PURE     := $$($(GO) list -f '{{if .GoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v -e /agent/onnx$$ -e /cmd/vedette-agent$$)
 # They leave to a run without the race detector what it makes ten times as slow.
-LONG     := ./agent/outbox ./agent/updater ./protocol/delta ./cmd/e2e
+LONG     := ./agent/outbox ./agent/updater ./protocol/delta ./cmd/vedette-sim ./cmd/e2e
 
 .PHONY: help
 help: ## list the targets
@@ -48,6 +48,10 @@ test-full: build ## what takes longer: fuzzing, long schedules, deep model check
 bench-agent: build ## measure the agent against C, Node.js and its bounds; prints a table (BENCH=-h for more)
 	@$(GO) run ./deploy/bench $(BENCH) agent
 
+.PHONY: bench-fleet
+bench-fleet: build ## put 10,000 simulated agents on one server; prints a table (BENCH=-h for more)
+	@$(GO) run ./deploy/bench/fleet $(BENCH)
+
 .PHONY: lint
 lint: tools ## style, import rules, freshness of generated code
 	$(LINT) run ./...
@@ -59,9 +63,9 @@ generate: tools ## write the generated code again
 	cd protocol && $(GO) generate ./...
 
 .PHONY: build
-build: setup ## the four programs, in build/bin
+build: setup ## the programs, in build/bin
 	@echo "building the programs" >&2
-	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/vedette ./cmd/vedette-control
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/vedette ./cmd/vedette-control ./cmd/vedette-sim
 	@CGO_ENABLED=1 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/vedette-agent
 
 .PHONY: package
