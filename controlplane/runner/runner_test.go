@@ -473,13 +473,13 @@ func TestEvidenceStopsARollout(t *testing.T) {
 	for i := range 8 {
 		device := fmt.Sprintf("a%d", i+1)
 		h.evidence.found[versions["v1"]][device] = drift.Evidence{Rows: 500, Labels: 400, Correct: 390, P95: time.Millisecond, Classes: []uint64{250, 250}}
-		h.evidence.found[versions["v2"]][device] = drift.Evidence{Rows: 500, Labels: 400, Correct: 200, P95: time.Millisecond, Classes: []uint64{250, 250}}
+		h.evidence.found[versions["v2"]][device] = drift.Evidence{Rows: 500, FailedRows: 200, Labels: 400, Correct: 390, P95: time.Millisecond, Classes: []uint64{250, 250}}
 	}
 	h.evidence.mu.Unlock()
 	h.runner.Nudge()
 	v := h.until(id, is(rollout.StatusHalted))
-	if !strings.Contains(v.State.Header.Cause, "gate accuracy failed") {
-		t.Errorf("halted because %q, want the accuracy gate", v.State.Header.Cause)
+	if !strings.Contains(v.State.Header.Cause, "gate errors failed") {
+		t.Errorf("halted because %q, want the gate of errors", v.State.Header.Cause)
 	}
 	h.verify(id)
 }
