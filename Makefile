@@ -50,7 +50,7 @@ bench-agent: build ## measure the agent against C, Node.js and its bounds; print
 
 .PHONY: bench-fleet
 bench-fleet: build ## put 10,000 simulated agents on one server; prints a table (BENCH=-h for more)
-	@$(GO) run ./deploy/bench/fleet $(BENCH)
+	@$(GO) run ./deploy/bench $(BENCH) fleet
 
 .PHONY: lint
 lint: tools ## style, import rules, freshness of generated code
