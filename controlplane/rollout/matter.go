@@ -22,7 +22,7 @@ func (s *State) Matters(id string, was, is *DeviceFacts, now time.Time) bool {
 	if was == nil || is == nil {
 		return was != is
 	}
-	return s.differs(*was, *is) || s.timeMatters(s.device(id), was, is, now) ||
+	return s.differs(*was, *is) || s.Due(id, was, is, now) ||
 		s.evidenceMatters(was.New, is.New) || s.evidenceMatters(was.Old, is.Old) || s.evidenceMatters(was.Past, is.Past) ||
 		s.shadowMatters(was.Shadow, is.Shadow)
 }
@@ -39,7 +39,10 @@ func (s *State) differs(was, is DeviceFacts) bool {
 	return !reflect.DeepEqual(was, is)
 }
 
-func (s *State) timeMatters(d Device, was, is *DeviceFacts, now time.Time) bool {
+// Due says whether the time of a report that did not matter when it came does
+// now, because the clock has gone on.
+func (s *State) Due(id string, was, is *DeviceFacts, now time.Time) bool {
+	d := s.device(id)
 	soak := s.waveSpec(d.Wave).soak()
 	healthy := func(f *DeviceFacts) bool { return f.Reported.Sub(d.Since) >= soak }
 	switch {

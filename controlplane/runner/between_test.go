@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -28,6 +29,14 @@ func queueing(version, selector string) rollout.Spec {
 	return s
 }
 
+// nextMillisecond lets the clock go on: of two rollouts that were started in one
+// millisecond the one that is first by id has the earlier claim.
+func (h *house) nextMillisecond() {
+	for at := rollout.Moment(time.Now()); rollout.Moment(time.Now()).Equal(at); {
+		runtime.Gosched()
+	}
+}
+
 // Who waits begins when those before have ended, in the order in which people
 // started them, and no device is ever in two.
 func TestQueuedRolloutsTakeTurns(t *testing.T) {
@@ -41,6 +50,7 @@ func TestQueuedRolloutsTakeTurns(t *testing.T) {
 	h.act(first, rollout.Start)
 	h.until(first, is(rollout.StatusAwaiting))
 	h.act(second, rollout.Start)
+	h.nextMillisecond()
 	h.act(third, rollout.Start)
 	for id, behind := range map[string][]string{second: {first}, third: {first}} {
 		v, err := h.runner.Get(id)

@@ -213,12 +213,16 @@ func (g *gathered) refresh(l *look, now time.Time) {
 		case is == nil:
 			patch.Gone = append(patch.Gone, id)
 		default:
-			g.held[id] = is
+			if l.s.Matters(id, was, is, now) {
+				patch.Devices[id] = is
+			} else {
+				g.held[id] = is
+			}
 		}
 	}
 	clear(g.stale)
 	for id, is := range g.held {
-		if l.s.Matters(id, g.facts.Devices[id], is, now) {
+		if l.s.Due(id, g.facts.Devices[id], is, now) {
 			patch.Devices[id] = is
 			delete(g.held, id)
 		}

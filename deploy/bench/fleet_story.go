@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -166,23 +167,59 @@ func (b *bench) goodRollout(ctx context.Context) error {
 	b.add(Figure{Part: "rollout", What: "three waves to completion", Value: ro.Ended.Sub(ro.Started).Seconds(), Unit: "s", Detail: fmt.Sprintf("each soaks for %v", f.size.report)})
 	b.add(Figure{Part: "rollout", What: "CPU of the server", Value: after.core(before), Unit: "% of a core", Detail: fmt.Sprintf("%.0f messages/s stored", after.rate(before))})
 	b.atMost(Figure{Part: "rollout", What: "peak resident memory of the server", Value: f.server.peaked() / (1 << 30), Unit: "GiB"}, maxResident)
-	f.decided(ro)
+	if err := f.decided(ctx, ro); err != nil {
+		return err
+	}
 	return f.written("rollout", ro, ledger)
 }
 
+// decision is what a record of a rollout in the ledger says of devices.
+type decision struct {
+	seq      uint64
+	at       time.Time
+	Decision struct {
+		Changes []operator.Change `json:"changes"`
+	} `json:"decision"`
+}
+
+// decisions reads a rollout's chain, oldest first. The rollout itself names only
+// some of the devices of a change.
+func (f *fleet) decisions(ctx context.Context, id string) (out []decision, err error) {
+	q := operator.LedgerQuery{Chain: "rollout." + id, Paging: operator.Paging{Limit: 200}}
+	for more := true; more; {
+		page, err := f.client.Ledger(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range page.Items {
+			d := decision{seq: r.Seq, at: r.At}
+			if err := json.Unmarshal(r.Body, &d); err != nil {
+				return nil, fmt.Errorf("read ledger record %d: %w", r.Seq, err)
+			}
+			out = append(out, d)
+		}
+		q.Cursor, more = page.Next, page.Next != ""
+	}
+	slices.Reverse(out)
+	return out, nil
+}
+
 // decided adds how long it took from decisions to what followed from them.
-func (f *fleet) decided(ro *operator.Rollout) {
-	at := map[uint64]time.Time{}
-	seen := map[string]time.Time{}
-	for _, d := range ro.Timeline {
-		at[d.Seq] = d.At
-		for _, c := range d.Changes {
+func (f *fleet) decided(ctx context.Context, ro *operator.Rollout) error {
+	all, err := f.decisions(ctx, ro.ID)
+	if err != nil {
+		return err
+	}
+	at, seen := map[uint64]time.Time{}, map[string]time.Time{}
+	for _, d := range all {
+		at[d.seq] = d.at
+		for _, c := range d.Decision.Changes {
 			if c.Subject != "devices" || c.To != "active" {
 				continue
 			}
 			for _, id := range c.Devices {
-				if t, known := seen[id]; !known || d.At.Before(t) {
-					seen[id] = d.At
+				if _, known := seen[id]; !known {
+					seen[id] = d.at
 				}
 			}
 		}
@@ -210,6 +247,7 @@ func (f *fleet) decided(ro *operator.Rollout) {
 			Detail: fmt.Sprintf("p50; p99 %.2f s, %d devices", quantile(row.of, 0.99), len(row.of)),
 		})
 	}
+	return nil
 }
 
 // badCanary offers a version whose golden vectors disagree, a few devices at a
@@ -328,7 +366,7 @@ func (f *fleet) written(part string, ro *operator.Rollout, before int64) error {
 	size := float64(now - before)
 	f.b.add(Figure{
 		Part: part, What: "ledger on disk for the rollout", Value: size / (1 << 20), Unit: "MiB",
-		Detail: fmt.Sprintf("%d records, %.0f bytes a device", len(ro.Timeline), size/float64(len(f.devices))),
+		Detail: fmt.Sprintf("%d records, %.0f bytes a device", ro.Decisions, size/float64(len(f.devices))),
 	})
 	return nil
 }
