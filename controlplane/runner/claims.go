@@ -60,6 +60,9 @@ type claims struct {
 func (r *Runner) claims(s *rollout.State) claims {
 	now := r.cfg.Now()
 	out := claims{own: claimOf(s, now), others: map[string]claim{}}
+	if s.Header.Status == rollout.StatusCompleted {
+		return r.afterCompleted(s, out)
+	}
 	var parents []string
 	if out.own.rank != begun {
 		parents = r.ancestors(s)

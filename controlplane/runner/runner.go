@@ -193,7 +193,7 @@ func (r *Runner) pass(ctx context.Context, retry time.Duration) (wake time.Time,
 		}
 		next = min(max(2*retry, time.Second), maxRetry)
 	}
-	for _, id := range r.unfinished() {
+	for _, id := range r.driven() {
 		if err := r.decide(ctx, id, nil); err != nil && ctx.Err() == nil {
 			if retry == 0 {
 				r.cfg.Logger.Error("rollout not driven", slog.String("rollout", id), slog.Any("error", err))
@@ -204,7 +204,7 @@ func (r *Runner) pass(ctx context.Context, retry time.Duration) (wake time.Time,
 	if retry > 0 && next == 0 {
 		r.cfg.Logger.Info("rollouts are driven again")
 	}
-	for _, id := range r.unfinished() {
+	for _, id := range r.driven() {
 		if c := r.chain(id); c != nil {
 			wake = earliest(wake, c.state.Wake(r.cfg.Now()))
 		}
