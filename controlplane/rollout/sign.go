@@ -96,9 +96,13 @@ func (c counted) share() float64 {
 
 // The true share is as likely below as above these, to a good approximation
 // (Benard and Bos-Levenbach 1953).
-func (c counted) low() float64 { return max(0, (float64(c.bad)-0.3)/(float64(c.all)+0.4)) }
+func (c counted) low() float64 { return c.rank(-0.3) }
 
-func (c counted) high() float64 { return min(1, (float64(c.bad)+0.7)/(float64(c.all)+0.4)) }
+func (c counted) high() float64 { return c.rank(0.7) }
+
+func (c counted) rank(shift float64) float64 {
+	return min(max(0, (float64(c.bad)+shift)/(float64(c.all)+0.4)), 1)
+}
 
 // mostRows bounds the rows that a sign of a share waits for.
 const mostRows = 1000
@@ -115,8 +119,8 @@ func shares(g GateSpec, before, now counted) (c change, ok bool) {
 	}
 	return change{
 		rise:  now.share() - before.share(),
-		least: now.low() - before.high(),
-		most:  now.high() - before.low(),
+		least: now.low() - before.rank(0.5),
+		most:  now.high() - before.rank(-0.1),
 	}, true
 }
 
