@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -70,6 +73,28 @@ func (a *app) json() bool { return a.output == outputJSON }
 func (a *app) drawn(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && !a.quiet && !a.json() && term.IsTerminal(int(f.Fd()))
+}
+
+// reason is why a command is given: what the flag says or, on a terminal, what
+// the person answers.
+func (a *app) reason(flag, what string) (string, error) {
+	if strings.TrimSpace(flag) != "" {
+		return flag, nil
+	}
+	missing := operator.Errorf(operator.ReasonRequired, "%s: a change of the fleet needs a reason", what).
+		WithHint(`say why with --reason "…": it is kept in the ledger`)
+	if f, ok := a.in.(*os.File); !ok || !a.drawn(a.err) || !term.IsTerminal(int(f.Fd())) {
+		return "", missing
+	}
+	fmt.Fprintf(plain{a.err}, "Why %s? ", what)
+	line, err := bufio.NewReader(io.LimitReader(a.in, operator.MaxReason)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fileError(err)
+	}
+	if line = strings.TrimSpace(line); line == "" {
+		return "", missing
+	}
+	return line, nil
 }
 
 // firstOf is the first text that is not empty.

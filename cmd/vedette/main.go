@@ -22,9 +22,10 @@ var version = "dev" // set by the build
 
 // Exit codes.
 const (
-	exitOK     = 0
-	exitFailed = 1 // it was refused, or did not work
-	exitUsage  = 2 // the command line makes no sense
+	exitOK      = 0
+	exitFailed  = 1 // it was refused, or did not work
+	exitUsage   = 2 // the command line makes no sense
+	exitOutcome = 3 // a rollout that was waited for came to another end
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -49,6 +50,9 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	a.explain(err)
 	if _, usage := errors.AsType[*usageError](err); usage {
 		return exitUsage
+	}
+	if _, outcome := errors.AsType[*outcomeError](err); outcome {
+		return exitOutcome
 	}
 	return exitFailed
 }
@@ -97,6 +101,11 @@ type usageError struct{ error }
 func (e *usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+// outcomeError is a rollout that came to another end than was waited for.
+type outcomeError struct{ error }
+
+func (e *outcomeError) Unwrap() error { return e.error }
 
 // args makes a wrong number of arguments a usage error that shows the right one.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {

@@ -215,6 +215,13 @@ func TestExitCodes(t *testing.T) {
 		"rollout plan m 1 --gate x=1":     exitUsage,
 		"rollout plan m 1 --no-gate x":    exitUsage,
 		"rollout plan m":                  exitUsage,
+		"rollout plan m 1 --window 22h":   exitUsage,
+		"rollout plan m 1 --max-rate x":   exitUsage,
+		"rollout plan m 1 --start-at 22":  exitUsage,
+		"rollout list --state broken":     exitUsage,
+		"rollout diff a b -f c":           exitUsage,
+		"rollout spec":                    exitOK,
+		"rollout start x --reason y":      exitFailed,
 		"device label cam site":           exitUsage,
 		"model push nowhere --stage best": exitUsage,
 	} {

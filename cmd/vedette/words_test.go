@@ -294,19 +294,6 @@ func TestWatchErasesWhatIsOver(t *testing.T) {
 	}
 }
 
-func TestWatchEnds(t *testing.T) {
-	for state, want := range map[operator.RolloutState]string{
-		operator.RolloutRunning: "", operator.RolloutPaused: "", operator.RolloutAwaiting: "", operator.RolloutReverting: "",
-		operator.RolloutCompleted: "done", operator.RolloutHalted: "is halted: golden", operator.RolloutAborted: "is aborted",
-		operator.RolloutReverted: "is reverted", operator.RolloutDraft: "has not been started",
-	} {
-		err := ended(&operator.Rollout{RolloutSummary: operator.RolloutSummary{ID: "x", State: state, Cause: "golden"}})
-		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: got %v, want %q", state, err, want)
-		}
-	}
-}
-
 func TestShares(t *testing.T) {
 	for in, want := range map[string]int{"10%": 100, "0.1%": 1, "12.5%": 125, "100": 1000, "33.3%": 333} {
 		if got, err := parseShare(in); err != nil || got != want {

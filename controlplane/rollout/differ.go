@@ -20,7 +20,8 @@ type Difference struct {
 }
 
 // Differences compares two values by their JSON. Of lists, items are compared
-// by their place; of what is on one side alone, all of it is one difference.
+// by their place. Of an object that is on one side alone every field is a
+// difference; a list that is, is one.
 func Differences(from, to any) ([]Difference, error) {
 	a, err := tree(from)
 	if err != nil {
@@ -49,15 +50,15 @@ func tree(v any) (any, error) {
 }
 
 func differ(found []Difference, path []string, a, b any) []Difference {
-	switch a := a.(type) {
-	case map[string]any:
-		if b, ok := b.(map[string]any); ok {
-			return differMaps(found, path, a, b)
-		}
-	case []any:
-		if b, ok := b.([]any); ok {
-			return differLists(found, path, a, b)
-		}
+	aMap, aIs := a.(map[string]any)
+	bMap, bIs := b.(map[string]any)
+	if aIs && bIs || aIs && b == nil || a == nil && bIs {
+		return differMaps(found, path, aMap, bMap)
+	}
+	aList, aIs := a.([]any)
+	bList, bIs := b.([]any)
+	if aIs && bIs {
+		return differLists(found, path, aList, bList)
 	}
 	if from, to := leaf(a), leaf(b); from != to {
 		found = append(found, Difference{Path: strings.Join(path, "."), From: from, To: to})
@@ -66,7 +67,8 @@ func differ(found []Difference, path []string, a, b any) []Difference {
 }
 
 func differMaps(found []Difference, path []string, a, b map[string]any) []Difference {
-	keys := maps.Clone(a)
+	keys := map[string]any{}
+	maps.Copy(keys, a)
 	maps.Copy(keys, b)
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
 		found = differ(found, append(slices.Clip(path), key), a[key], b[key])

@@ -30,6 +30,19 @@ func TestDifferences(t *testing.T) {
 	}
 }
 
+// An object that is on one side alone is told field by field.
+func TestDifferencesOfAbsentObjects(t *testing.T) {
+	none, some := map[string]any{}, map[string]any{"budget": map[string]int{"in_flight": 2, "per_minute": 3}}
+	got, err := Differences(none, some)
+	if want := []Difference{{"budget.in_flight", "", "2"}, {"budget.per_minute", "", "3"}}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	got, err = Differences(some, none)
+	if want := []Difference{{"budget.in_flight", "2", ""}, {"budget.per_minute", "3", ""}}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+}
+
 // Sequences beyond 2^53 are told apart: as floating point they would not be.
 func TestDifferencesOfLargeNumbers(t *testing.T) {
 	const large = uint64(1)<<60 + 1
