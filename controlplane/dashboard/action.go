@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -73,7 +74,7 @@ func rolloutForm(ctx context.Context, s Service, r *request) (*form, error) {
 		Title: look.Label + ": " + x.Model + " " + x.Version, Text: actionTexts[action], Button: look.Label,
 		Danger: look.Look == "danger", Back: "/rollouts/" + queryPath(id), Points: consequences(x, action),
 	}
-	if action == operator.ActStart {
+	if action == operator.ActStart && r.Method == http.MethodGet { // who sends the form has seen it
 		f.Points = firstOffers(ctx, s, x)
 	}
 	return f, nil
@@ -221,7 +222,7 @@ func waivers(x *operator.Rollout) []string {
 // waveSize is how many devices a wave is to have, in words.
 func waveSize(w *operator.WaveSpec, of int) string {
 	if w.Count > 0 {
-		return fmt.Sprintf("%s more", devices(w.Count))
+		return devices(w.Count) + " more"
 	}
 	return fmt.Sprintf("%s\u2009%% of %s in all", formatNumber(w.Percent), devices(of))
 }

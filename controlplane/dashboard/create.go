@@ -19,6 +19,8 @@ import (
 type createView struct {
 	Values  url.Values // of the form
 	YAML    bool       // the spec is written as YAML
+	Sent    bool       // it was filled in before
+	Room    bool       // more empty rows were asked for
 	Text    string     // the YAML
 	Reason  string
 	Choices []choice
@@ -53,13 +55,16 @@ const (
 func (v *createView) Get(name string) string { return v.Values.Get(name) }
 
 // Rows are the names of the rows of a list: those that are filled in and one
-// more.
+// more, or some more when there is to be room.
 func (v *createView) Rows(prefix string) []string {
-	n := min(rowsOf(v.Values, prefix)+1, maxRows)
-	if n > 1 && blank(v.Values, rowName(prefix, n-2)) {
-		n-- // there is an empty one
+	n := rowsOf(v.Values, prefix)
+	if n == 0 || v.Room || !blank(v.Values, rowName(prefix, n-1)) {
+		n++
 	}
-	out := make([]string, n)
+	if v.Room {
+		n++
+	}
+	out := make([]string, min(n, maxRows))
 	for i := range out {
 		out[i] = rowName(prefix, i)
 	}
@@ -157,14 +162,19 @@ func (s *Server) createRollout(w http.ResponseWriter, r *request) {
 		s.fail(w, r, err)
 		return
 	}
-	v := &createView{Values: r.PostForm, YAML: r.PostForm.Has("yaml"), Text: r.PostForm.Get("yaml"), Reason: reasonOf(r)}
+	v := &createView{Values: r.PostForm, Sent: true, YAML: r.PostForm.Has("yaml"), Text: r.PostForm.Get("yaml"), Reason: reasonOf(r)}
 	var err error
 	if v.Choices, err = s.choices(ctx); err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	spec, err := v.spec()
-	made, err := s.create(ctx, r, v, spec, err)
+	var spec *operator.RolloutSpec
+	made := ""
+	if v.Room = r.PostForm.Get("do") == "row"; !v.Room { // room is made whatever the fields hold
+		if spec, err = v.spec(); err == nil {
+			made, err = s.create(ctx, r, v, spec)
+		}
+	}
 	if made != "" {
 		http.Redirect(w, r.Request, "/rollouts/"+queryPath(made), http.StatusSeeOther)
 		return
@@ -197,15 +207,8 @@ func (v *createView) spec() (*operator.RolloutSpec, error) {
 
 // create does what the pressed button says, and returns the id of the rollout
 // that it made.
-func (s *Server) create(ctx context.Context, r *request, v *createView, spec *operator.RolloutSpec, err error) (string, error) {
-	do := r.PostForm.Get("do")
-	if do == "row" { // another empty row, whatever is in the others
-		return "", err
-	}
-	if err != nil {
-		return "", err
-	}
-	switch do {
+func (s *Server) create(ctx context.Context, r *request, v *createView, spec *operator.RolloutSpec) (string, error) {
+	switch do := r.PostForm.Get("do"); do {
 	case "yaml", "form":
 		v.YAML = do == "yaml"
 		return "", nil

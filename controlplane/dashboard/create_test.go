@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -75,9 +76,7 @@ func selectName(option *html.Node) string {
 func (h *house) press(path string, page answer, button string, change url.Values) answer {
 	h.t.Helper()
 	form := fields(h.t, page.body)
-	for name, values := range change {
-		form[name] = values
-	}
+	maps.Copy(form, change)
 	form.Set("do", button)
 	return h.do(h.request(http.MethodPost, path, form))
 }
@@ -173,7 +172,7 @@ func TestRowsOfTheForm(t *testing.T) {
 		t.Fatal("the form does not have one empty row")
 	}
 	more := h.press(newPath, form, "row", url.Values{"wave.3.size": {"7"}, "wave.2.size": {"still nonsense"}})
-	if got := fields(t, more.body); !got.Has("wave.4.size") || got.Get("wave.3.size") != "7" || got.Get("wave.2.size") != "still nonsense" {
+	if got := fields(t, more.body); !got.Has("wave.5.size") || !got.Has("window.1.cron") || got.Get("wave.3.size") != "7" || got.Get("wave.2.size") != "still nonsense" {
 		t.Errorf("after another row: %v", got)
 	}
 	if len(h.planned) > 0 {
@@ -196,8 +195,8 @@ func TestFormAndYAML(t *testing.T) {
 	if got := fields(t, back.body); got.Get("selector") != "site in (a,b)" || got.Get("window.0.duration") != "3h" || got.Get("what") != "digits 2" || got.Get("shadow.on") != "on" {
 		t.Errorf("back in the form: %v", got)
 	}
-	wrong := h.press(newPath, text, "plan", url.Values{"yaml": {"model: digits\nversoin: 2\n"}})
-	if wrong.status != http.StatusBadRequest || !strings.Contains(wrong.body, "versoin") || fields(t, wrong.body).Get("yaml") != "model: digits\nversoin: 2\n" {
+	wrong := h.press(newPath, text, "plan", url.Values{"yaml": {"model: digits\nverzion: 2\n"}})
+	if wrong.status != http.StatusBadRequest || !strings.Contains(wrong.body, "verzion") || fields(t, wrong.body).Get("yaml") != "model: digits\nverzion: 2\n" {
 		t.Errorf("a misspelt field: status %d", wrong.status)
 	}
 	planned := h.press(newPath, text, "plan", nil)

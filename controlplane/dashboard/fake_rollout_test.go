@@ -34,7 +34,7 @@ func (f *fleet) gates() []operator.Gate {
 		{Kind: "golden", Result: "pass", Denominator: 3, From: now.Add(-time.Hour), To: now, Text: f.text("0 of 3 devices compute other outputs")},
 		{Kind: "install", Result: "fail", Numerator: 1, Denominator: 3, Value: 1. / 3, Limit: 0.1, Text: "1 of 3 devices failed to install it"},
 		{
-			Kind: "latency", Result: "inconclusive", Value: 0.12, Limit: 0.5, Worse: 1, Fine: 5, EHarm: 3.2, EFine: 41, EControl: 1.4, Alpha: 0.01,
+			Kind: "latency", Result: "inconclusive", Value: 0.12, Limit: 0.5, Worse: 1, Fine: 5, EHarm: 3.2, EFine: 14, EControl: 1.4, Alpha: 0.01,
 			From: now.Add(-time.Hour), To: now, Text: "1 of 6 devices is slower by more than 50 %",
 		},
 		{Kind: "errors", Result: "waived", Value: 0.03, Limit: 0.01, Worse: 6, EHarm: 2.5e6, EFine: 0.02, Alpha: 0.01, From: now.Add(-time.Hour), To: now, Text: "6 of 6 devices fail more rows"},
@@ -192,7 +192,7 @@ func crowd(n int) *operator.Rollout {
 	x.Stuck, x.StuckTotal = x.WaveList[1].Devices[:operator.MaxStuck], n/4
 	x.Timeline, x.Decisions = nil, 3*n
 	for i := range operator.MaxTimeline {
-		d := operator.Decision{Seq: uint64(3*n - i), At: now, Actor: "engine", Changes: []operator.Change{{Subject: "wave", Wave: 2, To: "open"}}} //nolint:gosec // positive
+		d := operator.Decision{Seq: uint64(3*n - i), At: now, Actor: "engine", Changes: []operator.Change{{Subject: "wave", Wave: 2, To: "open"}}}
 		for j := range 100 {
 			ids := make([]string, operator.MaxNamed)
 			for k := range ids {

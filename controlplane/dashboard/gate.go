@@ -41,7 +41,7 @@ type against struct {
 
 // gateMeasures say what gates look at.
 var gateMeasures = map[string]string{
-	"golden":   "golden vectors that come out otherwise",
+	"golden":   "devices that compute other golden outputs",
 	"install":  "devices that did not get there",
 	"crash":    "devices that fell back after serving it",
 	"errors":   "rise of failed rows",

@@ -13,6 +13,7 @@ import (
 // Bounds of the page of one rollout, whatever its size.
 const (
 	waveChips      = 40   // devices of one wave that are shown one by one
+	stuckShown     = 15   // another page has them all
 	decisionsShown = 25   // newest first; another page has them all
 	changesShown   = 8    // of one decision
 	bigRollout     = 1000 // devices from which on the page follows at a slower pace
@@ -81,6 +82,7 @@ func rolloutViewOf(x *operator.Rollout, why *operator.Explanation, now time.Time
 		v.WaveList = append(v.WaveList, waveOf(x, &x.WaveList[i], now))
 	}
 	v.Shown = decisionViews(x.Timeline)
+	v.Stuck, _ = first(x.Stuck, stuckShown)
 	var err error
 	if v.Text, err = specYAML(&x.Spec); err != nil {
 		return nil, err

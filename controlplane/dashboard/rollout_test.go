@@ -22,7 +22,7 @@ func TestRolloutPage(t *testing.T) {
 		"<b>0 of 4</b> <span class=\"dim\">needs 2</span>", "<b>1\u2009234</b> <span class=\"dim\">needs 5\u2009000</span>", "<b>20 min</b> <span class=\"dim\">needs 1 h</span>",
 		`<rect width="24.68" height="1"/>`, "by a person", "90\u2009%", // of the wave to come
 		"late <b>2</b>", "Control group", "1 held out",
-		"latency", `aria-label="harm: e-value 3.2 as evidence that it is worse; from 100 on it stops"`, `aria-label="fine: e-value 41 as evidence that it is no worse; from 20 on it passes"`, `aria-label="control: e-value 1.4 as evidence that the control group got worse too; from 100 on it excuses"`,
+		"latency", `aria-label="harm: e-value 3.2 as evidence that it is worse; from 100 on it stops"`, `aria-label="fine: e-value 14 as evidence that it is no worse; from 20 on it passes"`, `aria-label="control: e-value 1.4 as evidence that the control group got worse too; from 100 on it excuses"`,
 		"2.5·10⁶", "1 worse", "5 fine", "12\u2009% <span class=\"dim\">limit 50\u2009%</span>", "this is kept as unproven", "The rollout halts until a person decides.",
 		"Who holds it up", "offered 2 times", "1 more, none of them longer", `href="/rollouts/digits-2-1/devices?stuck=true"`, `href="/devices/cam-a3"`,
 		"cam-a1, cam-a3 <span class=\"dim\">waiting →</span>", "record 40",

@@ -1,7 +1,7 @@
 package dashboard
 
 import (
-	"fmt"
+	"errors"
 	"net/url"
 	"strings"
 
@@ -36,7 +36,7 @@ func (b *binder) spec(s *operator.RolloutSpec) {
 	b.exchange("what", func(text string) error {
 		var found bool
 		if s.Model, s.Version, found = strings.Cut(text, " "); !found {
-			return fmt.Errorf("must be a model and a version")
+			return errors.New("must be a model and a version")
 		}
 		return nil
 	}, func() string { return strings.TrimSpace(s.Model + " " + s.Version) })

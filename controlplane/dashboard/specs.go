@@ -46,16 +46,7 @@ func plain(n *yaml.Node) {
 	}
 }
 
-// parseSpec reads a spec as a person wrote it.
-func parseSpec(text string) (*operator.RolloutSpec, error) {
-	parsed, err := rollout.ParseSpec([]byte(text))
-	if err != nil {
-		return nil, operator.Errorf(operator.Invalid, "%w", err)
-	}
-	return operatorSpec(&parsed)
-}
-
-// completeSpec reads a spec, fills in its defaults and checks it.
+// completeSpec reads a spec as a person wrote it, fills in its defaults and checks it.
 func completeSpec(text string) (*operator.RolloutSpec, error) {
 	parsed, err := rollout.ParseSpec([]byte(text))
 	if err == nil {
@@ -116,8 +107,11 @@ func termsOf(s *operator.RolloutSpec) []term {
 	if text := requireText(&s.Require); text != "" {
 		add("Devices must", "%s", text)
 	}
-	add("On failure", "%s", map[operator.OnFailure]string{operator.OnFailureRevert: "every device goes back"}[s.OnFailure]+
-		map[operator.OnFailure]string{operator.OnFailurePause: "it halts and waits for a person"}[s.OnFailure])
+	if s.OnFailure == operator.OnFailureRevert {
+		add("On failure", "every device goes back")
+	} else {
+		add("On failure", "it halts and waits for a person")
+	}
 	return append(out, timesOf(s)...)
 }
 
