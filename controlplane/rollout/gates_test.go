@@ -329,7 +329,7 @@ func TestPlanSaysWhatCanBeSeen(t *testing.T) {
 		})
 	}
 	w.create(Spec{Control: new(0.0)}, Requirements{Variants: []Variant{{Bytes: 10 << 20}}})
-	p := MakePlan("r", w.state.Spec, w.state.Requires, w.facts, w.now)
+	p := MakePlan("r", w.state.Spec, w.state.Requires, w.facts, nil, w.now)
 	if p.Devices != 100 || p.Bytes != 100*10<<20 || len(p.Waves) != 3 {
 		t.Fatalf("plan is for %d devices, %d bytes, %d waves", p.Devices, p.Bytes, len(p.Waves))
 	}
@@ -354,7 +354,7 @@ func TestPlanOfAnEmptyWave(t *testing.T) {
 		w.set(id, func(f *DeviceFacts) { f.Selected = true })
 	}
 	w.create(Spec{Control: new(0.0), Waves: []WaveSpec{{Count: 2}, {Percent: 100}}}, Requirements{})
-	p := MakePlan("r", w.state.Spec, w.state.Requires, w.facts, w.now)
+	p := MakePlan("r", w.state.Spec, w.state.Requires, w.facts, nil, w.now)
 	if len(p.Waves) != 2 || len(p.Waves[0].Devices) != 2 || len(p.Waves[0].Detectable) == 0 {
 		t.Fatalf("plan %+v", p.Waves)
 	}

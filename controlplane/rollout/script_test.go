@@ -422,7 +422,7 @@ func (s *script) explain(args []string) {
 }
 
 func (s *script) plan() {
-	p := MakePlan(s.state.ID, s.state.Spec, s.state.Requires, s.facts, s.now)
+	p := MakePlan(s.state.ID, s.state.Spec, s.state.Requires, s.facts, nil, s.now)
 	s.printf("%d devices, %v, control %v, already %v, held %v", p.Devices, p.Expected, p.Control, p.Already, p.Held)
 	for _, w := range p.Waves {
 		s.printf("wave %d: %v profiles %v sites %v in %v", w.Number, w.Devices, w.Profiles, w.Sites, w.Expected)

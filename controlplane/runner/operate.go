@@ -69,7 +69,7 @@ func (r *Runner) Plan(ctx context.Context, spec rollout.Spec) (rollout.Plan, err
 	id := r.freeID(spec)
 	now := r.cfg.Now()
 	draft := rollout.New(id, "", spec, requires, now)
-	return rollout.MakePlan(id, spec, requires, r.gather(draft), now), nil
+	return rollout.MakePlan(id, spec, requires, r.gather(draft), presence{r.cfg.Fleet}, now), nil
 }
 
 // Create makes a rollout in state draft. It is named after model and version.

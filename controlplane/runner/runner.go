@@ -55,6 +55,8 @@ type Fleet interface {
 	Devices(match func(labels map[string]string) bool) []fleet.Device
 	Device(id string) (fleet.Device, bool)
 	Subscribe() *fleet.Subscription
+	// Heard says in which of the last hours a device was heard of, and how many of them are known.
+	Heard(id string, now time.Time) (heard fleet.Heard, known int)
 }
 
 // Evidence is what devices counted.
