@@ -282,7 +282,7 @@ func TestMetrics(t *testing.T) {
 	for _, want := range []string{
 		`vedette_devices{presence="online"} 1`, `vedette_devices{presence="offline"} 0`,
 		`vedette_ingest_messages_total{outcome="stored"} 0`, `vedette_alarms_raised{kind="drift"} 0`,
-		`vedette_rollouts{status="running"} 0`, `vedette_fold_lag_messages{fold="drift"} 0`,
+		`vedette_rollouts{status="running"} 0`, `vedette_rollout_orders_total{direction="forward"} 0`, "vedette_rollout_stop_seconds_count 0", `vedette_fold_lag_messages{fold="drift"} 0`,
 		"vedette_stream_limit_bytes 2.147483648e+10", "vedette_disk_free_bytes ", "go_goroutines ",
 	} {
 		if !strings.Contains(string(body), want) {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/vedette-edge/vedette/controlplane/drift"
 	"github.com/vedette-edge/vedette/controlplane/fleet"
-	"github.com/vedette-edge/vedette/controlplane/rollout"
 	"github.com/vedette-edge/vedette/protocol/operator"
 )
 
@@ -27,7 +26,6 @@ var (
 		"Devices whose identity was seen used twice since the start.", nil, nil)
 	devicesDesc  = prometheus.NewDesc("vedette_devices", "Devices by presence.", []string{"presence"}, nil)
 	alarmsDesc   = prometheus.NewDesc("vedette_alarms_raised", "Alarms that are raised now, by kind.", []string{"kind"}, nil)
-	rolloutsDesc = prometheus.NewDesc("vedette_rollouts", "Rollouts by status.", []string{"status"}, nil)
 	streamDesc   = prometheus.NewDesc("vedette_stream_bytes", "Bytes of the stream of what devices sent.", nil, nil)
 	limitDesc    = prometheus.NewDesc("vedette_stream_limit_bytes", "Bytes at which that stream takes nothing more.", nil, nil)
 	lagDesc      = prometheus.NewDesc("vedette_fold_lag_messages", "Messages that a fold of the stream has not taken in yet.", []string{"fold"}, nil)
@@ -47,11 +45,6 @@ var (
 var (
 	presences = []fleet.Presence{fleet.Online, fleet.Offline, fleet.PresenceUnknown}
 	kinds     = []drift.AlarmKind{drift.DriftAlarm, drift.SensorAlarm, drift.ApartAlarm, drift.AccuracyAlarm}
-	statuses  = []rollout.Status{
-		rollout.StatusDraft, rollout.StatusAwaiting, rollout.StatusRunning, rollout.StatusPaused, rollout.StatusHalted,
-		rollout.StatusReverting, rollout.StatusReverted, rollout.StatusCompleted, rollout.StatusAborted,
-		rollout.StatusQueued, rollout.StatusReplaced,
-	}
 )
 
 // newMetrics registers what the control plane tells of itself. All of it is
@@ -59,7 +52,7 @@ var (
 func newMetrics(reg prometheus.Registerer, s *Server) {
 	reg.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		stateCollector{s},
+		stateCollector{s}, rolloutCollector{func() rolloutTeller { return s.runner }},
 	)
 }
 
@@ -71,7 +64,7 @@ var _ prometheus.Collector = stateCollector{}
 // Describe implements prometheus.Collector.
 func (c stateCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		messagesDesc, clonedDesc, devicesDesc, alarmsDesc, rolloutsDesc, streamDesc, limitDesc, lagDesc, freeDesc, lastsDesc,
+		messagesDesc, clonedDesc, devicesDesc, alarmsDesc, streamDesc, limitDesc, lagDesc, freeDesc, lastsDesc,
 		deltasDesc, deltaHeld, deltaBytes, deltaWaiting, appliedDesc, savedDesc,
 	} {
 		out <- d
@@ -114,13 +107,6 @@ func (c stateCollector) fleet(out chan<- prometheus.Metric) {
 	}
 	for _, kind := range kinds {
 		gauge(out, alarmsDesc, float64(alarms[kind]), string(kind))
-	}
-	rollouts := map[rollout.Status]int{}
-	for _, v := range c.server.runner.List() {
-		rollouts[v.State.Header.Status]++
-	}
-	for _, status := range statuses {
-		gauge(out, rolloutsDesc, float64(rollouts[status]), string(status))
 	}
 }
 

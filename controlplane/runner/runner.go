@@ -117,6 +117,7 @@ type Runner struct {
 	cfg      Config
 	nudge    chan struct{}
 	gatherer gatherer
+	tally    *tally
 
 	deciding sync.Mutex // held from gathering facts to the end of the commit: decisions are made one at a time
 
@@ -133,7 +134,7 @@ func Open(ctx context.Context, cfg Config) (*Runner, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	cfg.Gap, cfg.Settle = cmp.Or(cfg.Gap, DefaultGap), cmp.Or(cfg.Settle, DefaultSettle)
-	r := &Runner{cfg: cfg, nudge: make(chan struct{}, 1), rollouts: map[string]*chain{}}
+	r := &Runner{cfg: cfg, nudge: make(chan struct{}, 1), tally: newTally(), rollouts: map[string]*chain{}}
 	r.gatherer.news, r.gatherer.of = cfg.Fleet.Subscribe(), map[string]*gathered{}
 	names, err := cfg.Ledger.Chains(ctx, "rollout")
 	if err != nil {
@@ -322,6 +323,7 @@ func (r *Runner) committed(c *chain, rec ledger.Record, body *Record) error {
 		return err
 	}
 	r.set(next)
+	r.tally.decided(c.state, body, r.cfg.Now())
 	err = r.cfg.Desired.Apply(rec) // before facts are gathered again: they tell what is assigned
 	r.gatherer.decided(next.state.ID, &body.Decision, next.state.GoesOn())
 	for _, change := range body.Decision.Changes {
