@@ -201,7 +201,7 @@ func TestPagesShowWhatMatters(t *testing.T) {
 	for path, want := range map[string][]string{
 		"/":                    {"Site b", "drift", "sensor fault", "cam-a2", "digits 2", "1\u2009234\u2009567", "97.8\u2009%"},
 		"/devices":             {"cam-a1", "cam-c2", "offline", "downloading", `href="/devices?cursor=cam-c2"`},
-		"/devices/cam-a2":      {"sensor fault", "64", "9.1e-07", "412 µs", "4.2 s behind", "120 predictions", `class="now">downloading`, "not enough room", `viewBox="0 0 8 8"`},
+		"/devices/cam-a2":      {"sensor fault", "64", "9.1e-07", "412 µs", "4.2 s behind", "120 predictions", `class="now">downloading`, "not enough room", `viewBox="0 0 8 8"`, "2026-03-14 09:17:53</time>, in wave 2"},
 		"/rollouts/digits-2-1": {"2 · half", "golden mismatch, late", "1 of 3 devices failed", "new lenses at site b", ">Pause<", ">Abort<", `datetime="2026-03-14T09:00:00Z"`},
 		"/drift":               {"Site a", "Site c", "class=\"h8 apart\"", "left the training data", "ci.example", "at most every 6 h"},
 		"/quality":             {"data-charts=", "site b", "84.7\u2009%"},

@@ -58,8 +58,34 @@ func dropEmpty(values url.Values) {
 type deviceView struct {
 	*operator.DeviceDetail
 
-	Models []modelOnDevice
-	Drift  []deviceDrift
+	Models   []modelOnDevice
+	Drift    []deviceDrift
+	Rollouts []deviceInWave
+}
+
+// deviceInWave is a device's place in a rollout and why it is there.
+type deviceInWave struct {
+	operator.DeviceInWave
+
+	Why string
+}
+
+// whyShown bounds the rollouts of a device that are explained, the newest first.
+const whyShown = 5
+
+// places adds why the device is where it is in its rollouts. What cannot be
+// explained is still worth showing.
+func (s *Server) places(ctx context.Context, d *operator.DeviceDetail) []deviceInWave {
+	out := make([]deviceInWave, len(d.Rollouts))
+	for i, r := range d.Rollouts {
+		out[i].DeviceInWave = r
+		if i < whyShown {
+			if x, err := s.cfg.Service.RolloutDevice(ctx, r.Rollout, d.ID); err == nil {
+				out[i].Why = x.Why
+			}
+		}
+	}
+	return out
 }
 
 // modelOnDevice is one model with the steps of its update.
@@ -128,7 +154,7 @@ func (s *Server) device(ctx context.Context, r *request) (string, *page, error) 
 	if err != nil {
 		return "", nil, err
 	}
-	v := deviceView{DeviceDetail: d}
+	v := deviceView{DeviceDetail: d, Rollouts: s.places(ctx, d)}
 	for _, m := range d.Models {
 		v.Models = append(v.Models, modelOnDevice{DeviceModel: m, Steps: stepsOf(m.State)})
 	}

@@ -125,6 +125,16 @@ func (f *fleet) RolloutDevices(ctx context.Context, id string, q operator.Rollou
 	return page, nil
 }
 
+func (f *fleet) RolloutDevice(ctx context.Context, id, device string) (*operator.WaveDevice, error) {
+	x, err := f.Rollout(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	out := x.Stuck[0]
+	out.Device = device
+	return &out, nil
+}
+
 func (f *fleet) RolloutDecisions(ctx context.Context, id string, p operator.Paging) (*operator.Page[operator.Decision], error) {
 	x, err := f.Rollout(ctx, id)
 	if err != nil {
