@@ -21,7 +21,7 @@ const unknownShare = 0.5
 // evenly over a wave's members; what nobody has bet yet is worth 1.
 type rows struct {
 	limit    float64                // of the gate
-	world    float64                // change of the control group
+	world    map[int]shift          // how the world changed while a wave was open
 	past     bool                   // some device served an old release before
 	weight   func(wave int) float64 // of one device
 	quiet    map[int]int            // devices by wave on which no more rows failed than may
@@ -36,6 +36,7 @@ type rows struct {
 // suspect is a device on which more rows failed than may.
 type suspect struct {
 	weight      float64
+	world       shift
 	before, now counted
 }
 
@@ -59,11 +60,11 @@ func plusCapped(a, b uint64) uint64 {
 }
 
 // allowed is the share of rows that may fail where so many did before.
-func (r *rows) allowed(before float64, known bool) float64 {
+func (r *rows) allowed(before float64, known bool, world shift) float64 {
 	if !known && r.past {
 		before = unknownShare
 	}
-	return before + r.limit + max(0, r.world)
+	return before + r.limit + world.up
 }
 
 // add takes in one device. Nearly all of them are quiet: bets on those are
@@ -85,10 +86,10 @@ func (r *rows) add(wave int, past, now *Evidence) {
 	}
 	switch {
 	case after.all == 0:
-	case after.share() <= r.allowed(before.share(), known):
+	case after.share() <= r.allowed(before.share(), known, r.world[wave]):
 		r.quiet[wave]++
 	default:
-		r.suspects = append(r.suspects, suspect{weight: r.weight(wave), before: before, now: after})
+		r.suspects = append(r.suspects, suspect{weight: r.weight(wave), world: r.world[wave], before: before, now: after})
 	}
 }
 
@@ -107,7 +108,7 @@ func (r *rows) harm(alpha float64) float64 {
 		if known {
 			most = mostShare(float64(s.before.bad), float64(s.before.all), surprise)
 		}
-		bets[i] = s.weight * ((1-boundShare)*moreE(s.now.bad, s.now.all, r.allowed(most, known)) - 1)
+		bets[i] = s.weight * ((1-boundShare)*moreE(s.now.bad, s.now.all, r.allowed(most, known, s.world)) - 1)
 	}
 	slices.Sort(bets) // sums of fractions depend on their order
 	for _, bet := range bets {
@@ -126,7 +127,11 @@ func (r *rows) fine(alpha float64) float64 {
 	surprise := math.Log(1 / (boundShare * alpha))
 	expected := float64(r.expected) / expectUnit
 	least := max(0, expected-math.Sqrt(2*surprise*float64(r.variance)/expectUnit))
-	p0 := least/float64(r.now.all) + r.limit + min(0, r.world)
+	better := 0.0
+	for _, w := range r.world {
+		better = min(better, w.down)
+	}
+	p0 := least/float64(r.now.all) + r.limit + better
 	return capE((1 - boundShare) * lessE(r.now.bad, r.now.all, p0))
 }
 
@@ -149,12 +154,12 @@ func (s *State) waveWeight() func(wave int) float64 {
 
 // newRows is the evidence of devices on the release, without any yet.
 func (j *judge) newRows(g GateSpec) *rows {
-	return &rows{limit: g.limit(), world: j.world.of(g), past: j.past, weight: j.s.waveWeight(), quiet: map[int]int{}}
+	return &rows{limit: g.limit(), world: j.world.during(g), past: j.past, weight: j.s.waveWeight(), quiet: map[int]int{}}
 }
 
 // controlRows is the same of the control group, on the old release.
 func (j *judge) controlRows(g GateSpec) *rows {
-	group := j.world.devices()
+	group := j.world.group
 	each := 1 / float64(max(len(group), 1))
 	r := &rows{limit: g.limit(), past: true, weight: func(int) float64 { return each }, quiet: map[int]int{}}
 	for _, f := range group {

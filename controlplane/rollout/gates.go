@@ -47,11 +47,12 @@ type judge struct {
 	beta        float64 // and: passes a harmful one
 	comparisons []*comparison
 	rows        *rows // nil without the gate of errors
+	shadows     *rows // nil without a shadow phase
 }
 
 func newJudge(s *State, f *Facts) *judge {
 	j := &judge{
-		s: s, f: f, tally: s.tally(), world: &worldwide{s: s, f: f}, past: f.past(),
+		s: s, f: f, tally: s.tally(), world: newWorldwide(s, f), past: f.past(),
 		alpha: s.alphaEach(), beta: s.beta(),
 	}
 	j.watch()

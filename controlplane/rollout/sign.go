@@ -35,14 +35,13 @@ type change struct {
 	rise, least, most float64
 }
 
-// sign compares a change with the limit. world is how much the control group
-// changed meanwhile: what happened to everybody excuses a device, and what got
-// better for everybody is not to the release's credit.
-func (c change) sign(limit, world float64) Sign {
+// sign compares a change with the limit. What happened to everybody excuses a
+// device, and what got better for everybody is not to the release's credit.
+func (c change) sign(limit float64, world shift) Sign {
 	switch {
-	case c.least > limit+max(0, world):
+	case c.least > limit+world.up:
 		return Worse
-	case c.most <= limit+min(0, world):
+	case c.most <= limit+world.down:
 		return Fine
 	}
 	return Even
@@ -192,7 +191,8 @@ func (t *turn) takeSigns() {
 	if t.Header.Wave == 0 || t.Header.Status.Final() {
 		return
 	}
-	w := &worldwide{s: t.State, f: t.facts}
+	w := newWorldwide(t.State, t.facts)
+	t.remember(w)
 	for id, d := range t.Devices {
 		if signs := w.signs(id, d); signs != d.Signs {
 			next := t.device(id)
@@ -218,7 +218,7 @@ func (w *worldwide) signs(id string, d *Device) Signs {
 			return out
 		}
 		if c, ok := compared(g, d, f, w.s); ok {
-			*sign = c.sign(g.bar(), w.of(g))
+			*sign = c.sign(g.bar(), w.of(g, d.Wave))
 		}
 	}
 	return out
@@ -255,69 +255,4 @@ func (g GateSpec) bar() float64 {
 		return math.Log1p(g.limit())
 	}
 	return g.limit()
-}
-
-// worldwide is what happened to everybody: how the control group changed from
-// its past, on the old release, since the rollout started.
-type worldwide struct {
-	s     *State
-	f     *Facts
-	group []*DeviceFacts // of control devices, made when first asked for
-	rises map[GateKind]float64
-}
-
-// devices are the facts of control devices, in no order.
-func (w *worldwide) devices() []*DeviceFacts {
-	if w.group != nil {
-		return w.group
-	}
-	w.group = []*DeviceFacts{}
-	for id, d := range w.s.Devices {
-		if f := w.f.Devices[id]; d.Control && !d.Already && f != nil && !f.Revoked && f.Past != nil && f.Old != nil {
-			w.group = append(w.group, f)
-		}
-	}
-	return w.group
-}
-
-// of is the middle change of a gate over the control devices, 0 without any.
-func (w *worldwide) of(g GateSpec) float64 {
-	if rise, known := w.rises[g.Kind]; known {
-		return rise
-	}
-	var all []float64
-	for _, f := range w.devices() {
-		if c, ok := changed(g, f.Past, f.Old); ok {
-			all = append(all, c.rise)
-		}
-	}
-	if w.rises == nil {
-		w.rises = map[GateKind]float64{}
-	}
-	w.rises[g.Kind] = median(all)
-	return w.rises[g.Kind]
-}
-
-// median is the middle one, the mean of the middle two, 0 of none.
-func median(of []float64) float64 {
-	n := len(of)
-	if n == 0 {
-		return 0
-	}
-	slices.Sort(of)
-	return of[(n-1)/2]/2 + of[n/2]/2
-}
-
-// control counts how the control devices changed by themselves. Unlike those of
-// devices on the release these may change their mind: they only ever excuse.
-func (w *worldwide) control(g GateSpec) (worse, all int) {
-	for _, f := range w.devices() {
-		if c, ok := changed(g, f.Past, f.Old); ok {
-			all++
-			if c.sign(g.bar(), 0) == Worse {
-				worse++
-			}
-		}
-	}
-	return worse, all
 }

@@ -69,6 +69,7 @@ type Wave struct {
 	Forced   bool         `json:"forced,omitempty"`  // closed by a person
 	Cause    string       `json:"cause,omitempty"`   // why it is in this state
 	Gates    []GateResult `json:"gates,omitempty"`   // as they stood when an outcome last changed
+	Control  *Sums        `json:"control,omitempty"` // what the control group had counted when it opened, nil for nothing
 }
 
 // Device is one device of the rollout.

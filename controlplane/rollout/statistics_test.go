@@ -249,7 +249,7 @@ func TestStatisticsOfUnlikeDevices(t *testing.T) {
 		worse := 0
 		for i := range 100 {
 			before, after := beforeAndAfter(c, 1, ratio)
-			if d, ok := changed(gate, before, after); ok && d.sign(0, 0) == Worse {
+			if d, ok := changed(gate, before, after); ok && d.sign(0, shift{}) == Worse {
 				worse++
 			}
 			if signE(worse, i+1-worse) >= 20 {
@@ -317,7 +317,7 @@ func signChances(g GateSpec, n, m int, p, q float64) (worse, fine float64) {
 			if !ok {
 				continue
 			}
-			switch d.sign(g.limit(), 0) {
+			switch d.sign(g.limit(), shift{}) {
 			case Worse:
 				worse += before * chance
 			case Fine:
