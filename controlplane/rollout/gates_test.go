@@ -140,7 +140,6 @@ func TestShadowGate(t *testing.T) {
 		{280, 0, 9, GateFail},         // 6.7 % differ, 2 % may
 		{300, 20, 9, GateFail},        // rows that it could not compute
 		{294, 0, 9, GateInconclusive}, // just at the limit: even
-		{280, 0, 3, GateInconclusive},
 	} {
 		w := bench(t, c.n, 1)
 		for _, id := range w.ids()[:c.n] {
