@@ -4,44 +4,12 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/vedette-edge/vedette/controlplane/rollout"
 	"github.com/vedette-edge/vedette/protocol/operator"
 )
-
-func showPlan(w io.Writer, p *operator.Plan) {
-	facts(w, "version", p.Spec.Model+" "+p.Spec.Version, "release", p.Release.Short(), "devices", count(p.Devices),
-		"download", bytesText(p.Bytes)+" at most, all devices together", "takes", p.Expected.String()+" at least",
-		"held out", strings.Join(p.Control, " "), "run it already", strings.Join(p.Already, " "))
-	rows := [][]string{}
-	for _, v := range p.Waves {
-		approval := ""
-		if v.Approval {
-			approval = "approval"
-		}
-		rows = append(rows, []string{count(v.Number), v.Name, count(len(v.Devices)), countsText(v.Sites), v.Expected.String(), approval, strings.Join(v.Devices, " ")})
-	}
-	fmt.Fprintln(w)
-	grid(w, []string{"wave", "name", "devices", "sites", "takes", "", "order"}, rows)
-	for _, v := range p.Waves {
-		for _, d := range v.Detectable {
-			fmt.Fprintf(w, "wave %d, %s: %s\n", v.Number, d.Kind, d.Text)
-		}
-	}
-	for _, id := range slices.Sorted(maps.Keys(p.Refused)) {
-		fmt.Fprintf(w, "! %s cannot run it: %s\n", id, p.Refused[id])
-	}
-	for _, id := range slices.Sorted(maps.Keys(p.Held)) {
-		fmt.Fprintf(w, "! %s is in rollout %s\n", id, p.Held[id])
-	}
-	for _, text := range p.Warnings {
-		fmt.Fprintln(w, "!", text)
-	}
-}
 
 func showRollout(w io.Writer, r *operator.Rollout) {
 	facts(w, "rollout", r.ID, "version", r.Model+" "+r.Version, "release", r.Release.Short(), "state", stateText(&r.RolloutSummary),
@@ -131,10 +99,10 @@ func evidenceText(g *operator.Gate) string {
 		text += fmt.Sprintf("; harm %s of %s", eText(g.EHarm), eText(needed))
 	}
 	if g.EFine > 0 {
-		text += fmt.Sprintf("; fine %s", eText(g.EFine))
+		text += "; fine " + eText(g.EFine)
 	}
 	if g.EControl > 1 {
-		text += fmt.Sprintf("; control %s", eText(g.EControl))
+		text += "; control " + eText(g.EControl)
 	}
 	return text
 }

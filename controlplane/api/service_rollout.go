@@ -245,7 +245,12 @@ func (s *Service) PlanRollout(ctx context.Context, spec operator.RolloutSpec) (*
 	}
 	out := &operator.Plan{
 		Spec: rolloutSpec(p.Spec), Release: p.Spec.Release, Devices: p.Devices, Already: p.Already, Refused: p.Refused, Held: p.Held,
-		Control: p.Control, Waves: []operator.PlanWave{}, Bytes: p.Bytes, Expected: release.Duration(p.Expected), Warnings: p.Warnings,
+		Unmet: p.Unmet, Control: p.Control, Unheard: p.Unheard, Waves: []operator.PlanWave{}, Bytes: p.Bytes, FullBytes: p.FullBytes,
+		Begins: p.Begins, Expected: release.Duration(p.Expected), Slow: release.Duration(p.Slow), Replays: rollout.Replays, Unfinished: p.Unfinished,
+		Warnings: p.Warnings,
+	}
+	for _, c := range p.Conflicts {
+		out.Conflicts = append(out.Conflicts, operator.PlanConflict(c))
 	}
 	for _, w := range p.Waves {
 		out.Waves = append(out.Waves, planWave(&w))
@@ -256,7 +261,7 @@ func (s *Service) PlanRollout(ctx context.Context, spec operator.RolloutSpec) (*
 func planWave(w *rollout.PlanWave) operator.PlanWave {
 	out := operator.PlanWave{
 		Number: w.Number, Name: w.Name, Devices: w.Devices, Profiles: w.Profiles, Sites: w.Sites, Bytes: w.Bytes,
-		Expected: release.Duration(w.Expected), Approval: w.Approval,
+		Expected: release.Duration(w.Expected), Slow: release.Duration(w.Slow), Unfinished: w.Unfinished, Stalls: w.Stalls, Approval: w.Approval,
 	}
 	for _, d := range w.Detectable {
 		out.Detectable = append(out.Detectable, operator.Detectable{Kind: string(d.Gate), Limit: d.Limit, Least: d.Least, Text: d.Text})

@@ -99,6 +99,20 @@ func (p *Plan) conflicts(f *Facts) {
 	}
 }
 
+// Supersede adds a rollout that this one ends when it starts.
+func (p *Plan) Supersede(s *State) {
+	c := Conflict{Rollout: s.ID, Outcome: ConflictSuperseded}
+	for i := range p.Waves {
+		for _, id := range p.Waves[i].Devices {
+			if d, ok := s.Device(id); ok && d.Wave > 0 {
+				c.Devices++
+			}
+		}
+	}
+	p.Conflicts = append(p.Conflicts, c)
+	p.say("rollout %s has %d of the devices: this one takes them over", c.Rollout, c.Devices)
+}
+
 // free is what is known when the rollout starts: one that queues starts when
 // nobody else has its devices.
 func (p *Plan) free(f *Facts) *Facts {

@@ -237,6 +237,19 @@ func TestPlanOfAQueuedRollout(t *testing.T) {
 	}
 }
 
+// A rollout that is superseded has lost its devices by the time this one plans.
+func TestPlanOfASupersedingRollout(t *testing.T) {
+	parent := &State{ID: "digits-v1-1", Devices: map[string]*Device{"d000": {Wave: 1}, "d001": {Wave: 2}, "d002": {}, "gone": {Wave: 1}}}
+	p := planned(t, 5, Spec{Waves: []WaveSpec{{Percent: 100}}, Supersedes: parent.ID}, nil, nil)
+	p.Supersede(parent)
+	if want := (Conflict{parent.ID, 2, ConflictSuperseded}); len(p.Conflicts) != 1 || p.Conflicts[0] != want {
+		t.Errorf("conflicts %+v, want %+v", p.Conflicts, want)
+	}
+	if last, want := p.Warnings[len(p.Warnings)-1], "rollout digits-v1-1 has 2 of the devices: this one takes them over"; last != want {
+		t.Errorf("warns %q, want %q", last, want)
+	}
+}
+
 func TestPlanCountsBytes(t *testing.T) {
 	f := &Facts{Devices: map[string]*DeviceFacts{
 		"whole": {Selected: true, Arch: "arm64"}, "delta": {Selected: true, Arch: "arm64", Bytes: 1 << 20},

@@ -69,7 +69,13 @@ func (r *Runner) Plan(ctx context.Context, spec rollout.Spec) (rollout.Plan, err
 	id := r.freeID(spec)
 	now := r.cfg.Now()
 	draft := rollout.New(id, "", spec, requires, now)
-	return rollout.MakePlan(id, spec, requires, r.gather(draft), presence{r.cfg.Fleet}, now), nil
+	p := rollout.MakePlan(id, spec, requires, r.gather(draft), presence{r.cfg.Fleet}, now)
+	for _, parent := range r.ancestors(draft) {
+		if s := r.chain(parent).state; !s.Header.Status.Final() {
+			p.Supersede(s)
+		}
+	}
+	return p, nil
 }
 
 // Create makes a rollout in state draft. It is named after model and version.
