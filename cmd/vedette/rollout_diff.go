@@ -60,16 +60,8 @@ is recorded, and refused when somebody else has revised it in between.`,
 // revision is the action that gives a rollout the spec of the flags, and what
 // that changes.
 func (f *specFlags) revision(cmd *cobra.Command, now *operator.Rollout) (*operator.RolloutAction, []rollout.Difference, error) {
-	spec, err := now.Spec, error(nil)
-	if f.file != "" {
-		spec, err = f.spec(cmd, nil)
-	} else {
-		err = f.change(cmd, &spec)
-	}
+	spec, err := f.revised(cmd, now.Spec)
 	if err != nil {
-		return nil, nil, err
-	}
-	if spec, err = complete(spec); err != nil {
 		return nil, nil, err
 	}
 	changes, err := rollout.Differences(now.Spec, spec)
@@ -82,6 +74,20 @@ func (f *specFlags) revision(cmd *cobra.Command, now *operator.Rollout) (*operat
 	}
 	number := max(len(now.Revisions)-1, 0)
 	return &operator.RolloutAction{Action: operator.ActRevise, Spec: &spec, Number: &number}, changes, nil
+}
+
+// revised is the spec of the file, or the present one, with the flags given.
+func (f *specFlags) revised(cmd *cobra.Command, present operator.RolloutSpec) (spec operator.RolloutSpec, err error) {
+	if f.file != "" {
+		spec, err = f.spec(cmd, nil)
+	} else {
+		spec = present
+		err = f.change(cmd, &spec)
+	}
+	if err != nil {
+		return spec, err
+	}
+	return complete(spec)
 }
 
 // complete fills in the defaults of a spec, as the server does, and checks it.

@@ -128,9 +128,9 @@ func fieldNames(t reflect.Type) (names []string) {
 	if t.Kind() != reflect.Struct || t == reflect.TypeFor[time.Time]() {
 		return nil
 	}
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		names = append(append(names, name), fieldNames(t.Field(i).Type)...)
+	for f := range t.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		names = append(append(names, name), fieldNames(f.Type)...)
 	}
 	return names
 }
@@ -142,13 +142,20 @@ func TestWatchEnds(t *testing.T) {
 		says        string
 		outcome     bool // another end than was waited for
 	}{
-		{operator.RolloutRunning, completed, "", false}, {operator.RolloutPaused, completed, "", false},
-		{operator.RolloutAwaiting, completed, "", false}, {operator.RolloutReverting, completed, "", false},
-		{operator.RolloutQueued, completed, "", false}, {completed, completed, "done", false},
-		{operator.RolloutHalted, completed, "is halted: golden", true}, {operator.RolloutAborted, completed, "is aborted", true},
-		{reverted, completed, "is reverted", true}, {operator.RolloutReplaced, completed, "is replaced", true},
+		{operator.RolloutRunning, completed, "", false},
+		{operator.RolloutPaused, completed, "", false},
+		{operator.RolloutAwaiting, completed, "", false},
+		{operator.RolloutReverting, completed, "", false},
+		{operator.RolloutQueued, completed, "", false},
+		{completed, completed, "done", false},
+		{operator.RolloutHalted, completed, "is halted: golden", true},
+		{operator.RolloutAborted, completed, "is aborted", true},
+		{reverted, completed, "is reverted", true},
+		{operator.RolloutReplaced, completed, "is replaced", true},
 		{operator.RolloutDraft, completed, "has not been started", false},
-		{reverted, reverted, "done", false}, {operator.RolloutReverting, reverted, "", false}, {completed, reverted, "is completed", true},
+		{reverted, reverted, "done", false},
+		{operator.RolloutReverting, reverted, "", false},
+		{completed, reverted, "is completed", true},
 	} {
 		err := ended(&operator.Rollout{RolloutSummary: operator.RolloutSummary{ID: "x", State: c.state, Cause: "golden"}}, c.want)
 		_, outcome := errors.AsType[*outcomeError](err)

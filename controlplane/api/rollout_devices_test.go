@@ -170,7 +170,7 @@ func TestRolloutDecisions(t *testing.T) {
 			break
 		}
 	}
-	if len(got) != 1000 || got[0] != 1000 || got[999] != 1 || !slices.IsSortedFunc(got, func(a, b uint64) int { return int(b) - int(a) }) { //nolint:gosec // small
+	if len(got) != 1000 || got[0] != 1000 || got[999] != 1 || !slices.IsSortedFunc(got, func(a, b uint64) int { return int(b) - int(a) }) {
 		t.Errorf("got %d decisions from %d to %d, want 1000 to 1", len(got), got[0], got[len(got)-1])
 	}
 }

@@ -51,8 +51,7 @@ func shapeOf(t reflect.Type, path string) []string {
 		return []string{path + " " + t.Kind().String()}
 	}
 	var out []string
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		if path != "" {
 			out = append(out, shapeOf(f.Type, path+"."+f.Tag.Get("json"))...)
 		} else {
@@ -91,14 +90,14 @@ func fill(v reflect.Value, n int) int {
 		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
 		return fill(v.Index(1), fill(v.Index(0), n))
 	case v.Kind() == reflect.Struct:
-		for i := range v.NumField() {
-			n = fill(v.Field(i), n)
+		for _, field := range v.Fields() {
+			n = fill(field, n)
 		}
 		return n
 	case v.CanInt():
 		v.SetInt(int64(n) * int64(time.Second))
 	case v.CanUint():
-		v.SetUint(uint64(n)) //nolint:gosec // counts up from 1
+		v.SetUint(uint64(n))
 	case v.CanFloat():
 		v.SetFloat(float64(n) + 0.5)
 	case v.Kind() == reflect.String:

@@ -198,7 +198,7 @@ func TestReplayFindsWhatHashesCannot(t *testing.T) {
 			}
 			_, err := verifyExport(resealed(t, changed))
 			broken, ok := errors.AsType[*Broken](err)
-			if !ok || broken.Seq != uint64(c.record)+1 || !strings.Contains(err.Error(), c.says) { //nolint:gosec // a place in a list
+			if !ok || broken.Seq != uint64(c.record)+1 || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v; want record %d and %q", err, c.record+1, c.says)
 			}
 		})
