@@ -58,6 +58,9 @@ func (r *Runner) gather(s *rollout.State) *rollout.Facts {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.takeNews(r.cfg.Evidence.Touched())
+	if c := r.chain(s.ID); c != nil {
+		s = c.state // a caller that only looks may hold an older one; news are taken in once
+	}
 	of := g.of[s.ID]
 	if of == nil {
 		of = r.begin(s)
@@ -71,17 +74,19 @@ func (r *Runner) gather(s *rollout.State) *rollout.Facts {
 	return of.facts
 }
 
-// begin starts from the facts of the rollout's newest decision. What is gathered
-// for a plan, or for a rollout that has ended, is not kept. The caller holds the
-// gatherer's mu.
+// begin starts from the facts of the rollout's newest decision. Those of a
+// rollout are kept while it may decide something by itself; those for a plan are
+// not. The caller holds the gatherer's mu.
 func (r *Runner) begin(s *rollout.State) *gathered {
 	of := &gathered{
 		facts: &rollout.Facts{Devices: map[string]*rollout.DeviceFacts{}},
 		stale: map[string]bool{}, held: map[string]*rollout.DeviceFacts{},
 	}
+	driven := r.driven()
+	maps.DeleteFunc(r.gatherer.of, func(id string, _ *gathered) bool { return !slices.Contains(driven, id) })
 	if c := r.chain(s.ID); c != nil {
 		of.facts = c.facts
-		if c.state.GoesOn() {
+		if slices.Contains(driven, s.ID) {
 			r.gatherer.of[s.ID] = of
 		}
 	}
