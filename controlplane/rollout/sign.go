@@ -191,10 +191,18 @@ func (t *turn) takeSigns() {
 	if t.Header.Wave == 0 || t.Header.Status.Final() {
 		return
 	}
-	w := newWorldwide(t.State, t.facts)
+	w := &lazyWorld{s: t.State, f: t.facts}
 	t.remember(w)
+	gates := t.comparing()
 	for id, d := range t.Devices {
-		if signs := w.signs(id, d); signs != d.Signs {
+		if !d.compared() || !t.owes(d, gates) {
+			continue
+		}
+		f := t.facts.Devices[id]
+		if f == nil || f.Revoked {
+			continue
+		}
+		if signs := t.signs(d, f, gates, w); signs != d.Signs {
 			next := t.device(id)
 			next.Signs = signs
 			t.put(id, next)
@@ -202,23 +210,24 @@ func (t *turn) takeSigns() {
 	}
 }
 
-// signs are those of a device with the ones it has become ready for.
-func (w *worldwide) signs(id string, d *Device) Signs {
-	out := d.Signs
-	if d.Already || d.Order.Kind == "" || d.State == DeviceSuperseded {
-		return out
+// owes says whether a device is ready for a sign that it has not given.
+func (s *State) owes(d *Device, gates []GateSpec) bool {
+	for i := range gates {
+		if kind := gates[i].Kind; *d.Signs.of(kind) == "" && ready(kind, d) {
+			return true
+		}
 	}
-	for _, g := range w.s.Spec.Gates {
-		sign := out.of(g.Kind)
-		if *sign != "" || !w.s.compares(g) || !w.s.ready(g.Kind, d) {
-			continue
-		}
-		f := w.f.Devices[id]
-		if f == nil || f.Revoked {
-			return out
-		}
-		if c, ok := compared(g, d, f, w.s); ok {
-			*sign = c.sign(g.bar(), w.of(g, d.Wave))
+	return false
+}
+
+// signs are those of a device with the ones it has become ready for.
+func (s *State) signs(d *Device, f *DeviceFacts, gates []GateSpec, w *lazyWorld) Signs {
+	out := d.Signs
+	for _, g := range gates {
+		if sign := out.of(g.Kind); *sign == "" && ready(g.Kind, d) {
+			if c, ok := s.compared(g, d, f); ok {
+				*sign = c.sign(g.bar(), w.get().of(g, d.Wave))
+			}
 		}
 	}
 	return out
@@ -226,15 +235,12 @@ func (w *worldwide) signs(id string, d *Device) Signs {
 
 // ready says that a device is through what a sign of the gate is taken after:
 // its soak time, or its shadow phase.
-func (s *State) ready(kind GateKind, d *Device) bool {
-	if kind == Shadow {
-		return d.Order.Kind == Beside || d.Order.Kind == Forward
-	}
-	return d.Order.Kind == Forward && d.State == DeviceHealthy
+func ready(kind GateKind, d *Device) bool {
+	return kind == Shadow || d.Order.Kind == Forward && d.State == DeviceHealthy
 }
 
 // compared is the change that a sign is taken from.
-func compared(g GateSpec, d *Device, f *DeviceFacts, s *State) (c change, ok bool) {
+func (s *State) compared(g GateSpec, d *Device, f *DeviceFacts) (c change, ok bool) {
 	if g.Kind != Shadow {
 		return changed(g, f.Past, f.New)
 	}
@@ -242,6 +248,17 @@ func compared(g GateSpec, d *Device, f *DeviceFacts, s *State) (c change, ok boo
 		return change{}, false
 	}
 	return differs(g, f.Shadow)
+}
+
+// comparing are the gates that are on and compare devices.
+func (s *State) comparing() []GateSpec {
+	var out []GateSpec
+	for _, g := range s.Spec.Gates {
+		if s.compares(g) {
+			out = append(out, g)
+		}
+	}
+	return out
 }
 
 // compares says whether a gate is on and compares devices.

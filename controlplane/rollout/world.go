@@ -72,19 +72,21 @@ func (s shift) and(rise float64) shift { return shift{max(s.up, rise), min(s.dow
 // release, changed from its past.
 type worldwide struct {
 	s         *State
-	f         *Facts
 	group     []*DeviceFacts // of the control devices that can be compared, in no order
 	past, old Sums           // of the group
 	medians   map[GateKind]float64
 }
 
 func newWorldwide(s *State, f *Facts) *worldwide {
-	w := &worldwide{s: s, f: f, medians: map[GateKind]float64{}}
+	w := &worldwide{s: s, medians: map[GateKind]float64{}}
 	if s.count(func(d *Device) bool { return d.Control }) == 0 {
 		return w
 	}
 	for id, d := range s.Devices {
-		if f := w.f.Devices[id]; d.Control && !d.Already && f != nil && !f.Revoked && f.Past != nil && f.Old != nil {
+		if !d.Control || d.Already {
+			continue
+		}
+		if f := f.Devices[id]; f != nil && !f.Revoked && f.Past != nil && f.Old != nil {
 			w.group = append(w.group, f)
 		}
 	}
@@ -113,12 +115,26 @@ func (w *worldwide) classes() int {
 
 // remember keeps what the control group had counted when a wave opened. Before
 // the first it had counted nothing since the start.
-func (t *turn) remember(w *worldwide) {
+func (t *turn) remember(w *lazyWorld) {
 	n := t.Header.Wave
-	if n > 1 && t.Waves[n-1].Control == nil && w.old.Rows > 0 {
-		sums := w.old
+	if n > 1 && t.Waves[n-1].Control == nil && w.get().old.Rows > 0 {
+		sums := w.get().old
 		t.Waves[n-1].Control = &sums
 	}
+}
+
+// lazyWorld is made when it is first needed: most steps take no sign.
+type lazyWorld struct {
+	s     *State
+	f     *Facts
+	world *worldwide
+}
+
+func (l *lazyWorld) get() *worldwide {
+	if l.world == nil {
+		l.world = newWorldwide(l.s, l.f)
+	}
+	return l.world
 }
 
 // of is the shift of a gate while a wave was open: as the group sees it since
