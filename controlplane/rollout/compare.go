@@ -101,6 +101,9 @@ func (j *judge) watch() {
 		if g.Kind == Errors {
 			j.rows = j.newRows(g)
 		}
+		if g.Kind == Shadow {
+			j.shadows = j.newShadows(g)
+		}
 	}
 	j.s.each(func(d *Device, many int) {
 		if d.State == DeviceSuperseded {
@@ -114,7 +117,10 @@ func (j *judge) watch() {
 		return
 	}
 	for id, d := range j.s.Devices {
-		if f := j.f.Devices[id]; d.compared() && f != nil && !f.Revoked {
+		if !d.compared() {
+			continue
+		}
+		if f := j.f.Devices[id]; f != nil && !f.Revoked {
 			j.see(d, f)
 		}
 	}
@@ -126,6 +132,9 @@ func (j *judge) see(d *Device, f *DeviceFacts) {
 	}
 	if j.rows != nil {
 		j.rows.add(d.Wave, f.Past, f.New)
+	}
+	if j.shadows != nil {
+		j.shadows.addShadow(d.Wave, f.Shadow)
 	}
 }
 
@@ -167,7 +176,7 @@ func (j *judge) compare(c *comparison) GateResult {
 	case Errors:
 		j.errors(c, &r)
 	case Shadow:
-		r.Numerator, r.Denominator = float64(c.counts.bad), float64(c.counts.all)
+		j.agreement(c, &r)
 	case Accuracy:
 		r.Numerator, r.Denominator = float64(c.counts.all-c.counts.bad), float64(c.counts.all)
 	case Latency:
@@ -183,10 +192,10 @@ func (j *judge) compare(c *comparison) GateResult {
 }
 
 // conclude answers the gate. Most devices are worse where signs speak of harm;
-// for errors single rows speak, too, and one device of many with a fault of its
-// own must not stop a release that is within the limit in the mean.
+// for errors and shadows single rows speak, too, and one device of many with a
+// fault of its own must not stop a release that is within the limit in the mean.
 func (j *judge) conclude(c *comparison, r *GateResult) {
-	above := c.gate.Kind != Errors || r.Value > c.gate.limit()
+	above := c.gate.Kind != Errors && c.gate.Kind != Shadow || r.Value > c.gate.limit()
 	switch {
 	case r.EHarm >= 1/j.alpha && above && r.EControl < 1/j.alpha:
 		r.Result = GateFail

@@ -128,6 +128,29 @@ func besideStirs(d *Device, f *DeviceFacts) bool {
 	return f.Revoked || f.Holder != "" || ended && d.State == DeviceShadowing
 }
 
+// newShadows is the evidence of single rows for the gate of the shadow phase,
+// without any yet. Both releases computed the same rows, so there is no past to
+// compare with and no world to excuse anything: on how many rows two versions
+// disagree is about them, and one canary that sees it on most is enough.
+func (j *judge) newShadows(g GateSpec) *rows {
+	return &rows{limit: g.limit(), weight: j.s.waveWeight(), quiet: map[int]int{}}
+}
+
+func (r *rows) addShadow(wave int, a *Agreement) {
+	if a == nil {
+		return
+	}
+	n := disagreed(a)
+	r.add(wave, nil, &Evidence{Rows: n.all - min(n.bad, n.all), FailedRows: n.bad})
+}
+
+// agreement adds the evidence of rows to that of signs. The mean of two e-values
+// is one.
+func (j *judge) agreement(c *comparison, r *GateResult) {
+	r.Numerator, r.Denominator = float64(c.counts.bad), float64(c.counts.all)
+	r.EHarm, r.EFine = (r.EHarm+j.shadows.harm(j.alpha))/2, (r.EFine+j.shadows.fine(j.beta))/2
+}
+
 // asked is a device and a role of the model on it.
 type asked struct{ device, role string }
 
