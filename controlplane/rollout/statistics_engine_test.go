@@ -213,3 +213,63 @@ func TestStatisticsOfGates(t *testing.T) {
 		})
 	}
 }
+
+// silent is a trial at its end of which only the control group was heard.
+func (r *trial) silent() *trial {
+	out := &trial{world: newWorld(r.t), devices: r.devices}
+	out.create(r.state.Spec, Requirements{})
+	out.state.Header = r.state.Header
+	records := map[string]*Device{}
+	for _, n := range r.devices {
+		d := r.state.device(n.id)
+		d.Signs = Signs{}
+		records[n.id] = &d
+		out.set(n.id, func(f *DeviceFacts) {
+			*f = r.facts.device(n.id)
+			f.New = nil
+		})
+	}
+	if err := out.state.replace(records, 1); err != nil {
+		r.t.Fatal(err)
+	}
+	return out
+}
+
+// hear lets the evidence of devices arrive, in an order and a few at a time.
+func (r *trial) hear(from *trial, order []int, many int) []GateResult {
+	for i, at := range order {
+		id := r.devices[at].id
+		r.set(id, func(f *DeviceFacts) { f.New = from.facts.device(id).New })
+		if i%many == 0 {
+			r.takeSigns()
+			Judge(r.state, r.facts, r.now)
+		}
+	}
+	r.takeSigns()
+	return Judge(r.state, r.facts, r.now)
+}
+
+// Reports come late and in any order. What they add up to is the same: e-values
+// depend on sums alone, and a device gives its sign when its evidence is there.
+func TestLateEvidenceAddsUpToTheSame(t *testing.T) {
+	c := newChances(9)
+	whole := newTrial(t, c)
+	for at := range looks {
+		whole.look(c, at, influence{errors: 0.012, accuracy: 0.025, mix: 0.1, latency: 1.6}, unchanged)
+	}
+	all := c.Perm(len(whole.devices))
+	want := asJSON(t, whole.silent().hear(whole, all, len(all)+1))
+	for seed := range uint64(10) {
+		order := newChances(seed).Perm(len(all))
+		if got := asJSON(t, whole.silent().hear(whole, order, 1+int(seed))); got != want {
+			t.Fatalf("in another order the gates say\n%s\nwant\n%s", got, want)
+		}
+	}
+	var worse int
+	for _, g := range whole.silent().hear(whole, all, 7) {
+		worse += g.Worse
+	}
+	if worse < 20 {
+		t.Errorf("%d signs are worse: the test has become too kind to show anything", worse)
+	}
+}
