@@ -42,6 +42,8 @@ type watched struct {
 	allowed int             // of them, by the waves opened so far
 	stop    time.Duration   // after that no new offer may be sent, negative for none
 	why     string          // a gate fails
+	orders  []time.Time     // to run the release, of the last minute
+	limit   int             // orders a minute by which they were given
 }
 
 // wish is the desired state of one device by the ledger.
@@ -61,7 +63,7 @@ type total struct{ held, lost outbox.Sum }
 
 func newChecker(w *world) *checker {
 	return &checker{
-		w: w, interval: w.between(time.Minute, 5*time.Minute), window: w.between(5*time.Minute, 15*time.Minute),
+		w: w, interval: w.between(2*time.Minute, 6*time.Minute), window: w.between(5*time.Minute, 15*time.Minute),
 		rollouts: map[string]*watched{}, wishes: map[string]*wish{}, said: map[string]map[uint64]said{}, totals: map[string]*total{},
 	}
 }
@@ -304,6 +306,12 @@ func sameJSON(a, b any) bool {
 	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
 
-// afterEvent is called after every event; what can only go wrong with a
-// decision, a message or a step is checked with that.
-func (c *checker) afterEvent() {}
+// standing is where the rollouts are, for people.
+func (c *checker) standing() string {
+	var parts []string
+	for _, id := range c.ids() {
+		s := c.rollouts[id].state
+		parts = append(parts, fmt.Sprintf("%s %s wave %d of %d", id, s.Header.Status, s.Header.Wave, len(s.Waves)))
+	}
+	return strings.Join(parts, ", ")
+}

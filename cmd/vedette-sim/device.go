@@ -50,7 +50,9 @@ type character struct {
 	pace     time.Duration // of one megabyte
 	traffic  uint64        // rows in a window
 	lie      lie
-	vanishes bool // some day it is never heard of again
+	metered  string // its link: yes, no, "" for not known
+	power    string // mains or battery
+	vanishes bool   // some day it is never heard of again
 }
 
 // lie is how a device deceives the server.

@@ -23,12 +23,12 @@ func (w *world) size() int {
 	switch n := w.rnd.IntN(100); {
 	case w.plan.devices > 0:
 		return w.plan.devices
-	case n < 70:
-		return 4 + w.rnd.IntN(9)
-	case n < 98:
-		return 12 + w.rnd.IntN(20)
+	case n < 75:
+		return 4 + w.rnd.IntN(7)
+	case n < 99:
+		return 10 + w.rnd.IntN(15)
 	default:
-		return 40 + w.rnd.IntN(80)
+		return 40 + w.rnd.IntN(60)
 	}
 }
 
@@ -39,7 +39,7 @@ func (w *world) makeFleet() {
 		w.sites = append(w.sites, &site{name: fmt.Sprintf("s%d", i), open: true})
 	}
 	if w.length == 0 {
-		w.length = w.between(2*time.Hour, 6*time.Hour)
+		w.length = w.between(time.Hour, 5*time.Hour)
 	}
 	n := w.size()
 	for i := range n {
@@ -66,6 +66,7 @@ func (w *world) makeDevice(i int) *device {
 		w: w, id: fmt.Sprintf("d%d", i+1), site: w.sites[w.rnd.IntN(len(w.sites))],
 		character: character{
 			profile: fmt.Sprintf("p%d", w.rnd.IntN(3)), pace: w.between(100*time.Millisecond, 20*time.Second),
+			metered: []string{"no", "no", "yes", ""}[w.rnd.IntN(4)], power: []string{"mains", "mains", "battery"}[w.rnd.IntN(3)],
 			traffic: uint64(w.rnd.IntN(400)), vanishes: w.often(w.trouble.vanishing), //nolint:gosec // small
 		},
 	}

@@ -53,7 +53,7 @@ func (w *world) act(id string, c rollout.Command) {
 // answered notes what a command was answered. Only known answers are right.
 func (w *world) answered(action, id string, err error) {
 	w.note("operator", "%s %s: %v", action, id, err)
-	known := []error{rollout.ErrNotNow, rollout.ErrHeld, rollout.ErrNobody, ledger.ErrConflict, errLedger}
+	known := []error{rollout.ErrNotNow, rollout.ErrHeld, rollout.ErrNobody, rollout.ErrSpec, ledger.ErrConflict, errLedger}
 	if err != nil && !slices.ContainsFunc(known, func(k error) bool { return errors.Is(err, k) }) {
 		w.fail("%s %s is answered %w", action, id, err)
 	}
@@ -66,10 +66,35 @@ func (w *world) meddle() {
 		return
 	}
 	actions := slices.DeleteFunc(x.state.Actions(), func(a rollout.Action) bool { return a == rollout.Revise || a == rollout.Replace })
+	if w.rnd.IntN(6) == 0 {
+		w.revise(x)
+		return
+	}
 	if len(actions) == 0 {
 		return
 	}
 	w.act(x.state.ID, command(actions[w.rnd.IntN(len(actions))]))
+}
+
+// revise lets a rollout go on by a spec that differs here and there.
+func (w *world) revise(x *watched) {
+	spec, other := x.state.Spec, w.spec()
+	spec.Waves = slices.Clone(spec.Waves)
+	switch w.rnd.IntN(5) {
+	case 0:
+		spec.Budget = other.Budget
+	case 1:
+		spec.Windows = other.Windows
+	case 2:
+		spec.OnFailure, spec.Deadline = other.OnFailure, other.Deadline
+	case 3:
+		spec.Waves[len(spec.Waves)-1].Soak = other.Waves[len(other.Waves)-1].Soak
+	case 4:
+		spec.Gates = other.WithDefaults().Gates
+	}
+	c := command(rollout.Revise)
+	c.Spec = &spec
+	w.act(x.state.ID, c)
 }
 
 func (w *world) anyRollout() *watched {
@@ -99,8 +124,10 @@ func (w *world) spec() rollout.Spec {
 		Model: model, Version: w.releases[1+r.IntN(len(w.releases)-1)].version,
 		Selector:  sometimes(r, "", "ring=a", "site=s0", "ring in (a,b)"),
 		Control:   sometimes(r, nil, new(0.0), new(0.3), new(0.5)),
-		Budget:    rollout.Budget{InFlight: sometimes(r, 0, 1, 2, 5)},
+		Budget:    w.budget(),
 		Revert:    rollout.Budget{InFlight: sometimes(r, 0, 1, 3)},
+		Windows:   w.windows(),
+		Require:   rollout.Require{Unmetered: r.IntN(10) == 0, Mains: r.IntN(10) == 0},
 		OnFailure: sometimes(r, rollout.Revert, rollout.Pause), Approval: r.IntN(6) == 0,
 		Deadline:       release.Duration(w.between(time.Hour, 8*time.Hour)),
 		DeviceDeadline: release.Duration(w.between(20*time.Minute, 2*time.Hour)), DecisionDeadline: release.Duration(w.between(20*time.Minute, 3*time.Hour)),
@@ -111,10 +138,42 @@ func (w *world) spec() rollout.Spec {
 		ws.Soak, ws.Quorum = &soak, 0.3+0.7*r.Float64()
 		ws.Lateness = release.Duration(w.between(10*time.Minute, time.Hour))
 		ws.Approval = i > 0 && r.IntN(8) == 0
+		if r.IntN(8) == 0 {
+			ws.Deadline = release.Duration(w.between(30*time.Minute, 4*time.Hour))
+		}
+		ws.Evidence.Devices = sometimes(r, 0, 0, 1, 2)
 		s.Waves = append(s.Waves, ws)
 	}
+	w.relations(&s)
 	return s
 }
+
+// relations are to time and to other rollouts.
+func (w *world) relations(s *rollout.Spec) {
+	if w.rnd.IntN(8) == 0 {
+		s.StartAt = rollout.Moment(w.now().Add(w.between(0, time.Hour)))
+	}
+	if x := w.anyRollout(); x != nil && w.rnd.IntN(3) == 0 {
+		s.Supersedes = x.state.ID
+	}
+	s.OnConflict = sometimes(w.rnd, rollout.Queue, rollout.Refuse)
+}
+
+func (w *world) budget() rollout.Budget {
+	r := w.rnd
+	return rollout.Budget{
+		InFlight: sometimes(r, 0, 1, 2, 5), PerMinute: sometimes(r, 0, 0, 1, 3, 40),
+		Unavailable: sometimes(r, nil, nil, []rollout.Unavailable{{Label: fleet.SiteLabel, Max: 1 + r.IntN(2)}}, []rollout.Unavailable{{Label: "ring", Percent: 30}}),
+	}
+}
+
+// windows are nothing as a rule, and otherwise half of every hour.
+func (w *world) windows() []rollout.WindowSpec {
+	return sometimes(w.rnd, nil, nil, nil, []rollout.WindowSpec{{Cron: "0 * * * *", Duration: release.Duration(openFor)}})
+}
+
+// openFor is how long a window is open, from the full hour.
+const openFor = 30 * time.Minute
 
 func (w *world) gates() []rollout.GateSpec {
 	r := w.rnd

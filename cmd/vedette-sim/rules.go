@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -21,20 +22,12 @@ func (c *checker) judge(x *watched, before *rollout.State, d *rollout.Decision, 
 	if s.Header.Wave != before.Header.Wave {
 		c.opened(x, before)
 	}
-	if d.Command != nil || s.Header.Status.Final() {
+	if d.Command != nil || !offering(s) {
 		x.stop = -1
 	}
 	var offered []string
-	for id, dev := range d.Patch.Devices {
-		if !s.Header.Status.Final() && s.DeadlineOf(id).IsZero() {
-			c.w.fail("%s in %s is %s and has no deadline", id, s.ID, dev.State)
-		}
-		forward := dev.Order.Kind == rollout.Forward && !dev.Already
-		x.told[id] = forward
-		if !forward {
-			delete(x.told, id)
-		}
-		if now, _ := s.Device(id); forward && now.Order.Seq == seq {
+	for id := range d.Patch.Devices {
+		if c.device(x, before, id, seq) {
 			offered = append(offered, id)
 		}
 	}
@@ -42,8 +35,115 @@ func (c *checker) judge(x *watched, before *rollout.State, d *rollout.Decision, 
 		slices.Sort(offered)
 		c.offers(x, before, d, offered)
 	}
+	for n := range d.Patch.Waves {
+		c.wave(x, before, n)
+	}
+	c.ended(x, before)
 	if last := s.Header.Wave == len(s.Waves); !last && len(x.told) > x.allowed {
 		c.w.fail("%s: %d devices are to run the release, the waves so far allow %d", s.ID, len(x.told), x.allowed)
+	}
+}
+
+// device checks a device that a decision has changed, and says whether it was
+// told to run the release.
+func (c *checker) device(x *watched, before *rollout.State, id string, seq uint64) (offered bool) {
+	s := x.state
+	now, _ := s.Device(id)
+	was, _ := before.Device(id)
+	if !s.Header.Status.Final() && s.DeadlineOf(id).IsZero() {
+		c.w.fail("%s in %s is %s and has no deadline", id, s.ID, now.State)
+	}
+	if now.Order.Kind != "" && now.Order.Seq == 0 {
+		c.w.fail("%s in %s has an order of no decision", id, s.ID)
+	}
+	forward := now.Order.Kind == rollout.Forward && !now.Already
+	if delete(x.told, id); forward {
+		x.told[id] = true
+	}
+	if now.State != was.State || now.Code != was.Code {
+		c.outcome(s, &was, &now, id)
+	}
+	return forward && now.Order.Seq == seq
+}
+
+// outcome checks that a device counts as failed, refused or reverted only for
+// what it said of the newest order.
+func (c *checker) outcome(s *rollout.State, was, now *rollout.Device, id string) {
+	if now.State != rollout.DeviceFailed && now.State != rollout.DeviceReverted && now.State != rollout.DeviceRefused {
+		return
+	}
+	switch now.Code {
+	case rollout.CodeDeadline, rollout.CodeNotRunning, rollout.CodeRolledBack, rollout.CodeAgent, rollout.CodeRuntime, rollout.CodeMemory, rollout.CodeVariant:
+		return
+	}
+	entry, _ := c.w.server.fleet.Device(id)
+	m, _ := entry.Model(model)
+	all := m.Refused
+	if m.Outcome != nil {
+		all = append(slices.Clone(all), *m.Outcome)
+	}
+	for _, o := range all {
+		if o.Release == s.Spec.Release && o.Code == now.Code && o.Generation >= was.Order.Seq {
+			return
+		}
+	}
+	c.w.fail("%s in %s is %s (%s), which it never said of order %d", id, s.ID, now.State, now.Code, was.Order.Seq)
+}
+
+// wave checks a wave that a decision has changed.
+func (c *checker) wave(x *watched, before *rollout.State, n int) {
+	s := x.state
+	now := s.Waves[n-1]
+	if now.State != rollout.WavePassed || now.Forced || now.Planned == 0 || before.Waves[n-1].State == rollout.WavePassed {
+		return
+	}
+	healthy, base := 0, 0
+	for _, d := range s.Devices {
+		if d.Wave != n || d.Already || d.State == rollout.DeviceRefused || d.State == rollout.DeviceSuperseded {
+			continue
+		}
+		base++
+		if d.State == rollout.DeviceHealthy {
+			healthy++
+		}
+	}
+	spec := s.Spec.Waves[n-1]
+	if need := spec.Quorum*float64(base) - 1e-9; float64(healthy) < need || healthy == 0 {
+		c.w.fail("%s: wave %d passed with %d of %d devices healthy, the quorum is %.0f %%", s.ID, n, healthy, base, 100*spec.Quorum)
+	}
+	was := before.Waves[n-1]
+	if soak := time.Duration(*spec.Soak); was.State == rollout.WaveSoaking && now.Closed.Sub(was.Since) < soak || was.State == rollout.WaveOpen && soak > 0 {
+		c.w.fail("%s: wave %d passed %v after its devices were through, it is to soak for %v", s.ID, n, now.Closed.Sub(was.Since), soak)
+	}
+}
+
+// ended checks a rollout that stops or has gone back.
+func (c *checker) ended(x *watched, before *rollout.State) {
+	s := x.state
+	if s.Header.Status == before.Header.Status {
+		return
+	}
+	switch s.Header.Status {
+	case rollout.StatusHalted, rollout.StatusAborted:
+		if n := underWay(s); n > 0 && before.Header.Status != rollout.StatusReverting {
+			c.w.fail("%s is %s and %d devices are still to run the release", s.ID, s.Header.Status, n)
+		}
+	case rollout.StatusReverted:
+		c.back(s)
+	case rollout.StatusDraft, rollout.StatusQueued, rollout.StatusAwaiting, rollout.StatusRunning, rollout.StatusPaused,
+		rollout.StatusReverting, rollout.StatusCompleted, rollout.StatusReplaced:
+	}
+}
+
+// back checks that no device runs the release of a rollout that has gone back,
+// liars aside.
+func (c *checker) back(s *rollout.State) {
+	for _, id := range slices.Sorted(maps.Keys(s.Devices)) {
+		d, dev := c.w.byID[id], s.Devices[id]
+		ours := dev.Order.Kind != "" && !dev.Already && dev.State != rollout.DeviceSuperseded
+		if ours && d.lie == honest && d.disk.active == s.Spec.Release && dev.Old != s.Spec.Release {
+			c.w.fail("%s is reverted and %s runs its release", s.ID, id)
+		}
 	}
 }
 
@@ -92,11 +192,8 @@ func (c *checker) offers(x *watched, before *rollout.State, d *rollout.Decision,
 			c.w.fail("%s: %s is offered the release while %s has it", s.ID, id, other)
 		}
 	}
-	if limit := s.Spec.Budget.InFlight; limit > 0 {
-		if n := underWay(s); n > limit {
-			c.w.fail("%s: %d devices are under way, the budget is %d", s.ID, n, limit)
-		}
-	}
+	c.budget(x, before, d, ids)
+	c.conditions(s, d, ids)
 	if x.stop >= 0 && c.w.t > x.stop && d.Command == nil {
 		c.w.fail("%s: %v are offered the release %v after no more may be: %s", s.ID, ids, c.w.t-x.stop, x.why)
 	}
@@ -125,17 +222,15 @@ func (c *checker) holder(rolloutID, device string) string {
 func underWay(s *rollout.State) int {
 	n := 0
 	for _, d := range s.Devices {
-		if d.Order.Kind != rollout.Forward || d.Late || d.Already {
-			continue
-		}
-		switch d.State {
-		case rollout.DeviceOffered, rollout.DeviceDownloading, rollout.DeviceVerifying, rollout.DeviceTrialing:
+		if d.Order.Kind == rollout.Forward && !d.Late && !d.Already && isUnderWay(d.State) {
 			n++
-		case rollout.DeviceWaiting, rollout.DeviceShadowing, rollout.DeviceActive, rollout.DeviceHealthy, rollout.DeviceFailed,
-			rollout.DeviceReverted, rollout.DeviceRefused, rollout.DeviceSuperseded:
 		}
 	}
 	return n
+}
+
+func isUnderWay(s rollout.DeviceState) bool {
+	return s == rollout.DeviceOffered || s == rollout.DeviceDownloading || s == rollout.DeviceVerifying || s == rollout.DeviceTrialing
 }
 
 // reported looks for facts after which no more offers may be made.
@@ -165,7 +260,17 @@ func (c *checker) disagrees(d *device, o *protocol.Outcome) {
 		}
 		if x.stop < 0 {
 			x.stop, x.why = c.w.t+stopSlack, "golden vectors disagree on "+d.id
+			c.w.after(stopSlack+time.Second, func() { c.stopped(x) })
 		}
+	}
+}
+
+// stopped checks that a rollout has stopped for a gate that fails, if the server
+// was there all the time.
+func (c *checker) stopped(x *watched) {
+	srv := c.w.server
+	if x.stop >= 0 && srv.up && !srv.broken && c.w.t-srv.upSince > 2*stopSlack && c.w.t-srv.mended > time.Minute {
+		c.w.fail("%s is %s %v after %s", x.state.ID, x.state.Header.Status, stopSlack, x.why)
 	}
 }
 

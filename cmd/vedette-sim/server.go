@@ -21,6 +21,10 @@ import (
 // gap is the least time between two looks of the runner at the fleet.
 const gap = runner.DefaultGap
 
+// mostRetry bounds the wait after a ledger that cannot be written, as the
+// runner's own loop does.
+const mostRetry = 30 * time.Second
+
 // server is the control plane: the real fleet, desired state, runner, engine and
 // accounting, around a ledger, a bucket and a stream in memory. What is durable
 // outlives a crash; everything else is made anew from it.
@@ -38,6 +42,7 @@ type server struct {
 	cursors  map[string]ingest.Cursor
 	look     time.Duration // when the next look is planned, negative for not
 	looks    int           // to know a look that was planned before another
+	retry    time.Duration // until what went wrong is tried again
 
 	clock   time.Duration // what its clock shows beyond the true time
 	fuse    int           // calls to the outside until it crashes, 0 for not
@@ -45,6 +50,7 @@ type server struct {
 	downFor time.Duration // of the next crash
 	backups []durable
 	upSince time.Duration
+	mended  time.Duration // when the ledger took writes again
 }
 
 // durable is what the server has on disk.
@@ -225,8 +231,11 @@ func (s *server) lookNow() {
 	if !wake.IsZero() {
 		s.lookIn(wake.Sub(s.now()) + time.Millisecond)
 	}
-	if retry > 0 {
-		s.lookIn(retry)
+	s.retry = min(max(2*s.retry, retry), mostRetry)
+	if retry == 0 {
+		s.retry = 0
+	} else {
+		s.lookIn(s.retry)
 	}
 }
 

@@ -196,7 +196,7 @@ func (s *server) forget() {
 func (s *server) refuseWrites() {
 	s.broken = true
 	s.w.note("server", "the ledger takes nothing")
-	s.w.after(s.w.between(time.Second, 20*time.Minute), func() { s.broken = false })
+	s.w.after(s.w.between(time.Second, 20*time.Minute), func() { s.broken, s.mended = false, s.w.t })
 }
 
 // raiseFloor forbids the oldest release that may still run, but never what the

@@ -62,7 +62,7 @@ func (d *device) report() {
 	}
 	s := d.state()
 	d.deceive(s)
-	r := &protocol.Report{Generation: d.disk.held.GetGeneration(), Models: []*protocol.ModelState{s}}
+	r := &protocol.Report{Generation: d.disk.held.GetGeneration(), Models: []*protocol.ModelState{s}, Metered: d.metered, Power: d.power}
 	d.link.send(&protocol.Up{Body: &protocol.Up_Report{Report: r}})
 }
 

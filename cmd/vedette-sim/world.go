@@ -20,6 +20,7 @@ type plan struct {
 	scenario scenario
 	devices  int           // 0 lets the seed decide
 	length   time.Duration // of the troubled part, 0 lets the seed decide
+	asked    time.Duration // length as it was asked for
 }
 
 // world is everything: the fleet, its network, one server, and the time. It is
@@ -42,7 +43,7 @@ type world struct {
 	tally    map[string]int
 	failure  error // the first thing that must not be; ends the simulation
 	events   int
-	steps    int // of the healed part
+	progress func() // called now and then, nil for never
 }
 
 func newWorld(p plan) *world {
@@ -50,6 +51,7 @@ func newWorld(p plan) *world {
 		plan: p, ctx: context.Background(), rnd: rand.New(rand.NewPCG(p.seed, 11)), //nolint:gosec // a simulation repeats itself
 		byID: map[string]*device{}, tally: map[string]int{},
 	}
+	w.asked = w.length
 	w.check = newChecker(w)
 	w.trouble = p.scenario.trouble(w.rnd)
 	w.releases = w.makeReleases()
@@ -109,12 +111,14 @@ func (w *world) until(end time.Duration) {
 func (w *world) step() {
 	it, _ := w.next()
 	w.t = it.at
-	w.events++
-	it.do()
-	if w.failure == nil {
-		w.check.afterEvent()
+	if w.events++; w.events%progressEvery == 0 && w.progress != nil {
+		w.progress()
 	}
+	it.do()
 }
+
+// progressEvery is after how many events progress is shown.
+const progressEvery = 1_000_000
 
 // Bounds of the healed part.
 const (
