@@ -25,7 +25,7 @@ func packCells(counts []uint64) cells {
 		for i+run < len(counts) && counts[i+run] == 0 {
 			run++
 		}
-		c = binary.AppendUvarint(c, uint64(run-1)) //nolint:gosec // at least 1
+		c = binary.AppendUvarint(c, uint64(run-1))
 		i += run - 1
 	}
 	return append(make(cells, 0, len(c)), c...)

@@ -32,7 +32,7 @@ type Monitor struct {
 	watches  map[subject]*watch
 	scores   []Score
 	cache    map[cohortKey]*judged
-	deleted  map[string]bool // checkpoint keys to be deleted
+	deleted  map[string]bool     // checkpoint keys to be deleted
 	touched  map[string]struct{} // what Touched returns
 }
 

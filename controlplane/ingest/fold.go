@@ -5,14 +5,13 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/vedette-edge/vedette/controlplane/kvstore"
 	"github.com/vedette-edge/vedette/protocol"
@@ -48,7 +47,6 @@ const (
 	markerKey    = "marker"
 	recordPrefix = "r"
 	flushTimeout = 30 * time.Second
-	flushWriters = 16
 )
 
 // Fold runs f until ctx ends, then writes it down. ErrGap and ErrIncarnation
@@ -164,19 +162,23 @@ func (r *folding) run(ctx context.Context) error {
 			}
 		})
 	}()
-	err := r.loop(ctx, messages, ended)
+	writes, cancelWrites := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancelWrites()
+	w := &writing{ctx: writes, bucket: r.fold.Bucket, unwritten: map[string][]byte{}, done: make(chan error, 1)}
+	err := r.loop(ctx, messages, ended, w)
 	stop()
 	if err == nil {
 		<-ended //nolint:errcheck // ended because it was told to
 	}
-	final, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
-	defer cancel()
-	return errors.Join(err, r.flush(final))
+	late := time.AfterFunc(flushTimeout, cancelWrites)
+	defer late.Stop()
+	return errors.Join(err, r.finish(w))
 }
 
-func (r *folding) loop(ctx context.Context, messages <-chan followed, ended <-chan error) error {
-	ticker := time.NewTicker(cmp.Or(r.fold.Every, DefaultCheckpoint))
-	defer ticker.Stop()
+func (r *folding) loop(ctx context.Context, messages <-chan followed, ended <-chan error, w *writing) error {
+	every := cmp.Or(r.fold.Every, DefaultCheckpoint)
+	timer := time.NewTimer(every)
+	defer timer.Stop()
 	r.announce()
 	for {
 		select {
@@ -189,8 +191,13 @@ func (r *folding) loop(ctx context.Context, messages <-chan followed, ended <-ch
 			r.mark.Seq, r.raw = m.seq, m.raw
 			r.ingest.folds.set(r.fold.Name, m.seq)
 			r.announce()
-		case <-ticker.C:
-			if err := r.flush(ctx); err != nil {
+		case <-timer.C:
+			if !r.begin(w) {
+				timer.Reset(every)
+			}
+		case err := <-w.done:
+			timer.Reset(w.rest(every))
+			if w.ended(err); err != nil {
 				r.ingest.log.Warn("fold could not be written down, trying again", "fold", r.fold.Name, "error", err)
 			}
 		}
@@ -208,38 +215,27 @@ func (r *folding) announce() {
 	}
 }
 
-// flush writes the changed records, then the marker: after a crash between them
-// messages come again, and records skip what they include.
-func (r *folding) flush(ctx context.Context) error {
-	if r.raw == nil {
-		return nil
+// begin starts to write down what has changed, and says whether anything has.
+// The fold goes on meanwhile: a large fleet takes seconds to be written.
+func (r *folding) begin(w *writing) bool {
+	if r.raw != nil {
+		maps.Copy(w.unwritten, r.fold.Dirty())
+		sum := sha256.Sum256(r.raw)
+		r.mark.Sum, r.raw = sum[:], nil
+	} else if !w.failed {
+		return false
 	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(flushWriters)
-	dirty := r.fold.Dirty()
-	for key, value := range dirty {
-		g.Go(func() error { return r.put(gctx, recordPrefix+"."+key, value) })
-	}
-	if err := g.Wait(); err != nil {
-		return fmt.Errorf("write checkpoint: %w", err)
-	}
-	sum := sha256.Sum256(r.raw)
-	r.mark.Sum = sum[:]
-	raw, err := json.Marshal(r.mark)
-	if err != nil {
-		return fmt.Errorf("encode checkpoint: %w", err)
-	}
-	if _, err := r.fold.Bucket.Put(ctx, markerKey, raw); err != nil {
-		return fmt.Errorf("write checkpoint: %w", err)
-	}
-	r.raw = nil
-	return nil
+	w.begin(r.mark)
+	return true
 }
 
-func (r *folding) put(ctx context.Context, key string, value []byte) error {
-	if len(value) == 0 {
-		return r.fold.Bucket.Delete(ctx, key)
+// finish waits for what is being written and writes the rest.
+func (r *folding) finish(w *writing) error {
+	if w.busy {
+		w.ended(<-w.done)
 	}
-	_, err := r.fold.Bucket.Put(ctx, key, value)
-	return err
+	if !r.begin(w) {
+		return nil
+	}
+	return <-w.done
 }
