@@ -200,6 +200,10 @@ func (r *rehearsal) replay(shift int) run {
 	return out
 }
 
+// maxAgain bounds how often silent devices are taken once more in a replay: those
+// with a lateness of seconds would take turns all week.
+const maxAgain = 10_000
+
 // pool is who is in no wave yet.
 type pool struct {
 	r      *rehearsal
@@ -207,6 +211,7 @@ type pool struct {
 	next   int         // nobody before it was never taken
 	back   []int       // were replaced, for later waves
 	unused []int       // replaced in this wave
+	again  int         // silent devices that were taken once more
 	freed  map[int]int // room that devices gave their groups when they came to serve
 }
 
@@ -240,8 +245,8 @@ func (p *pool) members(n int) []int {
 	return out
 }
 
-// another takes a device for one that is silent, -1 for none left. The control
-// group is held out.
+// another takes a device for one that is silent, -1 for none left: one that was
+// not silent before, if there is one. The control group is held out.
 func (p *pool) another() int {
 	for ; p.next < len(p.taken); p.next++ {
 		if i := p.next; !p.taken[i] && !p.r.devices[i].control {
@@ -249,7 +254,12 @@ func (p *pool) another() int {
 			return i
 		}
 	}
-	return -1
+	if len(p.unused) == 0 || p.again == maxAgain {
+		return -1
+	}
+	i := p.unused[0]
+	p.taken[i], p.unused, p.again = true, p.unused[1:], p.again+1
+	return i
 }
 
 // replaced gives a device back.

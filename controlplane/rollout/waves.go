@@ -222,8 +222,23 @@ func (t *turn) replaceLate() {
 			return
 		}
 		t.unplace(id)
-		t.place(choose(t.ID, forWaves, 1, free), n)
+		t.place(choose(t.ID, forWaves, 1, t.fresh(free)), n)
 	}
+}
+
+// fresh are the candidates that were not found silent before, all of them when
+// there is no other: of two that are away, one would forever stand for the other.
+func (t *turn) fresh(from []candidate) []candidate {
+	var out []candidate
+	for _, c := range from {
+		if d := t.Devices[c.id]; d == nil || d.Code != CodeReplaced {
+			out = append(out, c)
+		}
+	}
+	if len(out) == 0 {
+		return from
+	}
+	return out
 }
 
 // unplace takes a late device out of its wave.
