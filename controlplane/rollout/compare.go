@@ -40,7 +40,8 @@ func (c *comparison) rise(by float64) {
 // add takes in what a device on the release showed; past says whether devices
 // have one at all.
 func (c *comparison) add(f *DeviceFacts, past bool) {
-	diff, ok := change{}, false
+	var diff change
+	var ok bool
 	switch {
 	case c.gate.Kind == Shadow:
 		if f.Shadow != nil {
