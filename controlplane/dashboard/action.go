@@ -167,7 +167,9 @@ func (c headcount) ending(x *operator.Rollout) []string {
 // goingBack says how many devices go back to what.
 func goingBack(x *operator.Rollout) []string {
 	var out []string
-	for _, version := range slices.Sorted(maps.Keys(x.Returns)) {
+	versions := slices.Sorted(maps.Keys(x.Returns))
+	slices.Reverse(versions) // those that had none last
+	for _, version := range versions {
 		to := "to version " + version
 		if version == "" {
 			to = "to having no version of the model"

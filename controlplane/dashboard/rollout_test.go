@@ -223,3 +223,27 @@ func TestPaceOfEvents(t *testing.T) {
 		}
 	}
 }
+
+func TestTrain(t *testing.T) {
+	for _, c := range []struct {
+		state operator.RolloutState
+		want  string
+	}{
+		{operator.RolloutRunning, "done now next"},
+		{operator.RolloutPaused, "done now next"},
+		{operator.RolloutHalted, "done stopped next"},
+		{operator.RolloutAborted, "done stopped next"},
+		{operator.RolloutReplaced, "done stopped next"},
+		{operator.RolloutReverting, "back back next"},
+		{operator.RolloutReverted, "back back next"},
+		{operator.RolloutCompleted, "done done next"},
+	} {
+		var got []string
+		for _, w := range rowOf(operator.RolloutSummary{State: c.state, Wave: 2, Waves: 3}).Wagons {
+			got = append(got, w.Is)
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: got %v, want %s", c.state, got, c.want)
+		}
+	}
+}

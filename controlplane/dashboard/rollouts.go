@@ -27,7 +27,7 @@ type rolloutRow struct {
 // wagon is one wave in the small train that shows how far a rollout is.
 type wagon struct {
 	Number int
-	Is     string // done, now, stopped, next
+	Is     string // done, now, stopped, back, next
 }
 
 func rowOf(r operator.RolloutSummary) rolloutRow {
@@ -45,9 +45,11 @@ func wagonState(r operator.RolloutSummary, wave int) string {
 	switch {
 	case wave > r.Wave:
 		return "next"
+	case r.State == operator.RolloutReverting || r.State == operator.RolloutReverted:
+		return "back"
 	case wave < r.Wave || r.State == operator.RolloutCompleted:
 		return "done"
-	case tone(r.State) == "bad":
+	case tone(r.State) == "bad" || r.State.Ended():
 		return "stopped"
 	default:
 		return "now"
