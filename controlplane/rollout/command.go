@@ -113,7 +113,7 @@ func (t *turn) resume(why string) {
 }
 
 func (t *turn) waive() {
-	for _, g := range Judge(t.State, t.facts, t.now) {
+	for _, g := range t.gates() {
 		if g.Result != GateFail {
 			continue
 		}
@@ -125,7 +125,7 @@ func (t *turn) waive() {
 // next closes the newest wave as it stands and lets the one after it open. It
 // does not overrule a gate that fails: resume does, after the halt.
 func (t *turn) next(why string) error {
-	for _, g := range Judge(t.State, t.facts, t.now) {
+	for _, g := range t.gates() {
 		if g.Result == GateFail {
 			return fmt.Errorf("next wave of rollout %s: %w: gate %s fails: %s", t.ID, ErrNotNow, g.Gate, g.Text)
 		}

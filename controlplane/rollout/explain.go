@@ -24,6 +24,9 @@ func Explain(s *State, f *Facts, now time.Time) Explanation {
 	if h.Cause != "" {
 		e.Summary += ": " + h.Cause
 	}
+	if n := s.ran(); n > 0 && (h.Status == StatusHalted || h.Status == StatusReverting || h.Status == StatusReverted) {
+		e.Summary += fmt.Sprintf("; %d devices ran the release", n)
+	}
 	e.Waiting = t.waitsFor()
 	if !h.Deadline.IsZero() {
 		e.Waiting = append(e.Waiting, "otherwise it ends by "+h.Deadline.Format(time.RFC3339))
@@ -44,10 +47,12 @@ func (t *turn) waitsFor() []string {
 	case StatusHalted:
 		return []string{"a person must resume, retry, roll back or abort it"}
 	case StatusReverting:
-		return []string{fmt.Sprintf("%d devices are not yet seen off the release", t.outstanding())}
+		return append([]string{fmt.Sprintf("%d devices are not yet seen off the release", t.outstanding())}, t.recallWaits()...)
 	case StatusRunning:
 		return t.runningWaits()
-	case StatusReverted, StatusCompleted, StatusAborted:
+	case StatusCompleted:
+		return t.hindrances()
+	case StatusReverted, StatusAborted, StatusReplaced:
 	}
 	return nil
 }

@@ -88,6 +88,26 @@ func (t *turn) goBack() {
 	}
 }
 
+// recallHindrance says what keeps a device that serves the release from being
+// told to go back.
+func (t *turn) recallHindrance(id string) hindrance {
+	d, f := t.device(id), t.facts.device(id)
+	if !d.State.arrived() {
+		return hindrance{}
+	}
+	return t.meter().hinders(ask{facts: &f, harmless: t.unavailable(id, &f)})
+}
+
+// recallWaits tells what devices wait for that were not yet told to go back.
+func (t *turn) recallWaits() []string {
+	return t.waitsByWhat(func(id string, d *Device) bool { return d.ours() && d.Order.Kind.on() }, t.recallHindrance)
+}
+
+// ran counts the devices that have run the release through this rollout.
+func (s *State) ran() int {
+	return s.count(func(d *Device) bool { return !d.Already && (d.State.arrived() || d.State == DeviceReverted) })
+}
+
 // ours says that the device was changed by this rollout and still belongs to it.
 func (d *Device) ours() bool {
 	return d.Order.Kind != "" && !d.Already && d.State != DeviceSuperseded
@@ -124,10 +144,15 @@ func (s *State) outstanding() int {
 	return s.count(func(d *Device) bool { return d.ours() && (d.Order.Kind.on() || !d.Home) })
 }
 
+// overdue says that the open wave has come to its deadline.
+func (t *turn) overdue() bool {
+	w := t.wave()
+	return w != nil && !w.Deadline.IsZero() && !t.now.Before(w.Deadline)
+}
+
 // closeWave keeps the deadline of the open wave.
 func (t *turn) closeWave() {
-	w := t.wave()
-	if t.Header.Status != StatusRunning || w == nil || w.Deadline.IsZero() || t.now.Before(w.Deadline) {
+	if t.Header.Status != StatusRunning || !t.overdue() {
 		return
 	}
 	cause := fmt.Sprintf("wave %d did not pass by its deadline", t.Header.Wave)
@@ -155,7 +180,7 @@ func (t *turn) close() {
 		t.abort("it could not begin in time: " + strings.Join(t.queuedWaits(), "; "))
 	case StatusDraft, StatusPaused, StatusHalted:
 		t.abort(fmt.Sprintf("nobody acted while it was %s", h.Status))
-	case StatusReverted, StatusCompleted, StatusAborted:
+	case StatusReverted, StatusCompleted, StatusAborted, StatusReplaced:
 	}
 }
 

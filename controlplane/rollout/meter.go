@@ -134,9 +134,9 @@ func (m *meter) hinders(a ask) hindrance {
 	case m.free <= 0 && !a.counted:
 		return hindrance{what: fmt.Sprintf("others to get through: the budget allows %d under way", m.budget.InFlight)}
 	case m.full():
-		return hindrance{what: fmt.Sprintf("its turn: the budget allows %d orders a minute", m.budget.PerMinute)}
+		return hindrance{what: fmt.Sprintf("a turn: the budget allows %d orders a minute", m.budget.PerMinute)}
 	case m.budget.BytesPerSecond > 0 && a.bytes > 0 && !m.bytes.passes(m.now):
-		return hindrance{what: fmt.Sprintf("the downloads before it, which take until %s: the budget allows %d bytes a second",
+		return hindrance{what: fmt.Sprintf("earlier downloads, which take until %s: the budget allows %d bytes a second",
 			m.bytes.next.Format(time.RFC3339), m.budget.BytesPerSecond)}
 	case a.harmless:
 		return hindrance{}

@@ -75,11 +75,11 @@ func (t *turn) dropOut() {
 		if !t.askable(id, d) {
 			return false
 		}
-		to, _, _ := t.barred(t.facts.device(id))
+		to, _, _ := t.barred(id)
 		return to != ""
 	}
 	for _, id := range t.pick(out) {
-		to, code, why := t.barred(t.facts.device(id))
+		to, code, why := t.barred(id)
 		if code == CodeUnselected && t.device(id).Order.Kind.on() {
 			t.order(id, Back) // ends its shadow
 		}
@@ -115,8 +115,11 @@ func (t *turn) fitness(id string, d Device) Device {
 }
 
 // barred says why a member that has not begun has dropped out.
-func (t *turn) barred(f DeviceFacts) (to DeviceState, code, why string) {
+func (t *turn) barred(id string) (to DeviceState, code, why string) {
+	f, known := t.facts.Device(id)
 	switch {
+	case !known:
+		return DeviceSuperseded, CodeUnselected, "the fleet no longer knows it"
 	case f.Revoked:
 		return DeviceSuperseded, CodeRevoked, "revoked or cloned: nothing it says is taken"
 	case f.Holder != "":
@@ -211,12 +214,21 @@ func (t *turn) hindered(id string) hindrance {
 	return t.meter().hinders(t.ask(id))
 }
 
-// hindrances tells for what devices wait and how many, for people.
+// hindrances tells for what members wait that hold their wave up.
 func (t *turn) hindrances() []string {
+	out := t.waitsByWhat(func(id string, d *Device) bool { return !d.Late && t.askable(id, d) }, t.hindered)
+	if len(out) > 0 {
+		out = append(out, t.stuckGroups()...)
+	}
+	return out
+}
+
+// waitsByWhat tells for what devices wait and how many.
+func (t *turn) waitsByWhat(who func(id string, d *Device) bool, hindered func(id string) hindrance) []string {
 	byWhat := map[string][]string{}
 	for id, d := range t.Devices {
-		if !d.Late && t.askable(id, d) {
-			what := t.hindered(id).what
+		if who(id, d) {
+			what := hindered(id).what
 			byWhat[what] = append(byWhat[what], id)
 		}
 	}
@@ -227,9 +239,6 @@ func (t *turn) hindrances() []string {
 			state = "wait for " + what
 		}
 		out = append(out, fmt.Sprintf("%d devices %s (%s)", len(ids), state, some(ids)))
-	}
-	if len(out) > 0 {
-		out = append(out, t.stuckGroups()...)
 	}
 	return out
 }

@@ -97,6 +97,10 @@ func (s *script) command(name string, args []string) {
 	case "after": // after DURATION: time passes, then the engine steps
 		s.now = s.now.Add(s.duration(args[0]))
 		s.show(s.step(nil))
+	case "wake": // the time passes until the engine wants to look again
+		s.wake()
+	case "gone": // gone DEVICE…: the fleet has forgotten them
+		s.gone(args)
 	case "step":
 		s.show(s.step(nil))
 	case "obey": // obey DEVICE…: they report that they run what they were told
@@ -208,7 +212,9 @@ func (s *script) change(f *DeviceFacts, args []string) {
 			f.Target, f.Update = release.Digest{}, "idle"
 			f.Outcomes = []Outcome{{Result: result, Code: code, Message: "as scripted", Generation: s.seq}}
 		default:
-			s.t.Fatalf("unknown fact %q", arg)
+			if !s.surroundings(f, key, value) {
+				s.t.Fatalf("unknown fact %q", arg)
+			}
 		}
 	}
 }
@@ -325,7 +331,9 @@ func (s *script) spec(spec Spec, args []string) (Spec, Requirements) {
 			others := func(o GateSpec) bool { return o.Kind == g.Kind }
 			spec.Gates = append(slices.DeleteFunc(slices.Clone(spec.Gates), others), g)
 		default:
-			s.t.Fatalf("unknown part of a spec: %q", arg)
+			if !s.bound(&spec, key, value) {
+				s.t.Fatalf("unknown part of a spec: %q", arg)
+			}
 		}
 	}
 	return spec.WithDefaults(), requires

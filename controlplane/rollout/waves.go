@@ -21,9 +21,11 @@ func (t *turn) advance() {
 			}
 			continue
 		}
-		t.join()
-		t.replaceLate()
-		t.offer()
+		if !t.overdue() {
+			t.join()
+			t.replaceLate()
+			t.offer()
+		}
 		if !t.tryPass() {
 			return
 		}
