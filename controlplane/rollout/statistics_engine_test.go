@@ -59,10 +59,10 @@ const (
 )
 
 // newTrial is a fleet of 100: 10 in the control group, waves of 6, 24 and 60.
-func newTrial(t *testing.T, c chances) *trial {
+func newTrial(t *testing.T, c chances, gates ...GateSpec) *trial {
 	t.Helper()
 	r := &trial{world: newWorld(t), open: []int{0, 14, 28}}
-	r.create(Spec{Waves: []WaveSpec{{Percent: 6}, {Percent: 30}, {Percent: 100}}}, Requirements{})
+	r.create(Spec{Waves: []WaveSpec{{Percent: 6}, {Percent: 30}, {Percent: 100}}, Gates: gates}, Requirements{})
 	r.state.Header.Started = begin
 	sizes := []int{10, 6, 24, 60}
 	records := map[string]*Device{}
@@ -133,9 +133,9 @@ type verdict struct {
 }
 
 // judged runs a trial to its end. The world changes at a look.
-func judged(t *testing.T, c chances, release, world influence, changes int) verdict {
+func judged(t *testing.T, c chances, release, world influence, changes int, gates ...GateSpec) verdict {
 	t.Helper()
-	r := newTrial(t, c)
+	r := newTrial(t, c, gates...)
 	v := verdict{passed: map[GateKind]bool{}}
 	for at := range looks {
 		in := unchanged
@@ -159,7 +159,8 @@ func judged(t *testing.T, c chances, release, world influence, changes int) verd
 // The whole of it: signs, rows, frozen and judged at every look while waves
 // open, on devices that differ from each other by far more than chance.
 func TestStatisticsOfGates(t *testing.T) {
-	n := trials(40)
+	n := trials(30)
+	strict := []GateSpec{{Kind: Errors, Limit: new(0.0)}, {Kind: Latency, Limit: new(0.0)}, {Kind: Accuracy, Limit: new(0.0)}}
 	later := influence{errors: 0.03, accuracy: 0.06, mix: 0.35, latency: 2}
 	for _, q := range []struct {
 		name           string
@@ -168,7 +169,9 @@ func TestStatisticsOfGates(t *testing.T) {
 		stop           float64 // at most, or at least if it is to be stopped
 		harmful        bool
 		bad            []GateKind // that must not pass
+		gates          []GateSpec
 	}{
+		{name: "harmless, with nothing tolerated", release: unchanged, world: unchanged, stop: 0.05, gates: strict, bad: []GateKind{Errors, Latency, Accuracy}},
 		{name: "harmless", release: unchanged, world: unchanged, stop: 0.05},
 		{name: "better", release: influence{errors: -0.001, accuracy: -0.02, latency: 0.7}, world: unchanged, stop: 0.05},
 		{name: "just at every limit", release: influence{errors: 0.01, accuracy: 0.02, latency: 1.5}, world: unchanged, stop: 0.05, bad: []GateKind{Errors, Latency, Accuracy}},
@@ -186,7 +189,7 @@ func TestStatisticsOfGates(t *testing.T) {
 			stopped, exposed, passed := 0.0, []float64{}, map[GateKind]float64{}
 			by := map[GateKind]int{}
 			for range n {
-				v := judged(t, c, q.release, q.world, q.changes)
+				v := judged(t, c, q.release, q.world, q.changes, q.gates...)
 				if v.stopped != "" {
 					stopped++
 					by[v.stopped]++
