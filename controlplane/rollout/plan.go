@@ -201,7 +201,7 @@ func (p *Plan) time(r *rehearsal) {
 	took := r.rehearse()
 	p.Begins = r.moment(r.begins)
 	p.Expected, p.Slow, p.Unfinished = took.total.at(p50), took.total.at(p90), took.total.unfinished()
-	usual := took.usual()
+	usual := r.replay(took.usual())
 	for i := range p.Waves {
 		w, s := &p.Waves[i], took.waves[i]
 		w.Expected, w.Slow, w.Unfinished = s.at(p50), s.at(p90), s.unfinished()

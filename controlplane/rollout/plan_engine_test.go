@@ -108,7 +108,7 @@ func TestPlanAgreesWithTheEngine(t *testing.T) {
 		{"everybody but three never", Spec{}, some(8, never)},
 	} {
 		spec := c.spec
-		spec.Waves, spec.Gates, spec.Control = waves, off, new(0.0)
+		spec.Waves, spec.Gates, spec.Control, spec.Deadline = waves, off, new(0.0), release.Duration(48*time.Hour)
 		presence := heardAt{}
 		for i := range 20 {
 			id := fmt.Sprintf("d%03d", i)

@@ -2,7 +2,9 @@ package rollout
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -174,8 +176,8 @@ func TestPlanWarns(t *testing.T) {
 		change   func(i int, f *DeviceFacts)
 		want     string
 	}{
-		{"not heard of", Spec{Waves: all}, heardAt{"d001": {Known: HeardHours}}, nil, "1 devices were not heard of in the last 14 days"},
-		{"never connected", Spec{Waves: all}, heardAt{"d001": {}}, nil, "1 devices were not heard of in the last 14 days"},
+		{"not heard of", Spec{Waves: all}, heardAt{"d001": {Known: HeardHours}}, nil, "1 device was not heard of in the last 14 days"},
+		{"never connected", Spec{Waves: all}, heardAt{"d001": {}}, nil, "1 device was not heard of in the last 14 days"},
 		{"wave deadline", Spec{Waves: []WaveSpec{{Percent: 100, Deadline: release.Duration(25 * time.Minute)}}}, nil, nil, "wave 1 is expected to be open for longer than its deadline of 25m0s: the rollout would halt"},
 		{"budget", Spec{Waves: all, Budget: Budget{InFlight: 1}, Deadline: release.Duration(2 * time.Hour)}, nil, nil, "it is the budget that makes it too long: without it takes 30m0s"},
 		{"overall deadline", Spec{Waves: all, Budget: Budget{InFlight: 1}, Deadline: release.Duration(2 * time.Hour)}, nil, nil, "in 14 of 14 replays of the last 14 days it does not end before its deadline of 2h0m0s"},
@@ -202,7 +204,7 @@ func TestPlanWarns(t *testing.T) {
 				f.Holder = "digits-v1-1"
 			}
 		}, "rollout digits-v1-1 has 1 of the devices: this one starts when it has ended"},
-		{"blind wave", Spec{Waves: []WaveSpec{{Count: 1}, {Percent: 100}}}, nil, nil, "wave 1 is too small or too new to see a regression in"},
+		{"blind wave", Spec{Waves: []WaveSpec{{Count: 1}, {Percent: 100}}}, nil, nil, "waves 1, 2 are too small"},
 		{"gate that cannot answer", Spec{Waves: all, Gates: []GateSpec{{Kind: Accuracy, Inconclusive: Hold}}}, nil, nil, "gate accuracy cannot answer in any wave and is to hold"},
 	} {
 		p := planned(t, 20, c.spec, c.presence, c.change)
@@ -258,5 +260,60 @@ func TestPlanCountsBytes(t *testing.T) {
 	p := MakePlan("r", spec, Requirements{Variants: []Variant{{Name: "fp32", Bytes: 10 << 20}}}, f, nil, begin)
 	if p.Bytes != 11<<20 || p.FullBytes != 20<<20 || p.Waves[0].Bytes != 11<<20 {
 		t.Errorf("%d bytes, %d without deltas, %d in the wave; want 11, 20 and 11 MiB", p.Bytes, p.FullBytes, p.Waves[0].Bytes)
+	}
+}
+
+// Whatever the spec and whenever devices are there, a plan comes to an end, is the
+// same again, and says of a rollout that does not end in time that it does not.
+func TestPlansOfAllKinds(t *testing.T) {
+	for seed := range uint64(60) {
+		random := rand.New(rand.NewPCG(seed, 7))
+		pick := func(values ...int) int { return values[random.IntN(len(values))] }
+		minutes := func(values ...int) release.Duration {
+			return release.Duration(pick(values...)) * release.Duration(time.Minute)
+		}
+		spec := Spec{
+			Waves:          []WaveSpec{{Count: pick(1, 3)}, {Percent: 50}, {Percent: 100}},
+			Control:        new(float64(pick(0, 0, 2)) / 10),
+			Budget:         Budget{InFlight: pick(0, 0, 1, 5), PerMinute: pick(0, 0, 1, 90), BytesPerSecond: int64(pick(0, 0, 1, 50)) * PlanRate},
+			DeviceDeadline: minutes(5, 120, 3000), Deadline: minutes(60, 3000, 40_000),
+			StartAt: begin.Add(time.Duration(pick(0, 0, 700)) * time.Minute),
+		}
+		for i := range spec.Waves {
+			spec.Waves[i].Soak = new(minutes(0, 1, 20))
+			spec.Waves[i].Lateness = minutes(1, 60, 600)
+			spec.Waves[i].Quorum = float64(pick(1, 5, 10)) / 10
+			spec.Waves[i].Evidence = EvidenceSpec{Hours: float64(pick(0, 0, 3)), Devices: pick(0, 0, 2)}
+		}
+		if pick(0, 1) == 1 {
+			spec.Budget.Unavailable = []Unavailable{{Label: "site", Max: pick(1, 2)}, {Label: "rack", Percent: 20}}
+		}
+		if pick(0, 1) == 1 {
+			spec.Windows = []WindowSpec{{Cron: fmt.Sprintf("%d %d * * *", pick(0, 17), pick(1, 13, 22)), Duration: minutes(1, 45, 400), TimeZone: []string{"", DeviceZone}[pick(0, 1)]}}
+		}
+		presence, made := heardAt{}, map[int]DeviceFacts{}
+		change := func(i int, f *DeviceFacts) {
+			from, length := random.IntN(24), pick(0, 1, 7, 24)
+			presence[fmt.Sprintf("d%03d", i)] = hoursOf(begin, pick(0, 1, 30, 200, HeardHours), func(t time.Time) bool { return (t.Hour()-from+24)%24 < length && random.IntN(10) > 0 })
+			f.Bytes = int64(pick(0, 1, 600, 20_000)) * PlanRate
+			f.Serving = random.IntN(8) > 0
+			f.TimeZone = []string{"", "Asia/Tokyo", "America/St_Johns"}[pick(0, 1, 2)]
+			f.Groups = map[string]string{"site": f.Site, "rack": strconv.Itoa(i % 7)}
+			made[i] = *f
+		}
+		p := planned(t, 40, spec, presence, change)
+		deadline := time.Duration(p.Spec.Deadline)
+		for i, w := range append([]PlanWave{{Expected: p.Expected, Slow: p.Slow, Unfinished: p.Unfinished}}, p.Waves...) {
+			switch {
+			case w.Slow != 0 && w.Slow < w.Expected, w.Expected > deadline, w.Slow > deadline:
+				t.Errorf("seed %d, %d: takes %v, nine times of ten %v; deadline %v", seed, i, w.Expected, w.Slow, deadline)
+			case w.Unfinished > Replays/2 && w.Expected != 0, w.Unfinished <= 1 && w.Slow == 0 && w.Expected != 0:
+				t.Errorf("seed %d, %d: takes %v, nine times of ten %v, and %d of %d do not end", seed, i, w.Expected, w.Slow, w.Unfinished, Replays)
+			}
+		}
+		again := planned(t, 40, p.Spec, presence, func(i int, f *DeviceFacts) { *f = made[i] })
+		if got, want := asJSON(t, again), asJSON(t, p); got != want {
+			t.Errorf("seed %d: the same plan is different the second time:\n%s\n%s", seed, got, want)
+		}
 	}
 }

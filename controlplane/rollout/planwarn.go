@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -12,6 +13,22 @@ func (p *Plan) warn(r *rehearsal) {
 	p.warnOfDevices(r)
 	p.warnOfTime(r)
 	p.warnOfGates()
+}
+
+// devices counts them in words.
+func devices(n int) string {
+	if n == 1 {
+		return "1 device"
+	}
+	return fmt.Sprintf("%d devices", n)
+}
+
+// plural picks the words for one or for several.
+func plural(n int, one, several string) string {
+	if n == 1 {
+		return one
+	}
+	return several
 }
 
 func (p *Plan) say(format string, args ...any) {
@@ -42,25 +59,25 @@ func (p *Plan) warnOfWaves() {
 
 func (p *Plan) warnOfDevices(r *rehearsal) {
 	if n := len(p.Refused); n > 0 {
-		p.say("%d devices cannot run the release", n)
+		p.say("%s cannot run the release", devices(n))
 	}
 	if n := len(p.Unheard); n > 0 {
-		p.say("%d devices were not heard of in the last 14 days", n)
+		p.say("%s %s not heard of in the last 14 days", devices(n), plural(n, "was", "were"))
 	}
 	if n := len(p.Unmet); n > 0 {
-		p.say("%d devices do not fulfil now what the rollout requires: they are offered the release when they do", n)
+		p.say("%s not fulfil now what the rollout requires: they are offered the release when they do", plural(n, "1 device does", devices(n)+" do"))
 	}
 	if n := r.countActors(func(a *actor) bool { return len(r.zones[a.zone]) == 0 }); n > 0 {
-		p.say("no window opens before the deadline for %d devices", n)
+		p.say("no window opens before the deadline for %s", devices(n))
 	}
 	if n := r.countActors(func(a *actor) bool { return a.zoneless }); n > 0 {
-		p.say("%d devices have not told their time zone: windows are those of UTC for them", n)
+		p.say("%s not told their time zone: windows are those of UTC for them", plural(n, "1 device has", devices(n)+" have"))
 	}
 	if n := r.countActors(r.shut); n > 0 {
-		p.say("%d devices are in groups in which as many devices are out of service as the budget allows: they are asked when those serve", n)
+		p.say("%s in groups in which as many devices are out of service as the budget allows: they are asked when those serve", plural(n, "1 device is", devices(n)+" are"))
 	}
 	if n := r.countActors(func(a *actor) bool { return a.download() > time.Duration(p.Spec.DeviceDeadline).Seconds() }); n > 0 {
-		p.say("%d devices would need more than device_deadline (%v) for the download at %d KiB/s", n, p.Spec.DeviceDeadline, PlanRate>>10)
+		p.say("%s would need more than device_deadline (%v) for the download at %d KiB/s", devices(n), p.Spec.DeviceDeadline, PlanRate>>10)
 	}
 }
 
@@ -129,35 +146,25 @@ func (b *Budget) bounds() bool {
 // warnOfGates names waves in which nothing can be seen, and gates that hold a
 // rollout up because they cannot answer.
 func (p *Plan) warnOfGates() {
-	answers := map[GateKind]bool{}
+	answers, compares := map[GateKind]bool{}, map[GateKind]bool{}
+	var blind []string
 	for _, w := range p.Waves {
-		var blind []string
+		sees := false
 		for _, d := range w.Detectable {
-			if d.Least > 0 {
-				answers[d.Gate] = true
-			} else {
-				blind = append(blind, string(d.Gate))
-			}
+			compares[d.Gate] = true
+			answers[d.Gate] = answers[d.Gate] || d.Least > 0
+			sees = sees || d.Least > 0
 		}
-		if len(blind) > 0 && len(blind) == len(w.Detectable) {
-			p.say("wave %d is too small or too new to see a regression in %s", w.Number, strings.Join(blind, ", "))
+		if len(w.Detectable) > 0 && !sees {
+			blind = append(blind, strconv.Itoa(w.Number))
 		}
 	}
+	if n := len(blind); n > 0 {
+		p.say("%s %s too small, or too little is known of the past of the devices, to see any regression by comparing", plural(n, "wave", "waves")+" "+strings.Join(blind, ", "), plural(n, "is", "are"))
+	}
 	for _, g := range p.Spec.Gates {
-		if g.Inconclusive == Hold && !g.Off && !answers[g.Kind] && p.compared(g.Kind) {
+		if g.Inconclusive == Hold && !g.Off && !answers[g.Kind] && compares[g.Kind] {
 			p.say("gate %s cannot answer in any wave and is to hold: the rollout would wait until its deadline", g.Kind)
 		}
 	}
-}
-
-// compared says whether the gate is one of those that compare devices.
-func (p *Plan) compared(kind GateKind) bool {
-	for _, w := range p.Waves {
-		for _, d := range w.Detectable {
-			if d.Gate == kind {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -151,6 +151,7 @@ func (r *rehearsal) rehearse() timing {
 			t.waves[i] = append(t.waves[i], took)
 		}
 		t.total = append(t.total, one.total)
+		one.stages = nil // they are as large as the fleet
 		t.runs = append(t.runs, one)
 	}
 	for i := range t.waves {
@@ -160,10 +161,10 @@ func (r *rehearsal) rehearse() timing {
 	return t
 }
 
-// usual is the replay that takes as long as half of them do.
-func (t *timing) usual() run {
+// usual is the beginning of a replay that takes as long as half of them do.
+func (t *timing) usual() (shift int) {
 	want := t.total[(len(t.total)+1)/2-1]
-	return t.runs[slices.IndexFunc(t.runs, func(r run) bool { return r.total == want })]
+	return t.runs[slices.IndexFunc(t.runs, func(r run) bool { return r.total == want })].shift
 }
 
 // run is how one replay went.
