@@ -93,7 +93,7 @@ func (c *comparison) addSigns(s *Signs, many int) {
 }
 
 // watch goes over the devices once for all gates that compare them.
-func (j *judge) watch() {
+func (j *judge) watch(all []pair) {
 	for _, g := range j.s.Spec.Gates {
 		if !j.s.compares(g) {
 			continue
@@ -117,12 +117,9 @@ func (j *judge) watch() {
 	if len(j.comparisons) == 0 {
 		return
 	}
-	for id, d := range j.s.Devices {
-		if !d.compared() {
-			continue
-		}
-		if f := j.f.Devices[id]; f != nil && !f.Revoked {
-			j.see(d, f)
+	for _, e := range all {
+		if e.d != nil && e.d.compared() && e.f != nil && !e.f.Revoked {
+			j.see(e.d, e.f)
 		}
 	}
 }

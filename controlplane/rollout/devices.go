@@ -1,7 +1,5 @@
 package rollout
 
-import "maps"
-
 // Device returns the record of a device; ok is false when it has none.
 func (s *State) Device(id string) (d Device, ok bool) {
 	if p := s.Devices[id]; p != nil {
@@ -26,19 +24,6 @@ func (f *Facts) Device(id string) (d DeviceFacts, ok bool) {
 func (f *Facts) device(id string) DeviceFacts {
 	d, _ := f.Device(id)
 	return d
-}
-
-// put replaces the record of a device. States share records that did not change,
-// and the map too until the first change: most steps change nothing.
-func (t *turn) put(id string, d Device) {
-	if t.replaced == nil {
-		t.Devices, t.counted, t.replaced = maps.Clone(t.Devices), maps.Clone(t.counted), map[string]*Device{}
-	}
-	if _, again := t.replaced[id]; !again {
-		t.replaced[id] = t.Devices[id]
-	}
-	t.counted.replace(t.Devices[id], &d)
-	t.Devices[id] = &d
 }
 
 // pick returns the devices for which is holds, in order of rank, which is the

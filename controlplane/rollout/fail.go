@@ -15,7 +15,7 @@ func (t *turn) judge() {
 	if w == nil || !t.watched() {
 		return
 	}
-	gates := Judge(t.State, t.facts, t.now)
+	gates := t.gates()
 	if t.Header.Status == StatusCompleted {
 		unproven(gates)
 	}

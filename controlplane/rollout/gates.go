@@ -10,7 +10,14 @@ import (
 // were offered the release so far. It is what a wave rests on when it closes
 // and what stops a rollout at any moment before.
 func Judge(s *State, f *Facts, now time.Time) []GateResult {
-	j := newJudge(s, f)
+	return judgeAll(s, f, roll(s, f), now)
+}
+
+// gates are the answers as the turn stands.
+func (t *turn) gates() []GateResult { return judgeAll(t.State, t.facts, t.roll(), t.now) }
+
+func judgeAll(s *State, f *Facts, all []pair, now time.Time) []GateResult {
+	j := newJudge(s, f, all)
 	var out []GateResult
 	for _, spec := range s.Spec.Gates {
 		if spec.Off || spec.Kind == Shadow && s.Spec.Shadow == nil {
@@ -50,12 +57,12 @@ type judge struct {
 	shadows     *rows // nil without a shadow phase
 }
 
-func newJudge(s *State, f *Facts) *judge {
+func newJudge(s *State, f *Facts, all []pair) *judge {
 	j := &judge{
-		s: s, f: f, tally: s.tally(), world: newWorldwide(s, f), past: f.past(),
+		s: s, f: f, tally: s.tally(), world: newWorldwide(s, all), past: f.past(),
 		alpha: s.alphaEach(), beta: s.beta(),
 	}
-	j.watch()
+	j.watch(all)
 	return j
 }
 

@@ -76,8 +76,12 @@ func (t *turn) groups(b Budget) []group {
 	if len(out) == 0 {
 		return nil
 	}
-	for id, f := range t.facts.Devices {
-		down := t.unavailable(id, f)
+	for _, e := range t.roll() {
+		f := e.f
+		if f == nil {
+			continue
+		}
+		down := e.d != nil && e.d.disturbed() || f.unanswered()
 		for i := range out {
 			value := f.Groups[out[i].limit.Label]
 			if f.Selected {
@@ -98,6 +102,11 @@ func (t *turn) unavailable(id string, f *DeviceFacts) bool {
 	if d := t.Devices[id]; d != nil && d.disturbed() {
 		return true
 	}
+	return f.unanswered()
+}
+
+// unanswered says that a selected device is known not to answer.
+func (f *DeviceFacts) unanswered() bool {
 	return f.Selected && !f.Revoked && !f.Active.IsZero() && !f.Serving
 }
 

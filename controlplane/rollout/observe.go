@@ -34,7 +34,7 @@ func (t *turn) observe() {
 	if !t.GoesOn() {
 		return
 	}
-	for _, id := range t.pick(t.stirs) {
+	for _, id := range t.find(t.stirs) {
 		switch d, f := t.device(id), t.facts.device(id); d.Order.Kind {
 		case Forward:
 			t.observeForward(id, d, f)
@@ -48,8 +48,7 @@ func (t *turn) observe() {
 
 // stirs says that the facts show a device in another state than its record.
 // Of most devices they do not, so only those that do are put in order.
-func (t *turn) stirs(id string, d *Device) bool {
-	f := t.facts.Devices[id]
+func (t *turn) stirs(_ string, d *Device, f *DeviceFacts) bool {
 	switch {
 	case f == nil || d.Already || d.State == DeviceSuperseded || t.lost(d, f):
 		return false
@@ -195,11 +194,10 @@ func (t *turn) expire() {
 	if !t.GoesOn() {
 		return
 	}
-	due := func(id string, d *Device) bool {
-		f := t.facts.Devices[id]
+	due := func(_ string, d *Device, f *DeviceFacts) bool {
 		return !d.Deadline.IsZero() && !t.now.Before(d.Deadline) && (f == nil || !t.lost(d, f))
 	}
-	for _, id := range t.pick(due) {
+	for _, id := range t.find(due) {
 		d, f := t.device(id), t.facts.device(id)
 		if d.State == DeviceShadowing && d.Order.Kind == Beside {
 			t.endShadow(id, d)

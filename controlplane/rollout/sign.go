@@ -191,21 +191,17 @@ func (t *turn) takeSigns() {
 	if t.Header.Wave == 0 || t.Header.Status.Final() {
 		return
 	}
-	w := &lazyWorld{s: t.State, f: t.facts}
+	w := &lazyWorld{s: t.State, all: t.roll()}
 	t.remember(w)
 	gates := t.comparing()
-	for id, d := range t.Devices {
-		if !d.compared() || !t.owes(d, gates) {
+	for _, e := range t.roll() {
+		if e.d == nil || !e.d.compared() || !t.owes(e.d, gates) || e.f == nil || e.f.Revoked {
 			continue
 		}
-		f := t.facts.Devices[id]
-		if f == nil || f.Revoked {
-			continue
-		}
-		if signs := t.signs(d, f, gates, w); signs != d.Signs {
-			next := t.device(id)
+		if signs := t.signs(e.d, e.f, gates, w); signs != e.d.Signs {
+			next := *e.d
 			next.Signs = signs
-			t.put(id, next)
+			t.put(e.id, next)
 		}
 	}
 }

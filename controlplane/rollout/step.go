@@ -78,12 +78,14 @@ type turn struct {
 	now     time.Time
 	changes []Change
 	assign  map[asked]release.Digest
-	metered *meter    // what the budget allows, nil for not asked yet
-	windows *calendar // when offers may be made, nil for not asked yet
+	metered *meter          // what the budget allows, nil for not asked yet
+	windows *calendar       // when offers may be made, nil for not asked yet
+	called  []pair          // what roll returned last
+	changed map[string]bool // devices put since then
 }
 
 func newTurn(s *State, f *Facts, now time.Time) *turn {
-	return &turn{State: s, facts: f, now: Moment(now), assign: map[asked]release.Digest{}}
+	return &turn{State: s, facts: f, now: Moment(now), assign: map[asked]release.Digest{}, changed: map[string]bool{}}
 }
 
 // wave is the newest wave that was opened, nil before the first.

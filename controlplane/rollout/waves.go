@@ -115,11 +115,11 @@ func (t *turn) entry(id string) Device {
 // which is free only for the last wave.
 func (t *turn) pool(last bool) (free []candidate, held int) {
 	var out []string // refused or already on it
-	for id, f := range t.facts.Devices {
-		if !t.eligible(id, f) {
+	for _, e := range t.roll() {
+		id, d, f := e.id, e.d, e.f
+		if f == nil || !eligible(d, f) {
 			continue
 		}
-		d := t.Devices[id]
 		code, _ := t.Requires.Refuses(*f)
 		switch {
 		case code != "", f.Active == t.Spec.Release && (d == nil || d.Order.Kind == ""):
@@ -146,11 +146,10 @@ func (t *turn) recordOut(id string) {
 	t.already(id, t.entry(id))
 }
 
-func (t *turn) eligible(id string, f *DeviceFacts) bool {
+func eligible(d *Device, f *DeviceFacts) bool {
 	if !f.Selected || f.Revoked || f.Holder != "" {
 		return false
 	}
-	d := t.Devices[id]
 	return d == nil || d.Wave == 0 && d.State == DeviceWaiting || d.neverBegan()
 }
 
@@ -385,7 +384,7 @@ func (t *turn) evidenceHold() []string {
 // gatesHold says which gates keep a soaking wave from passing.
 func (t *turn) gatesHold() []string {
 	var out []string
-	for _, g := range Judge(t.State, t.facts, t.now) {
+	for _, g := range t.gates() {
 		if g.Result == GateFail || g.Result == GateInconclusive && t.Spec.gate(g.Gate).Inconclusive == Hold {
 			out = append(out, fmt.Sprintf("gate %s is %s: %s", g.Gate, g.Result, g.Text))
 		}
@@ -412,7 +411,7 @@ func (s *State) quorum(n int) (healthy, need, base int) {
 
 // pass closes a wave. Gates without an answer are recorded as unproven.
 func (t *turn) pass(n int, why string, forced bool) {
-	gates := Judge(t.State, t.facts, t.now)
+	gates := t.gates()
 	open := unproven(gates)
 	if why == "" {
 		healthy, _, base := t.quorum(n)

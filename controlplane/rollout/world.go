@@ -77,16 +77,16 @@ type worldwide struct {
 	medians   map[GateKind]float64
 }
 
-func newWorldwide(s *State, f *Facts) *worldwide {
+func newWorldwide(s *State, all []pair) *worldwide {
 	w := &worldwide{s: s, medians: map[GateKind]float64{}}
 	if s.count(func(d *Device) bool { return d.Control }) == 0 {
 		return w
 	}
-	for id, d := range s.Devices {
-		if !d.Control || d.Already {
+	for _, e := range all {
+		if e.d == nil || !e.d.Control || e.d.Already {
 			continue
 		}
-		if f := f.Devices[id]; f != nil && !f.Revoked && f.Past != nil && f.Old != nil {
+		if f := e.f; f != nil && !f.Revoked && f.Past != nil && f.Old != nil {
 			w.group = append(w.group, f)
 		}
 	}
@@ -126,13 +126,13 @@ func (t *turn) remember(w *lazyWorld) {
 // lazyWorld is made when it is first needed: most steps take no sign.
 type lazyWorld struct {
 	s     *State
-	f     *Facts
+	all   []pair
 	world *worldwide
 }
 
 func (l *lazyWorld) get() *worldwide {
 	if l.world == nil {
-		l.world = newWorldwide(l.s, l.f)
+		l.world = newWorldwide(l.s, l.all)
 	}
 	return l.world
 }
