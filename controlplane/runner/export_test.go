@@ -4,6 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -289,4 +294,84 @@ func placesOf(export []byte) map[string][]ledger.Place {
 		offset += int64(len(line))
 	}
 	return out
+}
+
+// An export may be far larger than the memory: what it takes is one rollout and
+// one line at a time.
+func TestLargeExportsNeedLittleMemory(t *testing.T) {
+	if os.Getenv("VEDETTE_FULL") == "" {
+		t.Skip("writes 512 MiB and reads them twice: VEDETTE_FULL=1 runs it")
+	}
+	const size, most = 512 << 20, 64 << 20
+	export, _, _ := told(t)
+	file := filepath.Join(t.TempDir(), "export.jsonl")
+	writeLarge(t, file, recordsOf(t, export), size)
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	runtime.GC()
+	var before, now runtime.MemStats
+	runtime.ReadMemStats(&before)
+	peak, start := uint64(0), time.Now()
+	look := func(int) {
+		runtime.ReadMemStats(&now)
+		peak = max(peak, now.HeapInuse)
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(25))
+	x, sum, err := AuditExport(io.TeeReader(f, looker(look)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hashes := time.Since(start)
+	got, err := x.Replay(f, look)
+	if err != nil || got.Rollouts != 2 {
+		t.Errorf("got %+v, %v, want 2 rollouts", got, err)
+	}
+	t.Logf("%d records, %d MiB: hashes in %s, in all %s, at most %d MiB of heap", sum.Records, size>>20, hashes, time.Since(start), peak>>20)
+	if peak > before.HeapInuse+most {
+		t.Errorf("verifying took %d MiB, want at most %d beside the %d of before", peak>>20, most>>20, before.HeapInuse>>20)
+	}
+}
+
+// looker looks at every megabyte or so.
+type looker func(int)
+
+func (l looker) Write(p []byte) (int, error) {
+	l(len(p))
+	return len(p), nil
+}
+
+// writeLarge writes an export with so many bytes of an operator's records behind
+// those that are given.
+func writeLarge(t *testing.T, file string, records []ledger.Record, size int) {
+	t.Helper()
+	first := resealed(t, records)
+	offset := uint64(bytes.Count(first, []byte("\n"))) //nolint:gosec // a count
+	m := ledger.NewMemory(time.Now)
+	note := json.RawMessage(`"` + strings.Repeat("x", 200<<10) + `"`)
+	for range size / len(note) {
+		if _, err := m.Append(t.Context(), ledger.ChainOperator, ledger.Any, "note", "ada", note); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Write(first); err != nil {
+		t.Fatal(err)
+	}
+	enc := json.NewEncoder(out)
+	_, err = m.Replay(t.Context(), 1, func(rec ledger.Record) error {
+		rec.Seq += offset
+		return enc.Encode(rec)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
