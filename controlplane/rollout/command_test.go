@@ -88,14 +88,13 @@ func TestActionsNeedAReason(t *testing.T) {
 // order is a command with what it needs.
 func (w *world) order(a Action, reason string) *Command {
 	cmd := &Command{Action: a, Actor: "alice", Reason: reason}
-	switch a {
-	case Revise:
+	if a == Revise {
 		spec := w.state.Spec
 		spec.Budget.InFlight++
 		cmd.Spec = &spec
-	case Replace:
+	}
+	if a == Replace {
 		cmd.By = "digits-v3-1"
-	default:
 	}
 	return cmd
 }

@@ -143,14 +143,13 @@ func (r *Runner) freeID(spec rollout.Spec) string {
 // Act carries out an operator's command. When it returns, the command and what
 // followed from it are in the ledger and the devices are being told.
 func (r *Runner) Act(ctx context.Context, id string, cmd rollout.Command) (View, error) {
-	switch cmd.Action {
-	case rollout.Replace:
+	if cmd.Action == rollout.Replace {
 		return View{}, fmt.Errorf("replace rollout %s: %w: start a rollout that supersedes it", id, rollout.ErrNotNow)
-	case rollout.Revise:
+	}
+	if cmd.Action == rollout.Revise {
 		if err := r.prepareRevision(ctx, id, &cmd); err != nil {
 			return View{}, err
 		}
-	default:
 	}
 	if err := r.decide(ctx, id, &cmd); err != nil {
 		return View{}, err
