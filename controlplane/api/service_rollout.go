@@ -243,6 +243,10 @@ func (s *Service) PlanRollout(ctx context.Context, spec operator.RolloutSpec) (*
 	if err != nil {
 		return nil, rolloutError(err)
 	}
+	return planOf(&p), nil
+}
+
+func planOf(p *rollout.Plan) *operator.Plan {
 	out := &operator.Plan{
 		Spec: rolloutSpec(p.Spec), Release: p.Spec.Release, Devices: p.Devices, Already: p.Already, Refused: p.Refused, Held: p.Held,
 		Unmet: p.Unmet, Control: p.Control, Unheard: p.Unheard, Waves: []operator.PlanWave{}, Bytes: p.Bytes, FullBytes: p.FullBytes,
@@ -255,7 +259,7 @@ func (s *Service) PlanRollout(ctx context.Context, spec operator.RolloutSpec) (*
 	for _, w := range p.Waves {
 		out.Waves = append(out.Waves, planWave(&w))
 	}
-	return out, nil
+	return out
 }
 
 func planWave(w *rollout.PlanWave) operator.PlanWave {
