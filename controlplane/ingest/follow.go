@@ -94,6 +94,9 @@ func (i *Ingest) await(ctx context.Context, messages jetstream.MessagesContext, 
 			return msg, err
 		}
 		info, err := i.stream.Info(ctx)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			continue // the broker has too much to do: that it is slow is no reason to give up
+		}
 		if err != nil {
 			return nil, fmt.Errorf("look at the stream: %w", err)
 		}

@@ -74,10 +74,13 @@ func (l *Ledger) await(ctx context.Context, it jetstream.MessagesContext, s span
 
 // look returns ErrDamaged when the broker holds what a scan waits for and
 // cannot read it.
-func (l *Ledger) look(ctx context.Context, s span, next uint64) error {
-	ctx, cancel := within(ctx)
+func (l *Ledger) look(whole context.Context, s span, next uint64) error {
+	ctx, cancel := within(whole)
 	defer cancel()
 	info, err := l.stream.Info(ctx)
+	if errors.Is(err, context.DeadlineExceeded) && whole.Err() == nil {
+		return nil // the broker has too much to do: that it is slow is no reason to give up
+	}
 	if err != nil {
 		return fmt.Errorf("read state of the ledger: %w", err)
 	}

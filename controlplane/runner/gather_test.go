@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -77,7 +78,7 @@ func newField(t *testing.T, seed uint64, devices int) *field {
 	}
 	for i := range devices {
 		id := fmt.Sprintf("dev-%d", i)
-		if err := f.fleet.Enrolled(t.Context(), id, map[string]string{"site": fmt.Sprint(i % 3)}); err != nil {
+		if err := f.fleet.Enrolled(t.Context(), id, map[string]string{"site": strconv.Itoa(i % 3)}); err != nil {
 			t.Fatal(err)
 		}
 		f.ids = append(f.ids, id)
@@ -128,7 +129,7 @@ func (f *field) happen() {
 	case 2, 3:
 		f.window(id, on, 1+f.rng.Uint64N(200), f.rng.Uint64N(3))
 	case 4:
-		site := map[string]string{"site": fmt.Sprint(f.rng.IntN(3))}
+		site := map[string]string{"site": strconv.Itoa(f.rng.IntN(3))}
 		if err := f.fleet.SetLabels(f.t.Context(), id, fleet.LabelChange{Set: site}, "ada", "moved"); err != nil {
 			f.t.Fatal(err)
 		}
