@@ -87,6 +87,8 @@ type Desired struct {
 	challenges map[string]*challenge // guarded by mu: by model
 	fleet      settings              // guarded by mu: of all devices
 	held       map[string]uint64     // guarded by mu: hellos that came before the ledger was read, with their generations; nil after
+	last       uint64                // guarded by mu: newest ledger record folded
+	ahead      map[string]uint64     // guarded by mu: generations above last, by the device that said hello with it
 }
 
 // settings are values with the record they come from.
@@ -116,6 +118,7 @@ func New(pub Publisher, l Ledger, cfg Config) *Desired {
 	return &Desired{
 		pub: pub, ledger: l, cfg: cfg, ready: make(chan struct{}),
 		devices: map[string]*device{}, challenges: map[string]*challenge{}, held: map[string]uint64{},
+		ahead: map[string]uint64{},
 	}
 }
 
@@ -180,15 +183,29 @@ func (d *Desired) OnHello(id string, generation uint64) {
 		return
 	}
 	newest := d.generation(id)
+	foreign := newest < generation && d.foreign(id, generation)
 	d.mu.Unlock()
-	switch {
-	case newest == generation:
-	case newest < generation:
+	if newest < generation {
 		d.cfg.Logger.Error("device holds a newer desired state than the ledger: was the ledger restored from a backup?",
-			slog.String("device", id), slog.Uint64("device_generation", generation), slog.Uint64("generation", newest))
-	default:
+			slog.String("device", id), slog.Uint64("device_generation", generation), slog.Uint64("generation", newest), slog.Bool("told", foreign))
+	}
+	if newest > generation || foreign {
 		d.tell(id)
 	}
+}
+
+// foreign says whether a generation above the device's newest cannot come from
+// this ledger: its record is there and not about the device, or the ledger has
+// not reached it since the device's last hello. Another server that was faster
+// is caught up with in a moment. The caller holds mu.
+func (d *Desired) foreign(id string, generation uint64) bool {
+	if generation <= d.last {
+		delete(d.ahead, id)
+		return true
+	}
+	again := d.ahead[id] == generation
+	d.ahead[id] = generation
+	return again
 }
 
 // State returns what a device should be.

@@ -170,7 +170,9 @@ func TestHellos(t *testing.T) {
 	d := New(air, l, Config{})
 	run(t, d)
 	rec := decide(t, l, v1, "cam-1")
+	other := decide(t, l, v1, "cam-2")
 	apply(t, d, rec)
+	apply(t, d, other)
 	air.take()
 	for _, c := range []struct {
 		name       string
@@ -181,6 +183,8 @@ func TestHellos(t *testing.T) {
 		{"the newest", "cam-1", rec.Seq, 0},
 		{"none", "cam-1", 0, 1},
 		{"a newer one than the ledger has", "cam-1", rec.Seq + 10, 0},
+		{"a newer one that the ledger still has not", "cam-1", rec.Seq + 10, 1},
+		{"a newer one that is about another device", "cam-1", other.Seq, 1},
 		{"a device nothing was decided for", "cam-7", 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -70,6 +70,9 @@ func (d *Desired) SetSettings(ctx context.Context, actor string, c SettingsChang
 // fold takes in one record and returns the devices it concerns, of those that
 // are known.
 func (d *Desired) fold(r ledger.Record) (touched []string, err error) {
+	d.mu.Lock()
+	d.last = max(d.last, r.Seq)
+	d.mu.Unlock()
 	switch {
 	case r.Chain == Chain && r.Kind == KindSettings:
 		var c SettingsChange
