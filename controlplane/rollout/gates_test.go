@@ -212,6 +212,22 @@ func TestWhoGivesSigns(t *testing.T) {
 	}
 }
 
+// Evidence that comes when all waves have passed still gives signs, as long as
+// the rollout is watched.
+func TestSignsOfCompletedRollouts(t *testing.T) {
+	for status, want := range map[Status]int{StatusCompleted: 9, StatusHalted: 9, StatusReverted: 0, StatusAborted: 0} {
+		w := bench(t, 9, 0)
+		w.fill(
+			func(int) *Evidence { return &Evidence{Rows: 500, P95US: 1000} },
+			func(int) *Evidence { return &Evidence{Rows: 500, P95US: 9000} },
+		)
+		w.state.Header.Status, w.state.Header.Since = status, w.now
+		if g := w.gate(Latency); g.Worse != want {
+			t.Errorf("%s: %d signs, want %d", status, g.Worse, want)
+		}
+	}
+}
+
 // What happened to the control group as well is not the release's doing.
 func TestTheWorldChanges(t *testing.T) {
 	w := bench(t, 30, 3)

@@ -188,7 +188,7 @@ func psi(a, b []uint64) (value, noise float64) {
 // takeSigns takes the signs that devices have become ready for. Each is taken
 // once: what is added up by a test valid at any time must not change its mind.
 func (t *turn) takeSigns() {
-	if t.Header.Wave == 0 || t.Header.Status.Final() {
+	if t.Header.Wave == 0 || t.Header.Status.Final() && !t.watched() {
 		return
 	}
 	w := &lazyWorld{s: t.State, all: t.roll()}
