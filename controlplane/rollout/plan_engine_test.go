@@ -9,7 +9,7 @@ import (
 )
 
 // enacted is how long the engine itself takes with n devices as planned has
-// them, which do what they are told while they are there and report each minute.
+// them, which do what they are told while they are there and report every tick.
 func enacted(t *testing.T, n int, spec Spec, there func(id string, t time.Time) bool) time.Duration {
 	t.Helper()
 	w := newWorld(t)
@@ -28,7 +28,7 @@ func enacted(t *testing.T, n int, spec Spec, there func(id string, t time.Time) 
 	}
 	worked := map[string]time.Duration{}
 	for w.state.Header.Status == StatusRunning {
-		w.now = w.now.Add(time.Minute)
+		w.now = w.now.Add(tick)
 		for _, id := range ids {
 			if there(id, w.now) {
 				w.report(id, func(f *DeviceFacts) { followed(f, id, worked) })
@@ -42,23 +42,26 @@ func enacted(t *testing.T, n int, spec Spec, there func(id string, t time.Time) 
 	return w.now.Sub(begin)
 }
 
+// tick is how often devices report.
+const tick = 2 * time.Minute
+
 // look takes a step now and whenever the engine asks for one until the next
-// minute, as the runner does.
+// tick, as the runner does.
 func (w *world) look() {
-	for minute := w.now.Add(time.Minute); ; {
+	for next := w.now.Add(tick); ; {
 		if _, err := w.step(nil); err != nil {
 			w.t.Fatal(err)
 		}
 		wake := w.state.Wake(w.now)
-		if wake.IsZero() || !wake.Before(minute) {
+		if wake.IsZero() || !wake.Before(next) {
 			break
 		}
 		w.now = wake
 	}
-	w.now = w.now.Truncate(time.Minute)
+	w.now = w.now.Truncate(tick)
 }
 
-// followed lets a device work for a minute on what it is told.
+// followed lets a device work for a tick on what it is told.
 func followed(f *DeviceFacts, id string, worked map[string]time.Duration) {
 	switch {
 	case f.Assigned != v2 || f.Active == v2:
@@ -67,12 +70,12 @@ func followed(f *DeviceFacts, id string, worked map[string]time.Duration) {
 		serve(v2)(f)
 	default:
 		f.Target, f.Update = v2, "downloading"
-		worked[id] += time.Minute
+		worked[id] += tick
 	}
 }
 
 // TestPlanAgreesWithTheEngine plans rollouts and lets the engine run them with the
-// same devices. Each wave may differ by the minutes between reports.
+// same devices. Every device that others wait for may report a tick later.
 func TestPlanAgreesWithTheEngine(t *testing.T) {
 	off := []GateSpec{{Kind: Errors, Off: true}, {Kind: Latency, Off: true}, {Kind: Drift, Off: true}, {Kind: Accuracy, Off: true}}
 	waves := []WaveSpec{{Count: 2}, {Percent: 50}, {Percent: 100}}
@@ -116,7 +119,7 @@ func TestPlanAgreesWithTheEngine(t *testing.T) {
 		}
 		p := planned(t, 20, spec, presence, func(i int, f *DeviceFacts) { f.Groups = map[string]string{"site": f.Site} })
 		want := enacted(t, 20, p.Spec, c.there)
-		if d := p.Expected - want; d < -10*time.Minute || d > 10*time.Minute {
+		if d := p.Expected - want; d.Abs() > 10*tick {
 			t.Errorf("%s: planned %v, the engine takes %v; stalls %v %v %v", c.name, p.Expected, want, p.Waves[0].Stalls, p.Waves[1].Stalls, p.Waves[2].Stalls)
 		}
 	}
