@@ -14,6 +14,7 @@ package desired
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -80,7 +81,8 @@ type Desired struct {
 	cfg    Config
 	ready  chan struct{}
 
-	telling sync.Mutex // held while a state is read and sent, so that no older one is sent after it
+	applying sync.Mutex // held from folding a record until its devices are told, so that whoever brings it again finds them told
+	telling  sync.Mutex // held while a state is read and sent, so that no older one is sent after it
 
 	mu         sync.Mutex
 	devices    map[string]*device    // guarded by mu
@@ -161,9 +163,11 @@ func (d *Desired) open() {
 
 // Apply folds one ledger record and tells the devices it concerns. The runner
 // calls it with what it has just committed, Run with what the ledger brings: the
-// second time nothing changes.
+// second time nothing changes. Either way the devices are told when it returns.
 func (d *Desired) Apply(r ledger.Record) error {
-	touched, err := d.fold(r)
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	touched, err := d.catchUp(r)
 	if err != nil {
 		return err
 	}
@@ -172,6 +176,32 @@ func (d *Desired) Apply(r ledger.Record) error {
 	}
 	return nil
 }
+
+// catchUp folds a record, and before it those that the ledger has not brought
+// yet: otherwise a device could be told a generation now, and told it again with
+// other labels when an older record comes in.
+func (d *Desired) catchUp(r ledger.Record) (touched []string, err error) {
+	d.mu.Lock()
+	next := d.last + 1
+	d.mu.Unlock()
+	if r.Seq <= next {
+		return d.fold(r)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), catchUpTimeout)
+	defer cancel()
+	_, err = d.ledger.Replay(ctx, next, func(r ledger.Record) error {
+		more, err := d.fold(r)
+		touched = append(touched, more...)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("catch up with the ledger from record %d: %w", next, err)
+	}
+	return touched, nil
+}
+
+// catchUpTimeout bounds the reading of records that were missed.
+const catchUpTimeout = 15 * time.Second
 
 // OnHello tells a device its desired state unless it holds it already. It does
 // not block on anything but the broker's connection.
