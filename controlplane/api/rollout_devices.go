@@ -40,6 +40,9 @@ func membersOf(s *rollout.State) []members {
 func (m members) first(most int) []string {
 	var out []string
 	for _, state := range troubleFirst {
+		if len(out) == most {
+			break
+		}
 		ids := m[state]
 		slices.Sort(ids)
 		out = append(out, ids[:min(len(ids), most-len(out))]...)

@@ -210,6 +210,15 @@ func TestLooksAreShared(t *testing.T) {
 	look(2, "after a decision")
 	clock = clock.Add(lookAge)
 	look(3, "a second later")
+	told := 0
+	for range 20 {
+		if _, err := l.rollout("digits-2-1", func(runner.View) *operator.Rollout { told++; return &operator.Rollout{} }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if told != 1 || n != 3 {
+		t.Errorf("20 times the same answer: made %d times from %d looks, want once", told, n-2)
+	}
 	w.rollouts = nil
 	if _, err := l.view("digits-2-1"); !errors.Is(err, runner.ErrNotFound) {
 		t.Errorf("a rollout that is gone: got %v, want %v", err, runner.ErrNotFound)

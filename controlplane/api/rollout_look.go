@@ -28,6 +28,7 @@ type look struct {
 	mu   sync.Mutex // guards what follows; held while looking, so that others wait for the same look
 	view runner.View
 	at   time.Time
+	told *operator.Rollout // what is answered with view; nil for not asked yet
 }
 
 // summaryAt is the row of a list, as of a record of the ledger.
@@ -43,9 +44,33 @@ func newLooks(rollouts Rollouts, now func() time.Time) *looks {
 // view is a rollout as it is now: what the ledger says of it to the last record,
 // the facts and gates at most lookAge old.
 func (l *looks) view(id string) (runner.View, error) {
-	revision, err := l.rollouts.Revision(id)
+	seen, err := l.look(id)
 	if err != nil {
 		return runner.View{}, err
+	}
+	defer seen.mu.Unlock()
+	return seen.view, nil
+}
+
+// rollout is what is answered of a rollout: tell makes it of a view, once a
+// look. The answer is shared: nobody may change it.
+func (l *looks) rollout(id string, tell func(runner.View) *operator.Rollout) (*operator.Rollout, error) {
+	seen, err := l.look(id)
+	if err != nil {
+		return nil, err
+	}
+	defer seen.mu.Unlock()
+	if seen.told == nil {
+		seen.told = tell(seen.view)
+	}
+	return seen.told, nil
+}
+
+// look is the newest look at a rollout, locked unless there is an error.
+func (l *looks) look(id string) (*look, error) {
+	revision, err := l.rollouts.Revision(id)
+	if err != nil {
+		return nil, err
 	}
 	l.mu.Lock()
 	seen := l.last[id]
@@ -55,16 +80,17 @@ func (l *looks) view(id string) (runner.View, error) {
 	}
 	l.mu.Unlock()
 	seen.mu.Lock()
-	defer seen.mu.Unlock()
 	now := l.now()
 	if age := now.Sub(seen.at); seen.view.State != nil && seen.view.Revision >= revision && age >= 0 && age < lookAge {
-		return seen.view, nil
+		return seen, nil
 	}
 	v, err := l.rollouts.Get(id)
-	if err == nil {
-		seen.view, seen.at = v, now
+	if err != nil {
+		seen.mu.Unlock()
+		return nil, err
 	}
-	return v, err
+	seen.view, seen.at, seen.told = v, now, nil
+	return seen, nil
 }
 
 // summary is the row of a rollout in a list. Counting its devices again is only

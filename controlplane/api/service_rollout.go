@@ -108,11 +108,8 @@ func yetToCome(v runner.View) []string {
 
 // Rollout is everything about one rollout.
 func (s *Service) Rollout(_ context.Context, id string) (*operator.Rollout, error) {
-	v, err := s.looks.view(id)
-	if err != nil {
-		return nil, rolloutError(err)
-	}
-	return s.rollout(v), nil
+	r, err := s.looks.rollout(id, s.rollout)
+	return r, rolloutError(err)
 }
 
 func (s *Service) rollout(v runner.View) *operator.Rollout {
