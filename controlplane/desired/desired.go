@@ -100,7 +100,7 @@ type settings struct {
 }
 
 // device is the fold of what concerns one device. Parts are replaced by newer
-// records only, so records may come in any order and more than once.
+// records only, so records may come more than once.
 type device struct {
 	assigned map[string]Assignment // by model
 	shadows  map[string]Challenger // by model: of rollouts, over when a newer decision assigns the model

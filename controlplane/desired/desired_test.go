@@ -289,3 +289,38 @@ func TestFoldIsOfTheLedgerAlone(t *testing.T) {
 		}
 	}
 }
+
+// slow is a ledger that brings nothing by itself.
+type slow struct{ *ledger.Memory }
+
+func (slow) Follow(ctx context.Context, _ uint64, _ func(ledger.Record) error) error {
+	<-ctx.Done()
+	return nil
+}
+
+// A decision that comes before an older change of labels does not give one
+// generation two contents.
+func TestOlderRecordsComeFirst(t *testing.T) {
+	l, air := slow{ledger.NewMemory(time.Now)}, &radio{}
+	d := New(air, l, Config{})
+	run(t, d)
+	labels := map[string]string{"site": "a"}
+	labelled, err := l.Append(t.Context(), fleet.Chain("cam-1"), ledger.Any, fleet.KindLabels, "ann", fleet.Noted{Device: "cam-1", Labels: labels})
+	if err != nil {
+		t.Fatal(err)
+	}
+	decided, err := l.Append(t.Context(), RolloutChain("digits-v2-1"), ledger.Any, "rollout.step", "engine",
+		map[string]any{"decision": rollout.Decision{Assign: []rollout.Assigned{{Model: "digits", Release: v1, Devices: []string{"cam-1"}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, d, decided)
+	if got := air.newest(t); got.GetGeneration() != decided.Seq || !maps.Equal(got.GetSettings().GetLabels(), labels) {
+		t.Errorf("told generation %d with labels %v, want %d with %v", got.GetGeneration(), got.GetSettings().GetLabels(), decided.Seq, labels)
+	}
+	air.take()
+	apply(t, d, labelled)
+	if got := air.take(); len(got) != 0 {
+		t.Errorf("told again: %q", got)
+	}
+}
