@@ -137,7 +137,7 @@ func meteredText(metered string) string {
 func powerText(power string, percent int) string {
 	text := cmp.Or(power, "not known")
 	if percent > 0 {
-		text += fmt.Sprintf(", battery at %d%%", percent)
+		text += fmt.Sprintf(", charged to %d%%", percent)
 	}
 	return text
 }

@@ -57,7 +57,7 @@ func TestStatus(t *testing.T) {
 		for _, want := range []string{
 			"agent          1.2.3", "onnxruntime 1.30.0", "cam-a1, start 3; the one before ended without a clean stop",
 			"not connected since", "connection refused", "12 records to be numbered, 2 to be acknowledged, 3.0 MiB", "disk           free some space",
-			"shadow of 12.5%", "link           metered\n", "power          battery, battery at 71%\n", "time zone      Europe/Berlin\n",
+			"shadow of 12.5%", "link           metered\n", "power          battery, charged to 71%\n", "time zone      Europe/Berlin\n",
 			"digits  v2", "failed (golden_mismatch): row 3", "\ndigits waits: not enough room\n",
 		} {
 			if !strings.Contains(out.String(), want) {

@@ -24,3 +24,22 @@ func TestDeviceThatWaits(t *testing.T) {
 		t.Errorf("shown is %q, want %q alone in it", got, want)
 	}
 }
+
+func TestDeviceTellsWhatAnUpdateMayWaitFor(t *testing.T) {
+	for _, c := range []struct {
+		device operator.Device
+		want   []string
+	}{
+		{operator.Device{Metered: "yes", Power: "battery", Battery: 71, Facts: operator.Facts{TimeZone: "Europe/Berlin"}}, []string{"link           metered\n", "power          battery, charged to 71%\n", "time zone      Europe/Berlin\n"}},
+		{operator.Device{Metered: "no", Power: "mains"}, []string{"link           not metered\n", "power          mains\n"}},
+		{operator.Device{}, []string{"link           not known whether metered\n", "power          not known\n"}},
+	} {
+		var out bytes.Buffer
+		showDevice(&out, &operator.DeviceDetail{Device: c.device}, time.Now())
+		for _, want := range c.want {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%+v: shown is\n%s\nwant %q in it", c.device, out.String(), want)
+			}
+		}
+	}
+}
