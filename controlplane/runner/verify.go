@@ -23,8 +23,11 @@ type Broken struct {
 	Err   error     // what is wrong; a *rollout.Divergence when the engine decides otherwise
 }
 
-// Error names the record and what is wrong.
+// Error names the record and what is wrong. A divergence says both by itself.
 func (b *Broken) Error() string {
+	if d, ok := errors.AsType[*rollout.Divergence](b.Err); ok {
+		return d.Error()
+	}
 	return fmt.Sprintf("ledger record %d of %s, %s: %v", b.Seq, strings.TrimPrefix(b.Chain, desired.RolloutChain("")), b.At.Format(time.RFC3339), b.Err)
 }
 
