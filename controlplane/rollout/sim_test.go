@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,11 +50,16 @@ type sim struct {
 	rnd     *rand.Rand
 	devices []*simDevice
 	seqOf   map[string]uint64 // newest decision that assigned something to a device
+	differs bool              // the release answers otherwise than the old one
+	beside  map[string]bool   // devices that are to run the release as a shadow
+
+	switched, stopped int // devices after their shadow phase, rollouts by it
+
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
 	t.Helper()
-	s := &sim{world: newWorld(t), rnd: rand.New(rand.NewPCG(seed, 7)), seqOf: map[string]uint64{}}
+	s := &sim{world: newWorld(t), rnd: rand.New(rand.NewPCG(seed, 7)), seqOf: map[string]uint64{}, beside: map[string]bool{}}
 	healthy := s.rnd.IntN(3) == 0 // a third of the fleets have no bad devices
 	for i := range 3 + s.rnd.IntN(25) {
 		d := &simDevice{id: fmt.Sprintf("d%d", i), kind: s.kind(healthy), online: true, running: v1, pace: 1 + s.rnd.IntN(4)}
@@ -62,7 +68,9 @@ func newSim(t *testing.T, seed uint64) *sim {
 			f.Selected, f.Profile, f.Assigned = true, fmt.Sprintf("p%d", s.rnd.IntN(3)), v1
 		})
 	}
-	s.create(s.spec(), Requirements{})
+	spec := s.spec()
+	spec.Shadow, s.differs = s.shadowing(), s.rnd.IntN(5) == 0
+	s.create(spec, Requirements{})
 	return s
 }
 
@@ -108,7 +116,45 @@ func (s *sim) revised() *Spec {
 	}
 	spec.Budget.InFlight++
 	spec.OnFailure = []OnFailure{Pause, Revert}[s.rnd.IntN(2)]
+	if s.rnd.IntN(2) == 0 {
+		spec.Shadow = s.shadowing()
+	}
 	return &spec
+}
+
+// remember counts what has come of shadow phases.
+func (s *sim) remember(changes []Change) {
+	for _, c := range changes {
+		switch {
+		case c.From == string(DeviceShadowing) && c.To == string(DeviceOffered):
+			s.switched++
+		case c.Subject == SubjectRollout && c.To == string(StatusHalted) && strings.Contains(c.Why, "gate shadow failed"):
+			s.stopped++
+		}
+	}
+}
+
+// shadowing is a shadow phase, for every other rollout none.
+func (s *sim) shadowing() *ShadowSpec {
+	if s.rnd.IntN(2) == 0 {
+		return nil
+	}
+	return (&ShadowSpec{Rows: uint64(1 + s.rnd.IntN(200)), Deadline: release.Duration(time.Duration(10+s.rnd.IntN(60)) * time.Minute)}).withDefaults()
+}
+
+// compared is what the shadow on a device has compared by now: some more rows,
+// in every fifth fleet with different answers.
+func (s *sim) compared(f *DeviceFacts) {
+	more := Agreement{}
+	if f.Shadow != nil {
+		more = *f.Shadow
+	}
+	n := uint64(s.rnd.IntN(60))
+	more.Rows += n
+	if !s.differs {
+		more.Agreed += n
+	}
+	f.Shadow = &more
 }
 
 // tick lets five minutes pass in a device.
@@ -174,6 +220,9 @@ func (s *sim) tell(d *simDevice) {
 		if d.kind == "liar" && d.want == v2 {
 			f.Outcomes = []Outcome{{Result: "active", Generation: d.wantSeq}}
 		}
+		if s.beside[d.id] && d.running == v1 {
+			s.compared(f)
+		}
 	})
 }
 
@@ -192,8 +241,10 @@ func (s *sim) decide(cmd *Command) {
 		for _, a := range d.Assign {
 			for _, id := range a.Devices {
 				s.seqOf[id] = s.seq
+				s.beside[id] = a.Role != ""
 			}
 		}
+		s.remember(d.Changes)
 		s.check(before, cmd)
 		cmd = nil
 	}
@@ -230,6 +281,9 @@ func (s *sim) check(before *State, cmd *Command) {
 		}
 	}
 	for _, d := range s.devices {
+		if s.facts.Devices[d.id].Assigned == v2 && st.Devices[d.id].Order.Kind == Beside {
+			s.t.Errorf("%s is to answer with the release before its shadow phase is over", d.id)
+		}
 		if d.running == v2 && st.Devices[d.id].Tries == 0 {
 			s.t.Errorf("%s runs the release without an offer", d.id)
 		}
@@ -287,15 +341,19 @@ func TestSimulation(t *testing.T) {
 	if testing.Short() {
 		seeds = 30
 	}
-	ends := map[Status]int{}
+	ends, switched, stopped := map[Status]int{}, 0, 0
 	for seed := range seeds {
 		t.Run(strconv.Itoa(seed), func(t *testing.T) {
 			s := newSim(t, uint64(seed))
 			s.run()
 			ends[s.state.Header.Status]++
+			switched, stopped = switched+s.switched, stopped+s.stopped
 		})
 	}
-	t.Logf("ends: %v", ends)
+	t.Logf("ends: %v, %d devices switched after their shadow phase, %d rollouts were stopped by it", ends, switched, stopped)
+	if switched == 0 || stopped == 0 {
+		t.Error("no shadow phase had an end of its own: the simulation has become too narrow")
+	}
 	for _, status := range []Status{StatusCompleted, StatusReverted, StatusAborted} {
 		if ends[status] == 0 {
 			t.Errorf("no simulated rollout ended %s: the simulation has become too narrow", status)
