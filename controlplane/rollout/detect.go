@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"sort"
@@ -142,36 +141,45 @@ func (g GateSpec) inWords(v float64) string {
 // alone; how much devices' latencies differ from each other is more than they
 // differ from themselves, so that what is said of it is careful.
 func (t *turn) spread(g GateSpec) (n int, sd float64) {
-	var variance float64
-	var logs []float64
-	for _, id := range slices.Sorted(maps.Keys(t.Devices)) {
-		d, f := t.device(id), t.facts.device(id)
+	if g.Kind == Shadow {
+		n = t.count(func(d *Device) bool {
+			return d.Wave > 0 && !d.Already && d.State != DeviceRefused && d.State != DeviceSuperseded
+		})
+		return n, math.Sqrt(g.limit() * (1 - g.limit()) / planRows)
+	}
+	var values []float64
+	for id, d := range t.Devices {
 		if d.Wave == 0 || d.Already || d.State == DeviceRefused || d.State == DeviceSuperseded {
 			continue
 		}
-		past := f.Past
-		if g.Kind == Shadow {
-			n, variance = n+1, variance+g.limit()*(1-g.limit())/planRows
-			continue
-		}
-		if _, ok := changed(g, past, past); !ok {
-			continue
-		}
-		n++
-		switch g.Kind {
-		case Errors:
-			variance += tries(past).chance()
-		case Accuracy:
-			variance += wrong(past).chance()
-		case Latency:
-			logs = append(logs, math.Log(past.P95US))
-		case Golden, Install, Crash, Drift, Shadow:
+		past := t.facts.device(id).Past
+		if _, ok := changed(g, past, past); ok {
+			values = append(values, g.unlike(past))
 		}
 	}
-	if len(logs) > 1 {
-		return n, stat.StdDev(logs, nil)
+	slices.Sort(values) // sums of fractions depend on their order
+	switch {
+	case g.Kind == Latency && len(values) > 1:
+		return len(values), stat.StdDev(values, nil)
+	case g.Kind == Latency || len(values) == 0:
+		return len(values), 0
 	}
-	return n, math.Sqrt(variance / float64(max(n, 1)))
+	return len(values), math.Sqrt(stat.Mean(values, nil))
+}
+
+// unlike is what the spread of a gate is made of: the variance of a share's
+// difference by chance, or the logarithm of p95.
+func (g GateSpec) unlike(past *Evidence) float64 {
+	switch g.Kind {
+	case Errors:
+		return tries(past).chance()
+	case Accuracy:
+		return wrong(past).chance()
+	case Latency:
+		return math.Log(past.P95US)
+	case Golden, Install, Crash, Drift, Shadow:
+	}
+	return 0
 }
 
 // chance is the variance of the difference between a share and the share of
