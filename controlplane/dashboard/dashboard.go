@@ -1,7 +1,8 @@
 // Package dashboard is the control plane's pages for people: what the fleet
 // runs, how a rollout goes, what the devices see, and the few buttons that
 // change something. It renders protocol/operator's Reader and Commander and
-// decides nothing itself.
+// decides nothing itself; specs of rollouts it reads and compares with the
+// engine's own parser, so that a form refuses what the server would.
 //
 // Parties: a person signs in with an operator token. The browser then holds the
 // token in a cookie that only this server can open (AES-256-GCM), that scripts
