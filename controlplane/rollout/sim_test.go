@@ -55,6 +55,9 @@ type sim struct {
 
 	switched, stopped int // devices after their shadow phase, rollouts by it
 
+	forward []given
+	back    []given
+	after   int // ticks since it was complete
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
@@ -66,6 +69,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 		s.devices = append(s.devices, d)
 		s.set(d.id, func(f *DeviceFacts) {
 			f.Selected, f.Profile, f.Assigned = true, fmt.Sprintf("p%d", s.rnd.IntN(3)), v1
+			s.around(f)
 		})
 	}
 	spec := s.spec()
@@ -103,6 +107,7 @@ func (s *sim) spec() Spec {
 		w.Soak, w.Lateness, w.Quorum = &soak, late, 0.3+s.rnd.Float64()*0.7
 		spec.Waves = append(spec.Waves, w)
 	}
+	s.bind(&spec)
 	return spec
 }
 
@@ -208,6 +213,7 @@ func (d *simDevice) end(result, code string) {
 // tell is a report.
 func (s *sim) tell(d *simDevice) {
 	s.set(d.id, func(f *DeviceFacts) {
+		s.drift(f)
 		f.Generation, f.Reported = d.wantSeq, s.now
 		f.Active, f.Serving, f.Update = d.running, d.kind != "liar" || d.running != v2, phases[d.phase]
 		f.Target, f.Outcomes = release.Digest{}, nil
@@ -268,7 +274,8 @@ func (s *sim) check(before *State, cmd *Command) {
 		if d.Tries > was.Tries {
 			offers++
 		}
-		if d.Order.Kind == Forward && d.Order != was.Order && st.Header.Status != StatusRunning && before.Header.Status != StatusRunning && cmd == nil {
+		if d.Order.Kind == Forward && d.Order != was.Order && st.Header.Status != StatusRunning && st.Header.Status != StatusCompleted &&
+			before.Header.Status != StatusRunning && cmd == nil {
 			s.t.Errorf("%s is offered the release while the rollout is %s", id, st.Header.Status)
 		}
 	}
@@ -295,20 +302,42 @@ func (s *sim) check(before *State, cmd *Command) {
 			s.t.Errorf("running although golden vectors disagree on %s", d.id)
 		}
 	}
+	s.checkBounds(before)
 	if st.Header.Status == StatusCompleted && slices.ContainsFunc(st.Waves, func(w Wave) bool { return w.State != WavePassed }) {
 		s.t.Error("completed with a wave that has not passed")
 	}
+}
+
+// ended says that a rollout is over. Complete ones are watched for some hours,
+// in which devices join.
+func (s *sim) ended() bool {
+	if s.state.Header.Status != StatusCompleted {
+		return s.state.Header.Status.Final()
+	}
+	if s.after++; s.after == 10 {
+		s.arrive(3)
+	}
+	return s.after > 60
+}
+
+// sleep lets the time pass, and the engine decide when it wants to.
+func (s *sim) sleep(until time.Time) {
+	for wake := s.state.Wake(s.now); !wake.IsZero() && wake.Before(until); wake = s.state.Wake(s.now) {
+		s.now = wake
+		s.decide(nil)
+	}
+	s.now = until
 }
 
 // run drives a rollout to its end. Nothing may wait for ever.
 func (s *sim) run() {
 	s.decide(&Command{Action: Start, Actor: "sim", Reason: "simulation"})
 	for range 2000 {
-		if s.state.Header.Status.Final() {
+		if s.ended() {
 			s.restart()
 			return
 		}
-		s.now = s.now.Add(5 * time.Minute)
+		s.sleep(s.now.Add(5 * time.Minute))
 		for _, d := range s.devices {
 			s.tick(d)
 		}
