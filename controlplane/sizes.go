@@ -1,25 +1,28 @@
 package controlplane
 
 import (
-	"github.com/vedette-edge/vedette/controlplane/artifact"
 	"github.com/vedette-edge/vedette/controlplane/registry"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
 // sizes tells the runner what devices need not download.
 type sizes struct {
-	registry *registry.Registry
-	deltas   *artifact.Deltas
+	releases interface {
+		Release(d release.Digest) (registry.Version, error)
+	}
+	deltas interface {
+		Size(from, to release.Digest) (bytes int64, made bool)
+	}
 }
 
 // Less implements runner.Sizes. A device copies the files it has and makes
 // others of deltas, when it runs the variant of the same name.
 func (s sizes) Less(from, to release.Digest) map[string]int64 {
-	have, err := s.registry.Release(from)
+	have, err := s.releases.Release(from)
 	if err != nil {
 		return nil // nothing, or what this server never published
 	}
-	want, err := s.registry.Release(to)
+	want, err := s.releases.Release(to)
 	if err != nil {
 		return nil
 	}
