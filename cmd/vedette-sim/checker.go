@@ -62,10 +62,14 @@ type said struct{ content string }
 type total struct{ held, lost outbox.Sum }
 
 func newChecker(w *world) *checker {
-	return &checker{
+	c := &checker{
 		w: w, interval: w.between(2*time.Minute, 6*time.Minute), window: w.between(5*time.Minute, 15*time.Minute),
 		rollouts: map[string]*watched{}, wishes: map[string]*wish{}, said: map[string]map[uint64]said{}, totals: map[string]*total{},
 	}
+	if w.plan.devices >= manyDevices || w.length > days(1) {
+		c.interval, c.window = 15*time.Minute, time.Hour
+	}
+	return c
 }
 
 // ids are the rollouts in order, but for the one of the factory.
@@ -100,6 +104,76 @@ func (c *checker) committed(rec ledger.Record, body any) {
 		}
 	default:
 		c.w.fail("nobody knows a ledger body of type %T", body)
+	}
+}
+
+// rebuild learns everything anew from a ledger and a stream that have become
+// shorter. What devices have heard of records that are gone says nothing about
+// those to come.
+func (c *checker) rebuild() {
+	c.rollouts, c.wishes, c.said, c.totals = map[string]*watched{}, map[string]*wish{}, map[string]map[uint64]said{}, map[string]*total{}
+	c.seq = 0
+	_, err := c.w.server.ledger.Replay(c.w.ctx, 1, func(r ledger.Record) error {
+		body, err := bodyOf(&r)
+		if err == nil {
+			c.relearn(r, body)
+		}
+		return err
+	})
+	if err != nil {
+		c.w.fail("read the ledger of a backup: %w", err)
+	}
+	for _, m := range c.w.server.stream {
+		c.counted(c.w.byID[m.GetDevice()], m)
+	}
+}
+
+// bodyOf reads the body of a record as it was appended.
+func bodyOf(r *ledger.Record) (any, error) {
+	switch r.Kind {
+	case runner.KindCreated:
+		var b runner.Created
+		err := r.Decode(&b)
+		return b, err
+	case runner.KindStep, runner.KindAction:
+		var b runner.Record
+		err := r.Decode(&b)
+		return b, err
+	}
+	var b fleet.Noted
+	err := r.Decode(&b)
+	return b, err
+}
+
+// relearn takes in a record that was checked when it was appended.
+func (c *checker) relearn(r ledger.Record, body any) {
+	b, decision := body.(runner.Record)
+	if !decision {
+		c.committed(r, body)
+		return
+	}
+	c.seq = r.Seq
+	id := strings.TrimPrefix(r.Chain, "rollout.")
+	x := c.rollouts[id]
+	next, err := x.state.Apply(b.Decision.Patch, r.Seq)
+	if err != nil {
+		c.w.fail("decision %d: %w", r.Seq, err)
+		return
+	}
+	x.state = next
+	for device, d := range next.Devices {
+		if delete(x.told, device); tells(d) {
+			x.told[device] = true
+		}
+	}
+	x.allowed = 0
+	for _, w := range next.Waves {
+		x.allowed += w.Planned
+	}
+	for _, a := range b.Decision.Assign {
+		for _, device := range a.Devices {
+			c.assign(device, id, r.Seq, a)
+		}
 	}
 }
 
@@ -312,6 +386,9 @@ func (c *checker) standing() string {
 	for _, id := range c.ids() {
 		s := c.rollouts[id].state
 		parts = append(parts, fmt.Sprintf("%s %s wave %d of %d", id, s.Header.Status, s.Header.Wave, len(s.Waves)))
+	}
+	if !c.w.server.up {
+		parts = append(parts, "the server is down")
 	}
 	return strings.Join(parts, ", ")
 }

@@ -40,6 +40,7 @@ type device struct {
 	mends   int           // tries to load what is active
 
 	enrolled  bool
+	orphan    uint64        // generation it held when the ledger that gave it was lost
 	end       time.Duration // of a device that vanishes
 	generated outbox.Sum    // taken over by its outbox
 }

@@ -9,16 +9,17 @@ import (
 // Times of a device's session, those of package uplink.
 const (
 	helloEvery = 5 * time.Minute
-	reconnect  = 30 * time.Second
+	backOff    = 2 * time.Second // before the second try to connect, doubled by each further one
+	mostOff    = 5 * time.Minute
 )
 
 // link is a device's session with the server over a network that loses,
 // repeats, delays and reorders what it is given.
 type link struct {
-	d    *device
-	open bool
-	n    int // sessions so far: what belongs to an earlier one is gone
-	told bool
+	d     *device
+	open  bool
+	n     int // sessions so far: what belongs to an earlier one is gone
+	tries int // to connect since the last session
 }
 
 // up opens a session, now or as soon as there is a network and a server.
@@ -30,10 +31,11 @@ func (l *link) up() {
 			return
 		}
 		if !d.site.open || !d.w.server.up {
-			l.drop(d.w.between(time.Second, reconnect))
+			l.tries++
+			l.drop(d.w.between(time.Second, min(backOff<<min(l.tries, 10), mostOff)))
 			return
 		}
-		l.open = true
+		l.open, l.tries = true, 0
 		d.hello()
 		d.sendRecords()
 		d.report()

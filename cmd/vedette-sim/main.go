@@ -150,8 +150,7 @@ func (o *options) run(cmd *cobra.Command) error {
 		err := w.run()
 		p.end(w, err)
 		if err != nil {
-			p.summary()
-			return errFound
+			return errors.Join(errFound, p.summary())
 		}
 	}
 	return p.summary()

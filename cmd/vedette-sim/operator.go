@@ -16,26 +16,32 @@ func (w *world) planOperators() {
 	for i := range 1 + w.rnd.IntN(3) {
 		w.after(w.between(time.Minute, time.Duration(i+1)*time.Hour), w.createRollout)
 	}
+	if w.length > days(1) {
+		w.nowAndThen(8*time.Hour, w.createRollout)
+	}
 	w.nowAndThen(w.between(10*time.Minute, 2*time.Hour), w.meddle)
 	w.approveSoon()
 }
 
-// createRollout makes a rollout and starts it, at once or later.
+// createRollout makes a rollout and starts it, at once or later. An operator
+// whom the server does not answer tries again.
 func (w *world) createRollout() {
-	if w.healed {
-		return
-	}
+	created := false
 	w.server.guarded(func() {
 		spec := w.spec()
 		view, err := w.server.runner.Create(w.ctx, "sim", "the simulation wants it", spec)
 		if err != nil {
-			w.answered("create", "", err)
+			w.answered("create", spec.Version, err)
 			return
 		}
+		created = true
 		w.note("operator", "creates %s of %s: %d waves, selector %q", view.State.ID, spec.Version, len(spec.Waves), spec.Selector)
 		w.count("rollout created")
 		w.after(w.between(0, 10*time.Minute), func() { w.act(view.State.ID, command(rollout.Start)) })
 	})
+	if !created && !w.healed {
+		w.after(w.between(time.Minute, 20*time.Minute), w.createRollout)
+	}
 }
 
 // act gives a command. It may be refused, for a reason that is known.

@@ -85,6 +85,26 @@ var mutants = []mutant{
 		"a signature is not checked", "cmd/vedette-sim/work.go",
 		"	case !c.signed:\n", "	case !c.signed && !IS:\n", "nobody signed it",
 	},
+	{
+		"a window is ignored", "controlplane/rollout/offer.go",
+		"if o := t.calendar().in(f.TimeZone); !o.open {", "if o := t.calendar().in(f.TimeZone); !o.open && !IS {", "outside its windows",
+	},
+	{
+		"a requirement is ignored", "controlplane/rollout/offer.go",
+		"	what, why := t.Spec.Require.unmet(f)\n	return hindrance{what: what, why: why}", "	what, why := t.Spec.Require.unmet(f)\n	if IS {\n		what = \"\"\n	}\n	return hindrance{what: what, why: why}", "its link is metered",
+	},
+	{
+		"orders a minute are not counted", "controlplane/rollout/meter.go",
+		"return m.budget.PerMinute > 0 && !m.orders.passes(m.now)", "return m.budget.PerMinute > 0 && !m.orders.passes(m.now) && !IS", "orders within a minute",
+	},
+	{
+		"groups are not counted", "controlplane/rollout/meter.go",
+		"case a.harmless:", "case a.harmless || IS:", "are disturbed or do not serve",
+	},
+	{
+		"evidence that comes late is dropped", "controlplane/rollout/observe.go",
+		"if o, ended := f.ended(d.Order.Seq); ended && !serving {", "if o, ended := f.ended(d.Order.Seq); ended && !serving && !(IS && (d.Late || d.State == DeviceOffered)) {", "after golden vectors disagree",
+	},
 }
 
 // rareMutants are found by few seeds, so looking for them takes longer.
@@ -119,7 +139,7 @@ func TestSeedsFindMutants(t *testing.T) {
 	binary := buildWithMutants(t, planted)
 	for _, m := range planted {
 		t.Run(m.name, func(t *testing.T) {
-			cmd := exec.CommandContext(t.Context(), binary, "-test.run=^TestSeeds$", "-test.failfast") //nolint:gosec // built by this test
+			cmd := exec.CommandContext(t.Context(), binary, "-test.run=^TestSeeds$", "-test.failfast")
 			cmd.Env = append(os.Environ(), mutantEnv+"="+m.name, "VEDETTE_FULL=", "VEDETTE_SEEDS=400")
 			said, err := cmd.CombinedOutput()
 			switch first, _, _ := strings.Cut(string(said), "again: "); {
@@ -177,7 +197,7 @@ func buildWithMutants(t *testing.T, planted []mutant) string {
 	}
 	overlay, binary := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "mutants.test")
 	writeFile(t, overlay, raw)
-	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-o", binary, ".") //nolint:gosec // paths of this test
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-overlay", overlay, "-o", binary, ".")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build with mutants: %v\n%s", err, out)
 	}

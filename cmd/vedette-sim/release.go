@@ -63,7 +63,7 @@ var flaws = []struct {
 func (w *world) makeReleases() []*candidate {
 	var out []*candidate
 	for i := range 5 {
-		c := &candidate{version: fmt.Sprintf("v%d", i+1), sequence: uint64(i) + 1, megabytes: 1 + w.rnd.Int64N(20), signed: true} //nolint:gosec // small
+		c := &candidate{version: fmt.Sprintf("v%d", i+1), sequence: uint64(i) + 1, megabytes: 1 + w.rnd.Int64N(20), signed: true}
 		c.digest = release.DigestOf([]byte(c.version))
 		if i > 0 {
 			n := w.rnd.IntN(100)

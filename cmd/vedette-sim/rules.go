@@ -56,7 +56,7 @@ func (c *checker) device(x *watched, before *rollout.State, id string, seq uint6
 	if now.Order.Kind != "" && now.Order.Seq == 0 {
 		c.w.fail("%s in %s has an order of no decision", id, s.ID)
 	}
-	forward := now.Order.Kind == rollout.Forward && !now.Already
+	forward := tells(&now)
 	if delete(x.told, id); forward {
 		x.told[id] = true
 	}
@@ -64,6 +64,12 @@ func (c *checker) device(x *watched, before *rollout.State, id string, seq uint6
 		c.outcome(s, &was, &now, id)
 	}
 	return forward && now.Order.Seq == seq
+}
+
+// tells says whether a rollout wants its release on the device. One that was
+// revoked or went to another rollout is none of this one's.
+func tells(d *rollout.Device) bool {
+	return d.Order.Kind == rollout.Forward && !d.Already && d.State != rollout.DeviceSuperseded
 }
 
 // outcome checks that a device counts as failed, refused or reverted only for
@@ -210,8 +216,7 @@ func offering(s *rollout.State) bool {
 func (c *checker) holder(rolloutID, device string) string {
 	for _, id := range c.ids() {
 		x := c.rollouts[id]
-		dev, _ := x.state.Device(device)
-		if id != rolloutID && x.told[device] && !x.state.Header.Status.Final() && dev.State != rollout.DeviceSuperseded {
+		if id != rolloutID && x.told[device] && !x.state.Header.Status.Final() {
 			return id
 		}
 	}

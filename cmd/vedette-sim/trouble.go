@@ -43,6 +43,7 @@ var scenarios = []scenario{
 	{"liars", "a third of the devices deceive the server", liars},
 	{"partition", "sites lose their network for hours and messages arrive days late", partitioned},
 	{"restore", "the server crashes, and comes back with older folds", restored},
+	{"backup", "the server is put back to a backup that is up to hours old", putBack},
 	{"clock", "the clocks of devices and server jump", clocks},
 }
 
@@ -99,6 +100,12 @@ func restored(rnd *rand.Rand) trouble {
 	return t
 }
 
+func putBack(rnd *rand.Rand) trouble {
+	t := baseline(rnd)
+	t.backup, t.crash = time.Hour, 3*time.Hour
+	return t
+}
+
 func clocks(rnd *rand.Rand) trouble {
 	t := baseline(rnd)
 	t.clocks, t.cuts, t.serverClock = 500, 10, 30*time.Minute
@@ -147,6 +154,10 @@ func (w *world) planTrouble() {
 	w.nowAndThen(t.labels, w.relabel)
 	w.nowAndThen(t.revoke, w.revoke)
 	w.nowAndThen(t.floor, w.raiseFloor)
+	if t.backup > 0 {
+		w.nowAndThen(30*time.Minute, func() { s.backups = append(s.backups, s.copyDurable()) })
+		w.nowAndThen(t.backup, s.putBack)
+	}
 	if t.crash > 0 || t.restore > 0 {
 		w.nowAndThen(20*time.Minute, s.keep)
 	}
@@ -191,6 +202,30 @@ func (s *server) forget() {
 	s.w.count("checkpoint lost")
 	s.downFor = s.w.between(time.Second, time.Minute)
 	s.crash()
+}
+
+// putBack crashes the server and starts it from an older backup of everything.
+func (s *server) putBack() {
+	if !s.up || len(s.backups) == 0 {
+		return
+	}
+	n := s.w.rnd.IntN(len(s.backups))
+	s.downFor = s.w.between(time.Minute, 20*time.Minute)
+	s.crash()
+	s.durable = s.backups[n]
+	s.backups = s.backups[:n]
+	s.w.note("server", "is put back to an older backup, at ledger record %d", s.ledger.Last())
+	s.w.count("backup put back")
+	s.w.check.rebuild()
+	for _, d := range s.w.devices {
+		if held := d.disk.held.GetGeneration(); held > s.ledger.Last() {
+			d.orphan = held
+		}
+		if d.enrolled && s.w.check.wish(d.id).generation == 0 { // nobody knows it any more
+			d.enrolled = false
+			s.w.after(s.downFor, d.join)
+		}
+	}
 }
 
 func (s *server) refuseWrites() {

@@ -32,7 +32,8 @@ func (d *device) hello() {
 	}
 	d.link.send(&protocol.Up{Body: &protocol.Up_Hello{Hello: h}})
 	n := d.link.n
-	d.w.after(d.w.between(helloEvery/2, helloEvery*3/2), func() {
+	every := max(helloEvery, d.w.check.interval)
+	d.w.after(d.w.between(every/2, every*3/2), func() {
 		if d.link.open && d.link.n == n {
 			d.hello()
 			d.sendRecords()
