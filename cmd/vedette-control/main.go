@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"syscall"
 	"time"
+	_ "time/tzdata" // windows of rollouts name zones, and a server may have no zoneinfo
 
 	"github.com/spf13/cobra"
 

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	_ "time/tzdata" // replays decisions with windows, on machines without zoneinfo
 
 	"github.com/spf13/cobra"
 
