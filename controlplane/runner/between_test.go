@@ -13,6 +13,7 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/desired"
 	"github.com/vedette-edge/vedette/controlplane/ledger"
 	"github.com/vedette-edge/vedette/controlplane/rollout"
+	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
@@ -164,6 +165,60 @@ func TestWhatCannotBeSuperseded(t *testing.T) {
 	h.act(second, rollout.Start) // a parent that has ended is no hindrance
 	h.until(second, is(rollout.StatusCompleted))
 }
+
+// What a device says of the release as a shadow stops the rollout as well, and
+// no device has ever been asked to answer with it.
+func TestShadowIsRefused(t *testing.T) {
+	h := newHouse(t, "a1", "a2", "b1")
+	h.bad[versions["v3"]] = true
+	s := spec("v3")
+	s.Shadow = &rollout.ShadowSpec{Rows: 100}
+	id := h.create(s)
+	h.act(id, rollout.Start)
+	v := h.until(id, is(rollout.StatusHalted))
+	if !strings.Contains(v.State.Header.Cause, "gate golden failed") {
+		t.Errorf("halted because %q, want the golden gate", v.State.Header.Cause)
+	}
+	for device, s := range h.told {
+		if slices.Contains(s.seen, versions["v3"]) {
+			t.Errorf("%s was asked to answer with v3", device)
+		}
+	}
+	h.verify(id)
+}
+
+// Facts of a device that a budget and a shadow phase rest on.
+func TestFactsOfGroupsAndShadows(t *testing.T) {
+	h := newHouse(t, "a1")
+	h.stop()
+	d := versions["v2"]
+	h.report("a1", &protocol.Report{Models: []*protocol.ModelState{{
+		Model: "digits", Active: versions["v1"].Bytes(), Serving: true,
+		Outcome:    &protocol.Outcome{Release: d[:], Result: "refused", Code: "load_failed", Generation: 1},
+		Challenger: &protocol.Challenger{Role: protocol.RoleShadow, State: &protocol.ModelState{Model: "digits", Outcome: &protocol.Outcome{Release: d[:], Result: "failed", Code: "disk_full", Generation: 2}}},
+	}}})
+	s := spec("v2")
+	s.Release = d
+	s.Budget.Unavailable = []rollout.Unavailable{{Label: "site", Max: 1}, {Label: "floor", Max: 1}}
+	requires := rollout.Requirements{Variants: []rollout.Variant{{Name: "fp32", Bytes: 1000}, {Name: "int8", Bytes: 300}}}
+	r := h.openWith(func(cfg *Config) { cfg.Sizes = less{"fp32": 200} })
+	f, ok := r.gather(rollout.New("digits-v2-1", "ada", s.WithDefaults(), requires, time.Now())).Device("a1")
+	want := []rollout.Outcome{{Result: "refused", Code: "load_failed", Generation: 1}, {Result: "failed", Code: "disk_full", Generation: 2}}
+	if !ok || !slices.Equal(f.Outcomes, want) {
+		t.Errorf("outcomes are %+v, want those of both places, %+v", f.Outcomes, want)
+	}
+	if len(f.Groups) != 2 || f.Groups["site"] != "a" || f.Groups["floor"] != "" {
+		t.Errorf("groups are %v, want site a and no floor", f.Groups)
+	}
+	if f.Bytes != 300 {
+		t.Errorf("it downloads %d bytes, want the 300 of the variant that is largest now", f.Bytes)
+	}
+}
+
+// less is a Sizes.
+type less map[string]int64
+
+func (l less) Less(release.Digest, release.Digest) map[string]int64 { return l }
 
 // faulty is a ledger that fails when it is told to, before or after the append.
 type faulty struct {

@@ -199,6 +199,10 @@ func (h *house) obey(id string, d *protocol.Desired) {
 	model := &protocol.ModelState{Model: "digits", State: "idle", Serving: true}
 	for _, a := range d.GetAssignments() {
 		want := release.Digest(a.GetRelease())
+		if a.GetRole() == protocol.RoleShadow {
+			model.Challenger = h.shadow(want, d.GetGeneration())
+			continue
+		}
 		state.seen = append(state.seen, want)
 		if h.bad[want] {
 			model.Outcome = &protocol.Outcome{Release: want[:], Result: "refused", Code: rollout.CodeGolden, Generation: d.GetGeneration()}
@@ -222,6 +226,16 @@ func (h *house) report(id string, r *protocol.Report) {
 	})
 }
 
+// shadow is what a device reports of a release beside its primary one. The
+// caller holds mu.
+func (h *house) shadow(want release.Digest, generation uint64) *protocol.Challenger {
+	own := &protocol.ModelState{Model: "digits", State: "idle", Active: want[:]}
+	if h.bad[want] {
+		own.Active, own.Outcome = nil, &protocol.Outcome{Release: want[:], Result: "refused", Code: rollout.CodeGolden, Generation: generation}
+	}
+	return &protocol.Challenger{State: own, Role: protocol.RoleShadow}
+}
+
 // alive lets every device report again what it runs.
 func (h *house) alive() {
 	for _, d := range h.fleet.Devices(nil) {
@@ -233,6 +247,11 @@ func (h *house) alive() {
 			model := &protocol.ModelState{Model: "digits", State: "idle", Serving: true, Active: state.running.Bytes()}
 			if m.Outcome != nil {
 				model.Outcome = &protocol.Outcome{Release: m.Outcome.Release.Bytes(), Result: m.Outcome.Result, Code: m.Outcome.Code, Generation: m.Outcome.Generation}
+			}
+			if c := m.Challenger; c != nil && c.Outcome != nil {
+				h.mu.Lock()
+				model.Challenger = h.shadow(c.Outcome.Release, c.Outcome.Generation)
+				h.mu.Unlock()
 			}
 			h.report(d.ID, &protocol.Report{Generation: d.Generation, Models: []*protocol.ModelState{model}})
 		}
