@@ -70,6 +70,7 @@ func TestWhatProgramsReach(t *testing.T) {
 		"cmd/vedette-agent":   {module + "controlplane", nats, echo},
 		"cmd/vedette-control": {module + "agent", onnxruntime},
 		"cmd/vedette":         {module + "agent", onnxruntime, "github.com/nats-io/nats-server", "github.com/tidwall", paho},
+		"cmd/vedette-sim":     {module + "agent/onnx", onnxruntime, nats + "/nats-server", paho, echo},
 		"agent":               {module + "controlplane", module + "agent/onnx", onnxruntime, nats, echo},
 		"controlplane":        {module + "agent", onnxruntime, "github.com/tidwall/buntdb"},
 		"protocol":            {module + "agent", module + "controlplane", nats, paho, echo, "net/http"},
