@@ -192,24 +192,8 @@ func (m *Monitor) Beside(model string, digest release.Digest, since time.Time) [
 	return out
 }
 
-// Shadowed returns by device what a release counted as a shadow, beside any
-// other, in windows that began at since or later.
-func (m *Monitor) Shadowed(model string, digest release.Digest, since time.Time) map[string]BesideCounts {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	out := map[string]BesideCounts{}
-	for name, d := range m.devices {
-		t := d.tracks[digest]
-		if t == nil || t.state.Model != model {
-			continue
-		}
-		if c, ok := t.state.shadowed(since.UnixMilli()); ok {
-			out[name] = c
-		}
-	}
-	return out
-}
-
+// shadowed sums what the release counted as a shadow, beside any other, in
+// windows that began at since or later.
 func (s *trackState) shadowed(since int64) (c BesideCounts, ok bool) {
 	for i := range s.Rivals {
 		r := &s.Rivals[i]

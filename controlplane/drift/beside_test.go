@@ -85,10 +85,10 @@ func TestChallengersAreKeptApart(t *testing.T) {
 	if got := x.m.Evidence("m", v2, time.Time{}, time.Time{})["cam-1"]; got.Rows != 0 || got.Calls != 0 || got.FailedRows != 0 || got.Labels != 0 {
 		t.Errorf("a challenger is evidence of the primary: %+v", got)
 	}
-	if got := x.m.Shadowed("m", v2, time.Time{})["cam-1"]; got.Compared != 400 || got.Agreed != 360 || got.FailedRows != 40 {
+	if got, _ := x.m.ShadowOf("cam-1", "m", v2, time.Time{}); got.Compared != 400 || got.Agreed != 360 || got.FailedRows != 40 {
 		t.Errorf("shadowed: got %+v, want 360 of 400 rows agreed and 40 failed", got)
 	}
-	if got := x.m.Shadowed("m", v2, halfway); len(got) != 0 {
+	if got, ok := x.m.ShadowOf("cam-1", "m", v2, halfway); ok {
 		t.Errorf("shadowed since only a share was answered: got %+v", got)
 	}
 	for _, total := range x.m.Totals() {
