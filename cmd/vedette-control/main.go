@@ -33,7 +33,7 @@ const stopWithin = 20 * time.Second
 // do, and so has to be gone through again whatever the percentage. Go's default
 // of 100 would double the memory of a large fleet to save a few percent of a
 // processor core. GOGC in the environment goes before.
-const gcPercent = 40
+const gcPercent = 25
 
 func main() { os.Exit(run()) }
 

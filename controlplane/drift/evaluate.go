@@ -89,8 +89,8 @@ func (m *Monitor) groups() map[cohortKey][]*track {
 // comparison of a model with many inputs takes more than its counts.
 func (d *device) forgetVerdicts() {
 	for digest, t := range d.tracks {
-		if t.judged != nil && d.state.Current[t.state.Model].Release != digest {
-			t.judged, t.score = nil, Comparison{}
+		if t.score.Features != nil && d.state.Current[t.state.Model].Release != digest {
+			t.score = Comparison{}
 		}
 	}
 }
@@ -143,20 +143,23 @@ func (m *Monitor) judge(key cohortKey, k *known, tracks []*track, nowMS int64) *
 		t.judge(k, &m.cfg, nowMS-m.cfg.MaxAge.Milliseconds())
 	}
 	j := newCohort(k.layout, tracks, &m.cfg).judge(key.cohort)
+	for _, t := range tracks {
+		t.judged = nil
+	}
 	j.members, j.atMS = members, nowMS
 	m.cache[key] = j
 	return j
 }
 
-// judge compares the device's newest evidence with training, unless it has done so.
+// judge gathers the device's newest evidence and compares it with training,
+// unless it has done so.
 func (t *track) judge(k *known, cfg *Config, oldest int64) {
-	if t.judged != nil && t.seq == t.state.Seq && t.judged.from >= oldest {
-		return
-	}
-	t.seq, t.score = t.state.Seq, Comparison{}
 	t.judged = recent(t.state.Segments, k.layout, k.need, oldest)
-	if t.judged != nil {
-		t.score = training(k.layout, t.judged, cfg)
+	switch {
+	case t.judged == nil:
+		t.seq, t.from, t.score = t.state.Seq, 0, Comparison{}
+	case t.score.Features == nil || t.seq != t.state.Seq || t.from != t.judged.from:
+		t.seq, t.from, t.score = t.state.Seq, t.judged.from, training(k.layout, t.judged, cfg)
 	}
 }
 

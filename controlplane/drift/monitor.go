@@ -57,9 +57,10 @@ type track struct {
 	digest release.Digest
 	state  trackState
 	dirty  bool
-	judged *sample    // newest evidence, as of seq
-	score  Comparison // of judged against training
-	seq    uint64     // state.Seq that judged was made of
+	judged *sample    // newest evidence, while its cohort is judged: it takes more than its segments
+	score  Comparison // of the newest evidence against training
+	seq    uint64     // state.Seq that score was made of
+	from   int64      // start of the oldest window in it, Unix milliseconds
 }
 
 // New makes an empty monitor.

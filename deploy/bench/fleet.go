@@ -102,8 +102,9 @@ func (b *bench) standingFleet(ctx context.Context) (*fleet, error) {
 	}
 	size := b.size
 	// The Go runtime raises the soft limit to the hard one, here and in the server.
+	b.say("  %d agents; agents and server may have %d files open each", size.devices, limit.Max)
 	if room := int(limit.Max) - filesForRest; limit.Max < 1<<30 && size.devices > room { //nolint:gosec // bounded
-		b.say("  %d agents, because the limit of open files is %d", room, limit.Max)
+		b.say("  that is too few for all of them: %d", room)
 		size.devices = room
 	}
 	f := &fleet{
