@@ -18,7 +18,7 @@ import (
 const (
 	patience = time.Minute           // for anything to happen at all
 	look     = 20 * time.Millisecond // between two looks
-	stopping = 15 * time.Second      // for a program that was asked to end
+	stopping = 30 * time.Second      // for a program that was asked to end: a control plane takes up to 20
 	device   = "bench-1"
 	model    = "digits"
 	served   = "role=bench" // label of the device that gets the model
