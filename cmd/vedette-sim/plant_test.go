@@ -51,7 +51,7 @@ var mutants = []mutant{
 	},
 	{
 		"the golden gate is not judged while running", "controlplane/rollout/fail.go",
-		"	if w == nil || !t.watched() {", "	if w == nil || !t.watched() || IS && t.Header.Status == StatusRunning {", "after golden vectors disagree",
+		"	if w == nil || !t.watched() {", "	if w == nil || !t.watched() || IS && t.Header.Status == StatusRunning {", "after gate golden fails|after gate",
 	},
 	{
 		"an order has no sequence", "controlplane/rollout/patch.go",
@@ -75,7 +75,7 @@ var mutants = []mutant{
 	},
 	{
 		"a hello is not answered", "controlplane/desired/desired.go",
-		"	case newest == generation:\n", "	case newest == generation, IS:\n", "holds generation",
+		"	if newest > generation || foreign {\n", "	if newest > generation && !IS || foreign {\n", "holds generation",
 	},
 	{
 		"the floor is ignored", "cmd/vedette-sim/work.go",
@@ -103,7 +103,7 @@ var mutants = []mutant{
 	},
 	{
 		"evidence that comes late is dropped", "controlplane/rollout/observe.go",
-		"if o, ended := f.ended(d.Order.Seq); ended && !serving {", "if o, ended := f.ended(d.Order.Seq); ended && !serving && !(IS && (d.Late || d.State == DeviceOffered)) {", "after golden vectors disagree",
+		"if o, ended := f.ended(d.Order.Seq); ended && !serving {", "if o, ended := f.ended(d.Order.Seq); ended && !serving && !(IS && (d.Late || d.State == DeviceOffered)) {", "after gate golden fails|after gate",
 	},
 }
 

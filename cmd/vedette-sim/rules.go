@@ -1,11 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"maps"
 	"math"
 	"slices"
 	"time"
 
+	"github.com/vedette-edge/vedette/agent/update"
 	"github.com/vedette-edge/vedette/controlplane/rollout"
 	"github.com/vedette-edge/vedette/protocol"
 )
@@ -242,31 +244,42 @@ func isUnderWay(s rollout.DeviceState) bool {
 func (c *checker) reported(d *device, r *protocol.Report) {
 	for _, m := range r.GetModels() {
 		for _, o := range append([]*protocol.Outcome{m.GetOutcome()}, m.GetRefused()...) {
-			if o.GetCode() == "golden_mismatch" && !m.GetServing() || o.GetCode() == "golden_mismatch" && digestOf(m.GetActive()) != digestOf(o.GetRelease()) {
-				c.disagrees(d, o)
+			serves := m.GetServing() && digestOf(m.GetActive()) == digestOf(o.GetRelease())
+			if kind := gateOf(o); kind != "" && !serves {
+				c.fails(d, o, kind)
 			}
 		}
 	}
 }
 
-// disagrees takes in that golden vectors disagree on a device: a gate whose limit
-// is none must stop the rollout.
-func (c *checker) disagrees(d *device, o *protocol.Outcome) {
+// gateOf is the gate that a single bad outcome fails when its limit is none.
+func gateOf(o *protocol.Outcome) rollout.GateKind {
+	switch code, result := o.GetCode(), o.GetResult(); {
+	case code == rollout.CodeGolden:
+		return rollout.Golden
+	case result == update.ResultReverted:
+		return rollout.Crash
+	case result == update.ResultFailed:
+		return rollout.Install
+	}
+	return "" // also a refusal, which may be about the device
+}
+
+// fails takes in that a gate whose limit is none must stop a rollout.
+func (c *checker) fails(d *device, o *protocol.Outcome, kind rollout.GateKind) {
 	if entry, ok := c.w.server.fleet.Device(d.id); !ok || entry.Revoked != nil {
 		return
 	}
 	for _, id := range c.ids() {
 		x := c.rollouts[id]
-		s := x.state
-		dev, _ := s.Device(d.id)
-		concerned := s.Spec.Release == digestOf(o.GetRelease()) && dev.Order.Kind == rollout.Forward && !dev.Already && dev.Tries > 0 && o.GetGeneration() >= dev.Order.Seq
-		if !concerned || dev.State == rollout.DeviceSuperseded || s.Header.Status != rollout.StatusRunning || !zeroLimit(s, rollout.Golden) || len(s.Header.Waived) > 0 {
+		dev, _ := x.state.Device(d.id)
+		answers := x.state.Spec.Release == digestOf(o.GetRelease()) && dev.Tries > 0 && tells(&dev) && o.GetGeneration() >= dev.Order.Seq
+		if !answers || x.state.Header.Status != rollout.StatusRunning || !zeroLimit(x.state, kind) || len(x.state.Header.Waived) > 0 || x.stop >= 0 {
 			continue
 		}
-		if x.stop < 0 {
-			x.stop, x.why = c.w.t+stopSlack, "golden vectors disagree on "+d.id
-			c.w.after(stopSlack+time.Second, func() { c.stopped(x) })
-		}
+		x.stop, x.why = c.w.t+stopSlack, fmt.Sprintf("gate %s fails with what %s said", kind, d.id)
+		c.w.count("gate " + string(kind) + " must fail")
+		c.w.after(stopSlack+time.Second, func() { c.stopped(x) })
 	}
 }
 

@@ -122,7 +122,7 @@ var happens = []string{
 	"update active", "update refused", "update reverted", "update failed", "update superseded",
 	"server crashed", "checkpoint lost", "ledger refused", "server clock jumped", "device clock jumped", "power cut", "partition",
 	"message lost", "message repeated", "message delayed", "older desired state ignored", "label changed", "revocation", "late joiner", "report of a liar",
-	"command rollback", "command abort", "command retry", "command next", "command resume",
+	"gate golden must fail", "gate install must fail", "gate crash must fail", "command rollback", "command abort", "command retry", "command next", "command resume",
 }
 
 // simulate runs one simulation and says how to see it again when it fails.
