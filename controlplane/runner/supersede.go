@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/vedette-edge/vedette/controlplane/rollout"
@@ -55,20 +56,27 @@ func (r *Runner) takeOver(ctx context.Context, s, next *rollout.State, cmd *roll
 // resumeStarts starts the rollouts whose parents were replaced for them and
 // that did not begin: the server ended between the two commits.
 func (r *Runner) resumeStarts(ctx context.Context) error {
-	for _, v := range r.List() {
-		if v.State.Header.Status != rollout.StatusReplaced {
-			continue
-		}
-		child := r.chain(v.State.Header.By)
-		if child == nil || child.state.Header.Status != rollout.StatusDraft {
-			continue
-		}
-		timeline := r.chain(v.State.ID).timeline
-		last := timeline[len(timeline)-1] // a replaced rollout decides nothing any more
+	for _, parent := range r.unstarted() {
+		child, last := parent.state.Header.By, parent.timeline[len(parent.timeline)-1] // which is its replacement
 		start := rollout.Command{Action: rollout.Start, Actor: last.Actor, Reason: last.Reason}
-		if err := r.decide(ctx, child.state.ID, &start); err != nil {
-			return fmt.Errorf("start rollout %s, for which %s was replaced: %w", child.state.ID, v.State.ID, err)
+		if err := r.decide(ctx, child, &start); err != nil {
+			return fmt.Errorf("start rollout %s, for which %s was replaced: %w", child, parent.state.ID, err)
 		}
 	}
 	return nil
+}
+
+// unstarted are the rollouts that were replaced by one that nobody has started,
+// one for each of those.
+func (r *Runner) unstarted() []*chain {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	parents := map[string]*chain{}
+	for _, c := range r.rollouts {
+		by := c.state.Header.By
+		if child := r.rollouts[by]; child != nil && c.state.Header.Status == rollout.StatusReplaced && child.state.Header.Status == rollout.StatusDraft {
+			parents[by] = c
+		}
+	}
+	return slices.Collect(maps.Values(parents))
 }
