@@ -364,11 +364,13 @@ func TestBadCanaryStopsTheRollout(t *testing.T) {
 		t.Errorf("halted because %q, want the golden gate", v.State.Header.Cause)
 	}
 	asked := 0
+	h.mu.Lock() // devices are told after the rollout is seen to halt
 	for _, s := range h.told {
 		if slices.Contains(s.seen, versions["v3"]) {
 			asked++
 		}
 	}
+	h.mu.Unlock()
 	if asked != 1 {
 		t.Errorf("%d devices were asked to run v3, want the canary alone", asked)
 	}
