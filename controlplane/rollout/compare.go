@@ -81,7 +81,7 @@ func firstRise(before *Evidence, now counted, past bool) (c change, ok bool) {
 // addSigns counts signs.
 func (c *comparison) addSigns(s *Signs, many int) {
 	switch *s.of(c.gate.Kind) {
-	case "":
+	case 0:
 		return
 	case Worse:
 		c.worse += many

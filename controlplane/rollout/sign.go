@@ -209,7 +209,7 @@ func (t *turn) takeSigns() {
 // owes says whether a device is ready for a sign that it has not given.
 func (s *State) owes(d *Device, gates []GateSpec) bool {
 	for i := range gates {
-		if kind := gates[i].Kind; *d.Signs.of(kind) == "" && ready(kind, d) {
+		if kind := gates[i].Kind; *d.Signs.of(kind) == 0 && ready(kind, d) {
 			return true
 		}
 	}
@@ -220,7 +220,7 @@ func (s *State) owes(d *Device, gates []GateSpec) bool {
 func (s *State) signs(d *Device, f *DeviceFacts, gates []GateSpec, w *lazyWorld) Signs {
 	out := d.Signs
 	for _, g := range gates {
-		if sign := out.of(g.Kind); *sign == "" && ready(g.Kind, d) {
+		if sign := out.of(g.Kind); *sign == 0 && ready(g.Kind, d) {
 			if c, ok := s.compared(g, d, f); ok {
 				*sign = c.sign(g.bar(), w.get().of(g, d.Wave))
 			}

@@ -1,6 +1,8 @@
 package rollout
 
 import (
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -84,9 +86,9 @@ type Device struct {
 	Control  bool           `json:"control,omitempty"` // held out until the last wave
 	Already  bool           `json:"already,omitempty"` // was on the release before
 	Late     bool           `json:"late,omitempty"`    // passed a deadline unheard: holds nothing up
+	Home     bool           `json:"home,omitempty"`    // seen off the release after the newest order back
 	Old      release.Digest `json:"old,omitzero"`      // what it goes back to, zero for nothing
 	Order    Order          `json:"order"`
-	Home     bool           `json:"home,omitempty"`   // seen off the release after the newest order back
 	Offered  time.Time      `json:"offered,omitzero"` // newest offer
 	Tries    int            `json:"tries,omitempty"`  // offers made
 	Code     string         `json:"code,omitempty"`
@@ -105,15 +107,36 @@ type Signs struct {
 	Accuracy Sign `json:"accuracy,omitzero"`
 }
 
-// Sign is the outcome of one comparison.
-type Sign string
+// Sign is the outcome of one comparison. There are five for each device, so it
+// is a byte here and a word wherever it is written.
+type Sign uint8
 
-// Outcomes of a comparison.
+// Outcomes of a comparison. The zero Sign was not taken yet.
 const (
-	Worse Sign = "worse" // by more than the gate's limit
-	Fine  Sign = "fine"  // by no more than the limit
-	Even  Sign = "even"  // too close to say; counts against both
+	Worse Sign = iota + 1 // by more than the gate's limit
+	Fine                  // by no more than the limit
+	Even                  // too close to say; counts against both
 )
+
+var signWords = [...]string{"", "worse", "fine", "even"}
+
+// MarshalText writes the word.
+func (s Sign) MarshalText() ([]byte, error) {
+	if int(s) >= len(signWords) {
+		return nil, fmt.Errorf("there is no sign %d", uint8(s))
+	}
+	return []byte(signWords[s]), nil
+}
+
+// UnmarshalText reads the word.
+func (s *Sign) UnmarshalText(text []byte) error {
+	at := slices.Index(signWords[:], string(text))
+	if at < 0 {
+		return fmt.Errorf("there is no sign %.20q", text)
+	}
+	*s = Sign(at)
+	return nil
+}
 
 // Order is what the rollout last asked of a device.
 type Order struct {
