@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -191,8 +192,7 @@ func (s *sim) site(name string) (down, size int) {
 func (s *sim) checkRates(orders []given, b Budget) {
 	s.t.Helper()
 	inMinute, bytes := 0, int64(0)
-	for i := len(orders) - 1; i >= 0; i-- {
-		o := orders[i]
+	for i, o := range slices.Backward(orders) {
 		past := s.now.Sub(o.at)
 		if past < time.Minute {
 			inMinute++

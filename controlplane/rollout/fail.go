@@ -75,7 +75,7 @@ func (t *turn) goBack() {
 		}
 		if d.State.arrived() {
 			a := ask{facts: &f, harmless: t.unavailable(id, &f)}
-			if t.meter().hinders(a).what != "" {
+			if !t.meter().passes(a) {
 				continue
 			}
 			t.meter().take(a)

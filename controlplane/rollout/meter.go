@@ -140,31 +140,46 @@ func (m *meter) full() bool { return m.budget.PerMinute > 0 && !m.orders.passes(
 // hinders says what in the budget keeps an order from being given.
 func (m *meter) hinders(a ask) hindrance {
 	switch {
-	case m.free <= 0 && !a.counted:
+	case m.crowded() && !a.counted:
 		return hindrance{what: fmt.Sprintf("others to get through: the budget allows %d under way", m.budget.InFlight)}
 	case m.full():
 		return hindrance{what: fmt.Sprintf("a turn: the budget allows %d orders a minute", m.budget.PerMinute)}
-	case m.budget.BytesPerSecond > 0 && a.bytes > 0 && !m.bytes.passes(m.now):
+	case m.loaded() && a.bytes > 0:
 		return hindrance{what: fmt.Sprintf("earlier downloads, which take until %s: the budget allows %d bytes a second",
 			m.bytes.next.Format(time.RFC3339), m.budget.BytesPerSecond)}
-	case a.harmless:
-		return hindrance{}
 	}
-	for i := range m.groups {
-		if h := m.groups[i].hinders(a.facts); h.what != "" {
-			return h
-		}
+	if g := m.crowd(a); g != nil {
+		value := a.facts.Groups[g.limit.Label]
+		return hindrance{what: fmt.Sprintf("others of %s=%s: the budget allows %d under way or not serving, and there are %d",
+			g.limit.Label, value, g.most(value), g.down[value])}
 	}
 	return hindrance{}
 }
 
-func (g *group) hinders(f *DeviceFacts) hindrance {
-	value := f.Groups[g.limit.Label]
-	down, most := g.down[value], g.most(value)
-	if down < most {
-		return hindrance{}
+// passes says that nothing hinders an order. It makes no words: it is asked of
+// every device that waits.
+func (m *meter) passes(a ask) bool {
+	return (!m.crowded() || a.counted) && !m.full() && (!m.loaded() || a.bytes == 0) && m.crowd(a) == nil
+}
+
+// crowded says that as many devices are under way as may be.
+func (m *meter) crowded() bool { return m.free <= 0 }
+
+// loaded says that earlier downloads take up all bytes a second.
+func (m *meter) loaded() bool { return m.budget.BytesPerSecond > 0 && !m.bytes.passes(m.now) }
+
+// crowd is a group of the device that is at its limit; nil for none.
+func (m *meter) crowd(a ask) *group {
+	if a.harmless {
+		return nil
 	}
-	return hindrance{what: fmt.Sprintf("others of %s=%s: the budget allows %d under way or not serving, and there are %d", g.limit.Label, value, most, down)}
+	for i := range m.groups {
+		g := &m.groups[i]
+		if value := a.facts.Groups[g.limit.Label]; g.down[value] >= g.most(value) {
+			return g
+		}
+	}
+	return nil
 }
 
 // take lets an order through.

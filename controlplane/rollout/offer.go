@@ -31,14 +31,19 @@ func (t *turn) offer() {
 	}
 	t.dropOut()
 	t.keepFitness()
-	m := t.meter()
-	if m.full() {
+	m, shadows := t.meter(), t.count(func(d *Device) bool { return d.State == DeviceShadowing }) > 0
+	if m.full() || m.crowded() && !shadows {
 		return
 	}
-	ready := func(id string, d *Device) bool { return t.askable(id, d) && t.unfit(t.facts.Devices[id]).what == "" }
-	for _, id := range t.pick(ready) {
+	ready := func(_ string, d *Device, f *DeviceFacts) bool {
+		return (d.waits() || t.shadowEnds(d, f)) && t.unfit(f).what == ""
+	}
+	for _, id := range t.find(ready) {
+		if m.full() || m.crowded() && !shadows {
+			break
+		}
 		a := t.ask(id)
-		if m.hinders(a).what != "" {
+		if !m.passes(a) {
 			continue
 		}
 		m.take(a)
@@ -71,15 +76,15 @@ func (t *turn) download(id string, f *DeviceFacts) int64 {
 
 // dropOut takes out members that wait and can be offered nothing any more.
 func (t *turn) dropOut() {
-	out := func(id string, d *Device) bool {
-		if !t.askable(id, d) {
+	out := func(_ string, d *Device, f *DeviceFacts) bool {
+		if !d.waits() && !t.shadowEnds(d, f) {
 			return false
 		}
-		to, _, _ := t.barred(id)
+		to, _, _ := t.barred(f)
 		return to != ""
 	}
-	for _, id := range t.pick(out) {
-		to, code, why := t.barred(id)
+	for _, id := range t.find(out) {
+		to, code, why := t.barred(t.facts.Devices[id])
 		if code == CodeUnselected && t.device(id).Order.Kind.on() {
 			t.order(id, Back) // ends its shadow
 		}
@@ -91,34 +96,43 @@ func (t *turn) dropOut() {
 // fulfil what is required: as long as one that is silent. It also remembers
 // time zones where windows go by them, for Wake.
 func (t *turn) keepFitness() {
-	stale := func(id string, d *Device) bool {
-		return d.waits() && t.facts.Devices[id] != nil && t.fitness(id, *d) != *d
+	if t.Spec.Require == (Require{}) && !t.calendar().zones {
+		return
 	}
-	for _, id := range t.pick(stale) {
-		t.put(id, t.fitness(id, t.device(id)))
+	stale := func(_ string, d *Device, f *DeviceFacts) bool {
+		zone, deadline := t.fitness(d, f)
+		return d.waits() && (zone != d.Zone || !deadline.Equal(d.Deadline))
+	}
+	for _, id := range t.find(stale) {
+		d := t.device(id)
+		d.Zone, d.Deadline = t.fitness(&d, t.facts.Devices[id])
+		t.put(id, d)
 	}
 }
 
-func (t *turn) fitness(id string, d Device) Device {
-	f := t.facts.Devices[id]
+// fitness is the time zone and the deadline that a waiting device should have.
+func (t *turn) fitness(d *Device, f *DeviceFacts) (zone string, deadline time.Time) {
+	zone, deadline = d.Zone, d.Deadline
+	if f == nil {
+		return zone, deadline
+	}
 	if t.calendar().zones {
-		d.Zone = f.TimeZone
+		zone = f.TimeZone
 	}
 	what, _ := t.Spec.Require.unmet(f)
 	switch {
 	case what == "" && t.Header.Status != StatusCompleted:
-		d.Deadline = time.Time{}
+		deadline = time.Time{}
 	case what != "" && d.Deadline.IsZero() && !d.Late:
-		d.Deadline = t.now.Add(time.Duration(t.waveSpec(d.Wave).Lateness))
+		deadline = t.now.Add(time.Duration(t.waveSpec(d.Wave).Lateness))
 	}
-	return d
+	return zone, deadline
 }
 
 // barred says why a member that has not begun has dropped out.
-func (t *turn) barred(id string) (to DeviceState, code, why string) {
-	f, known := t.facts.Device(id)
+func (t *turn) barred(f *DeviceFacts) (to DeviceState, code, why string) {
 	switch {
-	case !known:
+	case f == nil:
 		return DeviceSuperseded, CodeUnselected, "the fleet no longer knows it"
 	case f.Revoked:
 		return DeviceSuperseded, CodeRevoked, "revoked or cloned: nothing it says is taken"
@@ -127,7 +141,7 @@ func (t *turn) barred(id string) (to DeviceState, code, why string) {
 	case !f.Selected:
 		return DeviceSuperseded, CodeUnselected, "its labels no longer match the selector"
 	}
-	if code, why := t.Requires.Refuses(f); code != "" {
+	if code, why := t.Requires.Refuses(*f); code != "" {
 		return DeviceRefused, code, why
 	}
 	return "", "", ""

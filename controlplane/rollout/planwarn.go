@@ -114,6 +114,9 @@ func (p *Plan) warnOfTime(r *rehearsal) {
 				p.say("wave %d may be open for longer than its deadline of %v", w.Number, limit)
 			}
 		}
+		if n := spec.Evidence.Devices; n > len(w.Devices) && len(w.Devices) > 0 {
+			p.say("wave %d needs predictions of %s and has %d: it would never pass", w.Number, devices(n), len(w.Devices))
+		}
 		if n := spec.Evidence.Inferences; n > 0 {
 			p.say("wave %d waits for %d predictions, too: how long that takes is not in the plan", w.Number, n)
 		}

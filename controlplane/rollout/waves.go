@@ -370,7 +370,11 @@ func (t *turn) evidenceHold() []string {
 	var out []string
 	p := t.Progress(n, t.facts, t.now)
 	if p.Devices < need.Devices {
-		out = append(out, fmt.Sprintf("%d devices of the wave have served predictions, it needs %d", p.Devices, need.Devices))
+		text := fmt.Sprintf("%d devices of the wave have served predictions, it needs %d", p.Devices, need.Devices)
+		if p.Counted < need.Devices {
+			text += fmt.Sprintf(" and has only %d", p.Counted)
+		}
+		out = append(out, text)
 	}
 	if p.Inferences < need.Inferences {
 		out = append(out, fmt.Sprintf("they have predicted %d rows, it needs %d", p.Inferences, need.Inferences))
