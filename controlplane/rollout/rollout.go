@@ -32,13 +32,14 @@ const (
 	StatusHalted    Status = "halted"    // by a gate or deadline; unfinished offers are withdrawn
 	StatusReverting Status = "reverting" // devices are going back
 	StatusReverted  Status = "reverted"  // all devices were observed off the release
-	StatusCompleted Status = "completed" // every wave passed
+	StatusCompleted Status = "completed" // every wave passed; it admits later devices, see GoesOn
 	StatusAborted   Status = "aborted"   // ended early; devices keep what they have
 	StatusReplaced  Status = "replaced"  // another rollout took its devices over
 )
 
-// Final says whether nothing happens any more by itself. A final rollout can
-// still be rolled back by a person.
+// Final says whether the rollout has come to its end: it holds no device and
+// waits for nothing. A final rollout can still be rolled back by a person, and a
+// completed one goes on for devices that come later.
 func (s Status) Final() bool {
 	return s == StatusReverted || s == StatusCompleted || s == StatusAborted || s == StatusReplaced
 }
