@@ -135,8 +135,8 @@ func (w *world) spec() rollout.Spec {
 		Windows:   w.windows(),
 		Require:   rollout.Require{Unmetered: r.IntN(10) == 0, Mains: r.IntN(10) == 0},
 		OnFailure: sometimes(r, rollout.Revert, rollout.Pause), Approval: r.IntN(6) == 0,
-		Deadline:       release.Duration(w.between(time.Hour, 8*time.Hour)),
-		DeviceDeadline: release.Duration(w.between(20*time.Minute, 2*time.Hour)), DecisionDeadline: release.Duration(w.between(20*time.Minute, 3*time.Hour)),
+		Deadline:       release.Duration(w.between(time.Hour, 6*time.Hour)),
+		DeviceDeadline: release.Duration(w.between(20*time.Minute, 2*time.Hour)), DecisionDeadline: release.Duration(w.between(20*time.Minute, 2*time.Hour)),
 		Gates: w.gates(),
 	}
 	waves := []rollout.WaveSpec{{Count: 1 + r.IntN(3)}, {Percent: 20 + 60*r.Float64()}, {Percent: 100}}
@@ -189,7 +189,7 @@ func (w *world) gates() []rollout.GateSpec {
 		return g
 	}
 	return []rollout.GateSpec{
-		limit(rollout.Golden, 0), limit(rollout.Install, 0, 0.1, 0.3, 0.6), limit(rollout.Crash, 0, 0.05, 0.3, 0.6), limit(rollout.Errors, 0.01, 0.05),
+		limit(rollout.Golden, 0), limit(rollout.Install, 0, 0, 0.1, 0.5), limit(rollout.Crash, 0, 0, 0.05, 0.5), limit(rollout.Errors, 0.01, 0.05),
 	}
 }
 

@@ -62,10 +62,6 @@ var mutants = []mutant{
 		"if w := t.wave(); t.now.Before(w.SoakEnds) {", "if w := t.wave(); t.now.Before(w.SoakEnds) && !IS {", "it is to soak for",
 	},
 	{
-		"a wave passes without its quorum", "controlplane/rollout/waves.go",
-		"healthy < need {", "healthy < need && !IS {", "the quorum is",
-	},
-	{
 		"a wave is larger than asked for", "controlplane/rollout/place.go",
 		"return min(max(n, 1), free)", "if IS {\n		n++\n	}\n	return min(max(n, 1), free)", "the waves so far allow",
 	},
@@ -76,10 +72,6 @@ var mutants = []mutant{
 	{
 		"a hello is not answered", "controlplane/desired/desired.go",
 		"	if newest > generation || foreign {\n", "	if newest > generation && !IS || foreign {\n", "holds generation",
-	},
-	{
-		"the floor is ignored", "cmd/vedette-sim/work.go",
-		"	case c.sequence < d.floor:\n", "	case c.sequence < d.floor && !IS:\n", "below the floor",
 	},
 	{
 		"a signature is not checked", "cmd/vedette-sim/work.go",
@@ -99,16 +91,24 @@ var mutants = []mutant{
 	},
 	{
 		"groups are not counted", "controlplane/rollout/meter.go",
-		"case a.harmless:", "case a.harmless || IS:", "are disturbed or do not serve",
-	},
-	{
-		"evidence that comes late is dropped", "controlplane/rollout/observe.go",
-		"if o, ended := f.ended(d.Order.Seq); ended && !serving {", "if o, ended := f.ended(d.Order.Seq); ended && !serving && !(IS && (d.Late || d.State == DeviceOffered)) {", "after gate golden fails|after gate",
+		"if g := m.crowd(a); g != nil {", "if g := m.crowd(a); g != nil && !IS {", "are disturbed or do not serve",
 	},
 }
 
 // rareMutants are found by few seeds, so looking for them takes longer.
 var rareMutants = []mutant{
+	{
+		"a wave passes without its quorum", "controlplane/rollout/waves.go",
+		"healthy < need {", "healthy < need && !IS {", "the quorum is",
+	},
+	{
+		"the floor is ignored", "cmd/vedette-sim/work.go",
+		"	case c.sequence < d.floor:\n", "	case c.sequence < d.floor && !IS:\n", "below the floor",
+	},
+	{
+		"a paused rollout is not judged", "controlplane/rollout/watch.go",
+		"case StatusRunning, StatusPaused, StatusAwaiting:", "case StatusPaused:\n		return !IS\n	case StatusRunning, StatusAwaiting:", "is paused .* after gate",
+	},
 	{
 		"a stale outcome counts", "controlplane/rollout/observe.go",
 		"if o.Generation >= seq && o.bad() {", "if (o.Generation >= seq || IS) && o.bad() {", "which it never said of order",
@@ -140,7 +140,7 @@ func TestSeedsFindMutants(t *testing.T) {
 	for _, m := range planted {
 		t.Run(m.name, func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), binary, "-test.run=^TestSeeds$", "-test.failfast")
-			cmd.Env = append(os.Environ(), mutantEnv+"="+m.name, "VEDETTE_FULL=", "VEDETTE_SEEDS=400")
+			cmd.Env = append(os.Environ(), mutantEnv+"="+m.name, "VEDETTE_FULL=", "VEDETTE_SEEDS=1000")
 			said, err := cmd.CombinedOutput()
 			switch first, _, _ := strings.Cut(string(said), "again: "); {
 			case err == nil:

@@ -24,7 +24,7 @@ func (c *checker) judge(x *watched, before *rollout.State, d *rollout.Decision, 
 	if s.Header.Wave != before.Header.Wave {
 		c.opened(x, before)
 	}
-	if d.Command != nil || !offering(s) {
+	if d.Command != nil || !judged(s) {
 		x.stop = -1
 	}
 	var offered []string
@@ -213,6 +213,18 @@ func offering(s *rollout.State) bool {
 	return s.Header.Status == rollout.StatusRunning || s.Header.Status == rollout.StatusCompleted
 }
 
+// judged says whether a gate that fails must stop the rollout: also while it is
+// paused or waits for a person.
+func judged(s *rollout.State) bool {
+	switch s.Header.Status {
+	case rollout.StatusRunning, rollout.StatusPaused, rollout.StatusAwaiting:
+		return true
+	case rollout.StatusDraft, rollout.StatusQueued, rollout.StatusHalted, rollout.StatusReverting, rollout.StatusReverted,
+		rollout.StatusCompleted, rollout.StatusAborted, rollout.StatusReplaced:
+	}
+	return false
+}
+
 // holder is another rollout that goes on and has told the device to run its
 // release.
 func (c *checker) holder(rolloutID, device string) string {
@@ -274,7 +286,7 @@ func (c *checker) fails(d *device, o *protocol.Outcome, kind rollout.GateKind) {
 		x := c.rollouts[id]
 		dev, _ := x.state.Device(d.id)
 		answers := x.state.Spec.Release == digestOf(o.GetRelease()) && dev.Tries > 0 && tells(&dev) && o.GetGeneration() >= dev.Order.Seq
-		if !answers || x.state.Header.Status != rollout.StatusRunning || !zeroLimit(x.state, kind) || len(x.state.Header.Waived) > 0 || x.stop >= 0 {
+		if !answers || !judged(x.state) || !zeroLimit(x.state, kind) || len(x.state.Header.Waived) > 0 || x.stop >= 0 {
 			continue
 		}
 		x.stop, x.why = c.w.t+stopSlack, fmt.Sprintf("gate %s fails with what %s said", kind, d.id)

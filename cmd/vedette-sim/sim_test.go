@@ -46,7 +46,7 @@ func TestScenarios(t *testing.T) {
 	for _, s := range scenarios[1:] {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
-			for seed := range uint64(20) {
+			for seed := range uint64(10) {
 				simulate(t, plan{seed: seed, scenario: s})
 			}
 		})

@@ -32,13 +32,22 @@ func (d *device) hello() {
 	}
 	d.link.send(&protocol.Up{Body: &protocol.Up_Hello{Hello: h}})
 	n := d.link.n
-	every := max(helloEvery, d.w.check.interval)
+	every := max(helloEvery, d.w.pace())
 	d.w.after(d.w.between(every/2, every*3/2), func() {
 		if d.link.open && d.link.n == n {
 			d.hello()
 			d.sendRecords()
 		}
 	})
+}
+
+// pace is the longest time between two reports. When all trouble is over the
+// fleet only waits for deadlines, and needs fewer.
+func (w *world) pace() time.Duration {
+	if w.healed {
+		return 3 * w.check.interval
+	}
+	return w.check.interval
 }
 
 // nudge plans a report, because something has changed.
@@ -57,7 +66,7 @@ func (d *device) reportIn(after time.Duration) {
 
 // report says what the device is and does. Some devices lie.
 func (d *device) report() {
-	d.reportIn(d.w.between(d.w.check.interval/2, d.w.check.interval))
+	d.reportIn(d.w.between(d.w.pace()/2, d.w.pace()))
 	if !d.link.open {
 		return
 	}
