@@ -488,19 +488,20 @@ func (e *Engine) late(s *served, c *Call) {
 	e.served(s, &failed)
 }
 
-// served counts a call and tells the observer, unless late did.
+// served tells the observer of a call and then counts it, unless late did: a
+// truth about a call that is counted finds its prediction.
 func (e *Engine) served(s *served, c *Call) {
 	if c.told {
 		return
+	}
+	if e.cfg.Observer != nil {
+		e.cfg.Observer.Served(c)
 	}
 	if c.Err != nil {
 		s.failed.Add(1)
 	} else {
 		s.calls.Add(1)
 		s.rows.Add(uint64(c.Rows)) //nolint:gosec // not negative
-	}
-	if e.cfg.Observer != nil {
-		e.cfg.Observer.Served(c)
 	}
 }
 
