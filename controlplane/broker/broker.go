@@ -49,6 +49,13 @@ const (
 	// connectTimeout is how long TLS and CONNECT may take: ten thousand devices
 	// that come back at once need 10 s on two cores.
 	connectTimeout = 45 * time.Second
+	// storeTimeout is how long the server may take to store a session or a message
+	// of a device, which is cut off then and comes back: that costs more than the
+	// wait. With the default of 5 s ten thousand that come at once never get in on
+	// a machine that is short of processor time. It is less than the 30 s that a
+	// device waits: one that tries again while its first try is still under way is
+	// refused as its own double.
+	storeTimeout = 20 * time.Second
 	// startTimeout bounds the start, most of which is reading the streams back.
 	startTimeout = 2 * time.Minute
 	pingTimeout  = 10 * time.Second
@@ -280,11 +287,7 @@ func options(cfg Config, host string, port int) (*server.Options, error) {
 	opts.MQTT.TLSConfig = secure
 	opts.MQTT.TLSTimeout = connectTimeout.Seconds()
 	opts.MQTT.AuthTimeout = connectTimeout.Seconds()
-	// A device whose session or message is not stored in this time is cut off and
-	// comes back, which costs the server more than the wait. With the 5 s that
-	// are the default ten thousand that come at once never get in on a machine
-	// that is short of processor time.
-	opts.MQTT.JSAPITimeout = connectTimeout
+	opts.MQTT.JSAPITimeout = storeTimeout
 	return opts, nil
 }
 
