@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -130,12 +129,13 @@ func (s Sign) MarshalText() ([]byte, error) {
 
 // UnmarshalText reads the word.
 func (s *Sign) UnmarshalText(text []byte) error {
-	at := slices.Index(signWords[:], string(text))
-	if at < 0 {
-		return fmt.Errorf("there is no sign %.20q", text)
+	for sign := range Even + 1 {
+		if signWords[sign] == string(text) {
+			*s = sign
+			return nil
+		}
 	}
-	*s = Sign(at)
-	return nil
+	return fmt.Errorf("there is no sign %.20q", text)
 }
 
 // Order is what the rollout last asked of a device.

@@ -354,9 +354,9 @@ func (p *plant) awaitCompleted(ctx context.Context, id string) (ro *operator.Rol
 		switch ro.State {
 		case operator.RolloutCompleted:
 			return nil
-		case operator.RolloutHalted, operator.RolloutReverted, operator.RolloutAborted:
+		case operator.RolloutHalted, operator.RolloutReverted, operator.RolloutAborted, operator.RolloutReplaced:
 			return permanent{fmt.Errorf("rollout is %s: %s", ro.State, ro.Cause)}
-		case operator.RolloutDraft, operator.RolloutAwaiting, operator.RolloutRunning, operator.RolloutPaused, operator.RolloutReverting:
+		case operator.RolloutDraft, operator.RolloutQueued, operator.RolloutAwaiting, operator.RolloutRunning, operator.RolloutPaused, operator.RolloutReverting:
 		}
 		return fmt.Errorf("rollout is %s in wave %d: %s", ro.State, ro.Wave, ro.Cause)
 	})
