@@ -43,10 +43,14 @@ func TestSeedsRepeat(t *testing.T) {
 
 // Every scenario can be lived through.
 func TestScenarios(t *testing.T) {
+	n := uint64(10)
+	if raced {
+		n = 2
+	}
 	for _, s := range scenarios[1:] {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
-			for seed := range uint64(10) {
+			for seed := range n {
 				simulate(t, plan{seed: seed, scenario: s})
 			}
 		})
