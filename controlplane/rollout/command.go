@@ -46,7 +46,9 @@ func (s *State) allows(a Action) bool {
 		return status == StatusRunning && w != nil && (w.State == WaveOpen || w.State == WaveSoaking)
 	case Retry:
 		return (status == StatusRunning || status == StatusPaused || status == StatusHalted) && len(s.retriable()) > 0
-	case Abort, Revise:
+	case Abort: // of a completed one: it admits nobody any more
+		return s.GoesOn()
+	case Revise:
 		return !status.Final()
 	case Replace:
 		return s.Replaceable()

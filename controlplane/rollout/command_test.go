@@ -27,7 +27,7 @@ var obedience = map[string]string{
 	"halted":           "-        -        -        -       running  -        halted   halted    aborted  reverting  replaced",
 	"reverting":        "-        -        -        -       -        -        -        reverting aborted  -          replaced",
 	"reverted":         "-        -        -        -       -        -        -        -         -        -          -",
-	"completed":        "-        -        -        -       -        -        -        -         -        reverting  -",
+	"completed":        "-        -        -        -       -        -        -        -         aborted  reverting  -",
 	"aborted":          "-        -        -        -       -        -        -        -         -        reverting  -",
 	"aborted_at_once":  "-        -        -        -       -        -        -        -         -        -          -",
 	"replaced":         "-        -        -        -       -        -        -        -         -        reverting  -",
