@@ -90,7 +90,7 @@ func (d *device) enrol() {
 			return
 		}
 		d.enrolled = true
-		d.w.server.lookIn(gap)
+		d.w.server.lookIn(d.w.server.gap())
 	})
 }
 

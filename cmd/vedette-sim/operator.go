@@ -204,7 +204,7 @@ func (w *world) relabel() {
 		err := w.server.fleet.SetLabels(w.ctx, d.id, c, "sim", "the simulation wants it")
 		w.note("operator", "labels %s %v: %v", d.id, c.Set, err)
 		w.count("label changed")
-		w.server.lookIn(gap)
+		w.server.lookIn(w.server.gap())
 	})
 }
 
@@ -223,6 +223,6 @@ func (w *world) revoke() {
 		err := do(w.ctx, d.id, "sim", "the simulation wants it")
 		w.note("operator", "revokes %s or takes that back: %v", d.id, err)
 		w.count("revocation")
-		w.server.lookIn(gap)
+		w.server.lookIn(w.server.gap())
 	})
 }

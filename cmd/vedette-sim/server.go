@@ -18,8 +18,14 @@ import (
 	"github.com/vedette-edge/vedette/protocol"
 )
 
-// gap is the least time between two looks of the runner at the fleet.
-const gap = runner.DefaultGap
+// gap is the least time between two looks of the runner at the fleet, longer for
+// a large one so that a look takes up many reports.
+func (s *server) gap() time.Duration {
+	if s.w.plan.devices >= manyDevices {
+		return 2 * time.Second
+	}
+	return runner.DefaultGap
+}
 
 // mostRetry bounds the wait after a ledger that cannot be written, as the
 // runner's own loop does.
@@ -287,7 +293,7 @@ func (s *server) store(d *device, up *protocol.Up, after ingest.Cursor, a *proto
 	s.stream = append(s.stream, m)
 	s.fold(uint64(len(s.stream)), m)
 	s.w.check.stored(d, m)
-	s.lookIn(gap)
+	s.lookIn(s.gap())
 }
 
 // Publish implements desired.Publisher.
