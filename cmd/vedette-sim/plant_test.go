@@ -91,7 +91,7 @@ var mutants = []mutant{
 	},
 	{
 		"groups are not counted", "controlplane/rollout/meter.go",
-		"if g := m.crowd(a); g != nil {", "if g := m.crowd(a); g != nil && !IS {", "are disturbed or do not serve",
+		"	if a.harmless {\n", "	if a.harmless || IS {\n", "are disturbed or do not serve",
 	},
 }
 
