@@ -46,9 +46,9 @@ func BenchmarkStep(b *testing.B) {
 			if n == 1_000_000 && testing.Short() {
 				b.Skip("needs a gigabyte")
 			}
-			before := heap()
+			before := heapBytes()
 			s, f := fleetOf(n)
-			bytes := float64(heap()-before) / float64(n)
+			bytes := float64(heapBytes()-before) / float64(n)
 			now := begin.Add(time.Minute)
 			b.ReportAllocs()
 			for b.Loop() {
@@ -62,8 +62,8 @@ func BenchmarkStep(b *testing.B) {
 	}
 }
 
-// heap is what is reachable, in bytes.
-func heap() uint64 {
+// heapBytes is what is reachable, in bytes.
+func heapBytes() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

@@ -116,18 +116,14 @@ func (t *turn) entry(id string) Device {
 func (t *turn) pool(last bool) (free []candidate, held int) {
 	var out []string // refused or already on it
 	for _, e := range t.roll() {
-		id, d, f := e.id, e.d, e.f
-		if f == nil || !eligible(d, f) {
-			continue
-		}
-		code, _ := t.Requires.Refuses(*f)
-		switch {
-		case code != "", f.Active == t.Spec.Release && (d == nil || d.Order.Kind == ""):
-			out = append(out, id)
-		case d != nil && d.Control && !last:
+		switch t.standing(&e, last) {
+		case standsBarred:
+			out = append(out, e.id)
+		case standsHeldOut:
 			held++
-		default:
-			free = append(free, candidate{id: id, profile: f.Profile})
+		case standsFree:
+			free = append(free, candidate{id: e.id, profile: e.f.Profile})
+		case standsApart:
 		}
 	}
 	slices.Sort(out)
@@ -135,6 +131,30 @@ func (t *turn) pool(last bool) (free []candidate, held int) {
 		t.recordOut(id)
 	}
 	return free, held
+}
+
+// standing is whether a device can be taken into a wave.
+type standing int
+
+const (
+	standsApart   standing = iota // not selected, in a wave, or another rollout's
+	standsBarred                  // cannot run the release, or runs it already
+	standsHeldOut                 // in the control group, until the last wave
+	standsFree
+)
+
+func (t *turn) standing(e *pair, last bool) standing {
+	if e.f == nil || !eligible(e.d, e.f) {
+		return standsApart
+	}
+	code, _ := t.Requires.Refuses(*e.f)
+	switch {
+	case code != "", e.f.Active == t.Spec.Release && (e.d == nil || e.d.Order.Kind == ""):
+		return standsBarred
+	case e.d != nil && e.d.Control && !last:
+		return standsHeldOut
+	}
+	return standsFree
 }
 
 // recordOut records why a device is not taken into a wave.
@@ -212,34 +232,38 @@ func (t *turn) replaceLate() {
 	if t.last() {
 		return
 	}
+	var spare *spares
 	late := func(_ string, d *Device) bool { return d.Wave == n && d.Late }
-	for _, id := range t.pick(late) {
-		_, need, _ := t.quorum(n)
-		if t.hopeful(n) >= need {
+	gone := t.pick(late)
+	for i, id := range gone {
+		if _, need, _ := t.quorum(n); t.hopeful(n) >= need {
 			return
 		}
-		free, _ := t.pool(false)
-		if len(free) == 0 {
+		if spare == nil {
+			free, _ := t.pool(false)
+			spare = t.spares(free)
+		} else {
+			t.spare(gone[i-1], spare)
+		}
+		other, ok := spare.next()
+		if !ok {
 			return
 		}
 		t.unplace(id)
-		t.place(choose(t.ID, forWaves, 1, t.fresh(free)), n)
+		t.place([]string{other}, n)
 	}
 }
 
-// fresh are the candidates that were not found silent before, all of them when
-// there is no other: of two that are away, one would forever stand for the other.
-func (t *turn) fresh(from []candidate) []candidate {
-	var out []candidate
-	for _, c := range from {
-		if d := t.Devices[c.id]; d == nil || d.Code != CodeReplaced {
-			out = append(out, c)
-		}
+// spare puts a device that has just lost its place with those that can take one.
+func (t *turn) spare(id string, among *spares) {
+	e := pair{id, t.Devices[id], t.facts.Devices[id]}
+	switch t.standing(&e, false) {
+	case standsBarred:
+		t.recordOut(id)
+	case standsFree:
+		among.add(candidate{id: id, profile: e.f.Profile}, e.d)
+	case standsApart, standsHeldOut:
 	}
-	if len(out) == 0 {
-		return from
-	}
-	return out
 }
 
 // unplace takes a late device out of its wave.
