@@ -19,7 +19,7 @@ LINT     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.
 TAGS     := grpcnotrace
 PURE     := $$($(GO) list -f '{{if .GoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v -e /agent/onnx$$ -e /cmd/vedette-agent$$)
 # They leave to a run without the race detector what it makes ten times as slow.
-LONG     := ./agent/outbox ./agent/updater ./protocol/delta ./cmd/vedette-sim ./cmd/e2e
+LONG     := ./agent/outbox ./agent/updater ./protocol/delta ./controlplane/rollout ./cmd/vedette-sim ./cmd/e2e
 
 .PHONY: help
 help: ## list the targets

@@ -58,7 +58,7 @@ func TestScenarios(t *testing.T) {
 }
 
 // seeds are those to run: VEDETTE_SEED asks for one, VEDETTE_SEEDS for so many,
-// VEDETTE_FULL for many more. Of the thousand, the race detector sees fifty.
+// VEDETTE_FULL for many more. Of the thousand, the race detector sees twenty-five.
 func seeds(t *testing.T) (first, n uint64) {
 	t.Helper()
 	if s := os.Getenv("VEDETTE_SEED"); s != "" {
@@ -79,7 +79,7 @@ func seeds(t *testing.T) (first, n uint64) {
 	case os.Getenv("VEDETTE_FULL") != "":
 		return 0, 20_000
 	case raced:
-		return 0, 50
+		return 0, 25
 	}
 	return 0, 1000
 }

@@ -367,8 +367,8 @@ func (s *sim) run() {
 // decision, every rollout ends, and the ledger replays to the same state.
 func TestSimulation(t *testing.T) {
 	seeds := 200
-	if testing.Short() {
-		seeds = 30
+	if raced || testing.Short() {
+		seeds = 40
 	}
 	ends, switched, stopped := map[Status]int{}, 0, 0
 	for seed := range seeds {
@@ -380,11 +380,11 @@ func TestSimulation(t *testing.T) {
 		})
 	}
 	t.Logf("ends: %v, %d devices switched after their shadow phase, %d rollouts were stopped by it", ends, switched, stopped)
-	if switched == 0 || stopped == 0 {
+	if !raced && (switched == 0 || stopped == 0) {
 		t.Error("no shadow phase had an end of its own: the simulation has become too narrow")
 	}
 	for _, status := range []Status{StatusCompleted, StatusReverted, StatusAborted} {
-		if ends[status] == 0 {
+		if !raced && ends[status] == 0 {
 			t.Errorf("no simulated rollout ended %s: the simulation has become too narrow", status)
 		}
 	}

@@ -160,6 +160,9 @@ func judged(t *testing.T, c chances, release, world influence, changes int, gate
 // open, on devices that differ from each other by far more than chance.
 func TestStatisticsOfGates(t *testing.T) {
 	n := trials(30)
+	if raced {
+		t.Skip("computes only: left to the run without the race detector")
+	}
 	strict := []GateSpec{{Kind: Errors, Limit: new(0.0)}, {Kind: Latency, Limit: new(0.0)}, {Kind: Accuracy, Limit: new(0.0)}}
 	later := influence{errors: 0.03, accuracy: 0.06, mix: 0.35, latency: 2}
 	for _, q := range []struct {
