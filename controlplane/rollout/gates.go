@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"time"
 )
 
@@ -25,7 +26,9 @@ func judgeAll(s *State, f *Facts, all []pair, now time.Time) []GateResult {
 		}
 		g := j.answer(spec)
 		g.Gate, g.Limit, g.From, g.To = spec.Kind, spec.limit(), s.Header.Started, Moment(now)
-		g.Value = finite(g.Value)
+		for _, v := range []*float64{&g.Value, &g.EHarm, &g.EFine, &g.EControl} {
+			*v = stated(*v)
+		}
 		if g.Result == GateFail && s.waived(g) {
 			g.Result = GateWaived
 		}
@@ -41,6 +44,20 @@ func finite(v float64) float64 {
 		return 0
 	}
 	return v
+}
+
+// statedDigits are the significant digits of what is worked out with logarithms.
+const statedDigits = 6
+
+// stated is a number as decisions state it. Processors differ in the last digits
+// of logarithms and in whether they round between a multiplication and an
+// addition; a ledger must replay on all of them.
+func stated(v float64) float64 {
+	short, err := strconv.ParseFloat(strconv.FormatFloat(finite(v), 'g', statedDigits, 64), 64)
+	if err != nil {
+		return 0 // cannot be: it was written a moment ago
+	}
+	return short
 }
 
 // judge is what the gates of one moment share.

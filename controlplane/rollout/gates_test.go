@@ -377,3 +377,22 @@ func TestPlanOfAnEmptyWave(t *testing.T) {
 		t.Errorf("the empty wave can see %+v, want nothing said", last)
 	}
 }
+
+// A ledger that was written on one kind of processor replays on another.
+func TestLastDigitsAreNotStated(t *testing.T) {
+	for _, v := range []float64{0, 1, 1.0 / 3, 20.123456, 1e300, 4e-9} {
+		for _, off := range []float64{math.Nextafter(v, math.Inf(1)), math.Nextafter(v, math.Inf(-1)), v * (1 + 1e-13)} {
+			if v > 0 && stated(v) != stated(off) {
+				t.Errorf("%v is stated as %v, %v as %v", v, stated(v), off, stated(off))
+			}
+		}
+		if got := stated(v); math.Abs(got-v) > 1e-5*v {
+			t.Errorf("%v is stated as %v", v, got)
+		}
+	}
+	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		if got := stated(v); got != 0 {
+			t.Errorf("%v is stated as %v", v, got)
+		}
+	}
+}
