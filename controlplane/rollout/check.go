@@ -259,6 +259,10 @@ func (s *Spec) checkGates() error {
 	return nil
 }
 
+// lastYear leaves room for deadlines: JSON knows no year after 9999, and a
+// duration is at most 292 years.
+const lastYear = 8999
+
 func (s *Spec) checkLimits() error {
 	switch {
 	case s.Control == nil || !(*s.Control >= 0 && *s.Control < 1):
@@ -277,6 +281,8 @@ func (s *Spec) checkLimits() error {
 		return refused("on_conflict is %q, must be %q or %q", s.OnConflict, Refuse, Queue)
 	case s.OnFailure != Pause && s.OnFailure != Revert:
 		return refused("on_failure is %q, must be %q or %q", s.OnFailure, Pause, Revert)
+	case s.StartAt.Year() > lastYear:
+		return refused("start_at is %s, must be before the year %d", s.StartAt.Format(time.DateOnly), lastYear+1)
 	case s.DeviceDeadline <= 0 || s.DecisionDeadline <= 0 || s.Deadline <= 0:
 		return refused("deadlines must be above zero")
 	}
