@@ -18,7 +18,7 @@ type Progress struct {
 	Hours      float64 // from the wave's opening to its end, or to now
 }
 
-// Progress says how much of what it needs wave n has. It is for display.
+// Progress says how much of what it needs wave n has.
 func (s *State) Progress(n int, f *Facts, now time.Time) Progress {
 	var p Progress
 	p.Healthy, p.Needed, p.Counted = s.quorum(n)
@@ -28,7 +28,7 @@ func (s *State) Progress(n int, f *Facts, now time.Time) Progress {
 		}
 		if e := f.device(id).New; e != nil && e.Rows > 0 {
 			p.Devices++
-			p.Inferences += e.Rows
+			p.Inferences = plusCapped(p.Inferences, e.Rows) // devices may count absurdly
 		}
 	}
 	w := &s.Waves[n-1]

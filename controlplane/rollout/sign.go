@@ -72,18 +72,14 @@ func changed(g GateSpec, before, now *Evidence) (c change, ok bool) {
 type counted struct{ bad, all uint64 }
 
 func tries(e *Evidence) counted {
-	all := e.Rows + e.FailedRows
-	if all < e.Rows {
-		all = math.MaxUint64
-	}
-	return counted{e.FailedRows, all}
+	return counted{e.FailedRows, plusCapped(e.Rows, e.FailedRows)}
 }
 
 func wrong(e *Evidence) counted { return counted{e.Labels - min(e.Correct, e.Labels), e.Labels} }
 
 // disagreed takes rows that the shadow could not compute as disagreements.
 func disagreed(a *Agreement) counted {
-	return counted{a.Rows - min(a.Agreed, a.Rows) + a.Failed, a.Rows + a.Failed}
+	return counted{plusCapped(a.Rows-min(a.Agreed, a.Rows), a.Failed), plusCapped(a.Rows, a.Failed)}
 }
 
 func (c counted) share() float64 {
@@ -161,7 +157,7 @@ func drifted(g GateSpec, before, now *Evidence) (c change, ok bool) {
 func total(counts []uint64) uint64 {
 	var sum uint64
 	for _, n := range counts {
-		sum += n
+		sum = plusCapped(sum, n)
 	}
 	return sum
 }
