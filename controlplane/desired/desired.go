@@ -168,13 +168,10 @@ func (d *Desired) Apply(r ledger.Record) error {
 	d.applying.Lock()
 	defer d.applying.Unlock()
 	touched, err := d.catchUp(r)
-	if err != nil {
-		return err
-	}
-	for _, id := range touched {
+	for _, id := range touched { // after an error, too: what was folded is not folded again
 		d.tell(id)
 	}
-	return nil
+	return err
 }
 
 // catchUp folds a record, and before it those that the ledger has not brought
@@ -195,9 +192,10 @@ func (d *Desired) catchUp(r ledger.Record) (touched []string, err error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("catch up with the ledger from record %d: %w", next, err)
+		return touched, fmt.Errorf("catch up with the ledger from record %d: %w", next, err)
 	}
-	return touched, nil
+	more, err := d.fold(r) // the server that was read from may not have it yet
+	return append(touched, more...), err
 }
 
 // catchUpTimeout bounds the reading of records that were missed.

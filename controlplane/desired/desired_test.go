@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"reflect"
 	"slices"
@@ -322,5 +323,62 @@ func TestOlderRecordsComeFirst(t *testing.T) {
 	apply(t, d, labelled)
 	if got := air.take(); len(got) != 0 {
 		t.Errorf("told again: %q", got)
+	}
+}
+
+// short is a ledger whose reading breaks off after so many records.
+type short struct {
+	slow
+
+	after int
+	err   error
+}
+
+func (s *short) Replay(ctx context.Context, from uint64, fn func(ledger.Record) error) (uint64, error) {
+	left := s.after
+	next, err := s.Memory.Replay(ctx, from, func(r ledger.Record) error {
+		if left == 0 {
+			return io.EOF
+		}
+		left--
+		return fn(r)
+	})
+	if errors.Is(err, io.EOF) {
+		return next, s.err
+	}
+	return next, err
+}
+
+// What was read before the reading of older records broke off is told, and a
+// decision that could not be read again all the same.
+func TestOlderRecordsThatCannotBeRead(t *testing.T) {
+	for name, err := range map[string]error{"an error": errors.New("the broker is gone"), "a server that has less": nil} {
+		t.Run(name, func(t *testing.T) {
+			l, air := &short{slow: slow{ledger.NewMemory(time.Now)}, after: 100}, &radio{}
+			d := New(air, l, Config{})
+			run(t, d)
+			var records []ledger.Record
+			for i, device := range []string{"cam-1", "cam-2"} {
+				r, err := l.Append(t.Context(), RolloutChain(fmt.Sprint("digits-v2-", i)), ledger.Any, "rollout.step", "engine",
+					map[string]any{"decision": rollout.Decision{Assign: []rollout.Assigned{{Model: "digits", Release: v1, Devices: []string{device}}}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				records = append(records, r)
+			}
+			l.after, l.err = 1, err
+			if got := d.Apply(records[1]); !errors.Is(got, err) {
+				t.Errorf("got %v, want %v", got, err)
+			}
+			want := []string{"cam-1"}
+			if err == nil {
+				want = append(want, "cam-2")
+			}
+			for i, id := range want {
+				if got := d.Assigned(id, "digits"); got.Release != v1 || len(air.sent) <= i {
+					t.Errorf("%s is assigned %+v, told were %d", id, got, len(air.sent))
+				}
+			}
+		})
 	}
 }
