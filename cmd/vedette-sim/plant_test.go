@@ -25,7 +25,7 @@ var mutants = []mutant{
 	},
 	{
 		"the control group is not held out", "controlplane/rollout/waves.go",
-		"case d != nil && d.Control && !last:", "case d != nil && d.Control && !last && !IS:", "control group|the waves so far allow",
+		"case e.d != nil && e.d.Control && !last:", "case e.d != nil && e.d.Control && !last && !IS:", "control group|the waves so far allow",
 	},
 	{
 		"a halt withdraws nothing", "controlplane/rollout/fail.go",
