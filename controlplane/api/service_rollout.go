@@ -38,6 +38,8 @@ func rolloutError(err error) error {
 		code = operator.NotNow // the text says what is possible
 	case errors.Is(err, rollout.ErrHeld):
 		code, hint = operator.Held, "let it wait with on_conflict: queue, or take the devices over with supersedes: the other rollout"
+	case errors.Is(err, rollout.ErrStale):
+		code, hint = operator.Stale, "look at what changed with `vedette rollout diff`, then revise that"
 	case errors.Is(err, rollout.ErrNobody):
 		code = operator.NoDevices
 	case errors.Is(err, rollout.ErrReason):
@@ -332,10 +334,10 @@ func (s *Service) ActOnRollout(ctx context.Context, id string, a operator.Rollou
 	}
 	cmd := rollout.Command{Action: rollout.Action(a.Action), Actor: p.Name, Reason: a.Reason}
 	if a.Spec != nil {
-		if err := s.revisable(id, &a); err != nil {
+		if err := revisable(&a); err != nil {
 			return nil, err
 		}
-		cmd.Spec = new(specOf(*a.Spec))
+		cmd.Spec, cmd.Number = new(specOf(*a.Spec)), a.Number
 	}
 	v, err := s.d.Rollouts.Act(ctx, id, cmd)
 	if err != nil {
@@ -345,22 +347,11 @@ func (s *Service) ActOnRollout(ctx context.Context, id string, a operator.Rollou
 }
 
 // revisable checks a spec that is to replace that of a rollout.
-func (s *Service) revisable(id string, a *operator.RolloutAction) error {
+func revisable(a *operator.RolloutAction) error {
 	if a.Action != operator.ActRevise {
 		return operator.Errorf(operator.Invalid, "%s takes no spec", a.Action).WithHint("only %s does", operator.ActRevise)
 	}
-	if err := checkNames(a.Spec); err != nil {
-		return err
-	}
-	v, err := s.looks.view(id)
-	if err != nil {
-		return rolloutError(err)
-	}
-	if now := v.State.Header.Revision; a.Number != nil && *a.Number != now {
-		return operator.Errorf(operator.Stale, "the new spec was made from revision %d of %s, the newest is %d", *a.Number, id, now).
-			WithHint("look at what changed with `vedette rollout diff %s`, then revise that", id)
-	}
-	return nil
+	return checkNames(a.Spec)
 }
 
 // checkNames refuses names of waves that would not be shown but obeyed.

@@ -179,6 +179,7 @@ func TestErrorsOfPackagesGetCodes(t *testing.T) {
 		{rolloutError(rollout.ErrHeld), operator.Held},
 		{rolloutError(rollout.ErrNobody), operator.NoDevices},
 		{rolloutError(rollout.ErrSpec), operator.Invalid},
+		{rolloutError(rollout.ErrStale), operator.Stale},
 		{rolloutError(rollout.ErrReason), operator.ReasonRequired},
 		{rolloutError(runner.ErrNotFound), operator.NotFound},
 		{rolloutError(registry.ErrNotFound), operator.NotFound},

@@ -145,6 +145,9 @@ func (w worldRollouts) Act(_ context.Context, id string, c rollout.Command) (run
 	if err := w.refusals[c.Action]; err != nil {
 		return runner.View{}, err
 	}
+	if c.Number != nil && *c.Number != w.rollouts[0].State.Header.Revision {
+		return runner.View{}, rollout.ErrStale
+	}
 	return w.rollouts[0], w.did(string(c.Action) + " " + id + " by " + c.Actor)
 }
 

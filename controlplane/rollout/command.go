@@ -95,7 +95,7 @@ func (t *turn) obey(c Command) error {
 	case Rollback:
 		t.startBack(why)
 	case Revise:
-		return t.revise(c.Spec, why)
+		return t.revise(&c, why)
 	case Replace:
 		t.takenOver(c.By, why)
 	}

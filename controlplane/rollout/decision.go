@@ -29,8 +29,9 @@ type Command struct {
 	Action Action `json:"action"`
 	Actor  string `json:"actor"`
 	Reason string `json:"reason"`
-	Spec   *Spec  `json:"spec,omitempty"` // of Revise, with its defaults and valid
-	By     string `json:"by,omitempty"`   // of Replace: the rollout that takes over
+	Spec   *Spec  `json:"spec,omitempty"`   // of Revise, with its defaults and valid
+	Number *int   `json:"number,omitempty"` // of Revise: the revision that Spec was made from, nil for whichever
+	By     string `json:"by,omitempty"`     // of Replace: the rollout that takes over
 }
 
 // Decision is one step: what changed, why, and what is asked of devices.

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,11 +11,18 @@ import (
 // The error that wraps it names the field.
 var ErrFixed = fmt.Errorf("%w: cannot be changed any more", ErrSpec)
 
+// ErrStale says that a revision was made from a spec that holds no more.
+var ErrStale = errors.New("there is a newer revision")
+
 // revise obeys the command of that name. Waves that were opened keep their
 // members and their size; everything else goes by the new spec from now on.
-func (t *turn) revise(spec *Spec, why string) error {
+func (t *turn) revise(c *Command, why string) error {
+	spec := c.Spec
 	if spec == nil {
 		return fmt.Errorf("revise rollout %s: %w: it is missing", t.ID, ErrSpec)
+	}
+	if c.Number != nil && *c.Number != t.Header.Revision {
+		return fmt.Errorf("revise rollout %s: %w: the new spec was made from revision %d, the newest is %d", t.ID, ErrStale, *c.Number, t.Header.Revision)
 	}
 	if err := spec.Validate(); err != nil {
 		return fmt.Errorf("revise rollout %s: %w", t.ID, err)
