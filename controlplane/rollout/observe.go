@@ -160,6 +160,9 @@ func (t *turn) observeBack(id string, d Device, f DeviceFacts) {
 	switch {
 	case f.Revoked:
 		t.move(id, DeviceSuperseded, CodeRevoked, "revoked or cloned: nothing it says is taken")
+	case on && d.Home && t.Header.Status == StatusReverting:
+		t.move(id, DeviceActive, CodeOvertaken, "runs the release again after it had left it")
+		t.recall(id)
 	case on && !d.State.arrived() && t.Header.Status != StatusReverting:
 		t.move(id, DeviceActive, CodeOvertaken, "went active before the withdrawal reached it, and is on its way back")
 	case on || f.Target == t.Spec.Release || f.Generation < d.Order.Seq || d.Home:
