@@ -56,14 +56,15 @@ func (r *Runner) takeOver(ctx context.Context, s, next *rollout.State, cmd *roll
 // resumeStarts starts the rollouts whose parents were replaced for them and
 // that did not begin: the server ended between the two commits.
 func (r *Runner) resumeStarts(ctx context.Context) error {
+	var errs []error
 	for _, parent := range r.unstarted() {
 		child, last := parent.state.Header.By, parent.timeline[len(parent.timeline)-1] // which is its replacement
 		start := rollout.Command{Action: rollout.Start, Actor: last.Actor, Reason: last.Reason}
 		if err := r.decide(ctx, child, &start); err != nil {
-			return fmt.Errorf("start rollout %s, for which %s was replaced: %w", child, parent.state.ID, err)
+			errs = append(errs, fmt.Errorf("start rollout %s, for which %s was replaced: %w", child, parent.state.ID, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...) // one that cannot start keeps no other from it
 }
 
 // unstarted are the rollouts that were replaced by one that nobody has started,
