@@ -17,7 +17,7 @@ func (c *checker) budget(x *watched, before *rollout.State, d *rollout.Decision,
 	c.rate(x, d, len(ids))
 	for _, u := range b.Unavailable {
 		for _, id := range ids {
-			if !c.harmless(before, id) {
+			if dev, _ := s.Device(id); dev.Order.Kind == rollout.Forward && !c.harmless(before, id) {
 				c.group(s, u, c.wish(id).labels[u.Label])
 			}
 		}

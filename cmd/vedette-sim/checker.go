@@ -52,6 +52,7 @@ type wish struct {
 	releases   map[string]rollout.Assigned // by model and role
 	by         string                      // rollout that assigned the primary release
 	decision   uint64
+	shadowed   uint64 // by which decision it was to run a shadow
 	labels     map[string]string
 }
 
@@ -205,12 +206,19 @@ func (c *checker) assign(device, id string, seq uint64, a rollout.Assigned) {
 	wi := c.wish(device)
 	wi.generation = seq
 	if a.Role == protocol.RoleShadow {
-		wi.releases[a.Model+" "+a.Role] = a
+		wi.releases[a.Model+" "+a.Role], wi.shadowed = a, seq
 		return
 	}
-	delete(wi.releases, a.Model+" "+protocol.RoleShadow)
+	if wi.shadowed < seq { // a later decision ends a shadow, whatever it is
+		delete(wi.releases, a.Model+" "+protocol.RoleShadow)
+	}
 	wi.releases[a.Model] = a
 	wi.by, wi.decision = id, seq
+	d := c.w.byID[device]
+	if d.fronts == nil {
+		d.fronts = map[release.Digest]bool{}
+	}
+	d.fronts[a.Release] = true
 }
 
 func (c *checker) trace(rec ledger.Record, id string, d *rollout.Decision) {
@@ -266,6 +274,9 @@ func (wi *wish) content() string {
 		if role == "" {
 			role = protocol.RolePrimary
 		}
+		if front := wi.releases[model].Release; a.Role == protocol.RoleShadow && (front.IsZero() || front == a.Release) {
+			continue // there is nothing to compare it with
+		}
 		if !a.Release.IsZero() {
 			parts = append(parts, fmt.Sprintf("%s %s %s %d", a.Model, role, a.Release.Short(), a.Share))
 		}
@@ -317,9 +328,9 @@ func (c *checker) counted(d *device, m stored) {
 	}
 }
 
-// stepped is told of every step of a device's machine.
-func (c *checker) stepped(d *device, old update.Machine, e update.Event, actions []update.Action) {
-	m := d.machine
+// stepped is told of every step of a lane's machine.
+func (c *checker) stepped(l *lane, old *update.Machine, e update.Event, actions []update.Action) {
+	d, m := l.d, &l.machine
 	at, waits := m.Wake(update.DefaultLimits())
 	switch {
 	case m.State != update.Idle && (!waits || at.After(d.clock().Add(days(1)))):
@@ -328,36 +339,44 @@ func (c *checker) stepped(d *device, old update.Machine, e update.Event, actions
 		c.w.fail("%s: idle is not at rest", d.id)
 	case !m.Active.IsZero() && m.Active == m.Previous:
 		c.w.fail("%s: %s is active and previous", d.id, c.w.version(m.Active))
-	case m.Active != d.disk.active && m.State != update.Reverting:
-		c.w.fail("%s: the machine says that %s is active, the disk says %s", d.id, c.w.version(m.Active), c.w.version(d.disk.active))
+	case m.Active != l.slots.active && m.State != update.Reverting:
+		c.w.fail("%s: the machine says that %s is active, the disk says %s", d.id, c.w.version(m.Active), c.w.version(l.slots.active))
 	}
 	if a, ok := e.(update.Activated); ok && !a.Release.IsZero() {
-		c.activated(d, a.Release)
+		c.activated(l, a.Release)
 	}
 	for _, a := range actions {
-		if _, tick := e.(update.Tick); a.Do == update.Resolve && !tick && refusedBefore(&old, m.Target) {
+		if _, tick := e.(update.Tick); a.Do == update.Resolve && !tick && refusedBefore(old, m.Target) {
 			c.w.fail("%s: %s was refused under decision %d and is tried again under it", d.id, c.w.version(a.Release), m.Target.Decision)
 		}
 	}
 }
 
-// activated is told of every release that a device has switched to.
-func (c *checker) activated(d *device, r release.Digest) {
-	rel := c.w.release(r)
+// activated is told of every release that a lane has switched to.
+func (c *checker) activated(l *lane, r release.Digest) {
+	d, rel := l.d, c.w.release(r)
 	switch {
 	case !rel.signed:
 		c.w.fail("%s: %s is active and nobody signed it", d.id, rel.version)
 	case rel.sequence < d.disk.floor:
 		c.w.fail("%s: %s is active, its sequence %d is below the floor %d", d.id, rel.version, rel.sequence, d.disk.floor)
-	case d.serving != r || d.disk.active != r:
-		c.w.fail("%s: %s is said to be active, %s is, and %s answers", d.id, rel.version, c.w.version(d.disk.active), c.w.version(d.serving))
+	case l.serving != r || l.slots.active != r:
+		c.w.fail("%s: %s is said to be active, %s is, and %s answers", d.id, rel.version, c.w.version(l.slots.active), c.w.version(l.serving))
 	}
 }
 
-// serving is told of every release that begins to answer.
-func (c *checker) serving(d *device, rel *candidate) {
-	if rel.version == "nothing" {
-		c.w.fail("%s serves a release that was never published", d.id)
+// serving is told of every release that begins to run in a lane. What answers
+// was at some time to answer: a shadow never does by itself.
+func (c *checker) serving(l *lane, rel *candidate) {
+	switch {
+	case rel.version == "nothing":
+		c.w.fail("%s serves a release that was never published", l.d.id)
+	case l.challenger && l.d.lane.serving == rel.digest:
+		c.w.fail("%s runs %s beside itself", l.d.id, rel.version)
+	case l.challenger:
+		c.w.count("shadow runs")
+	case !l.d.fronts[rel.digest] && rel != c.w.releases[0]:
+		c.w.fail("%s answers with %s, which was never to answer there", l.d.id, rel.version)
 	}
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -14,8 +13,8 @@ import (
 // model is the only model of the fleet.
 const model = "meter"
 
-// device is one machine: the real update machine and the real outbox
-// accounting, around a scripted disk, runtime and link.
+// device is one machine: two lanes with the real update machine and the real
+// outbox accounting, around a scripted disk, runtime and link.
 type device struct {
 	w    *world
 	id   string
@@ -23,26 +22,25 @@ type device struct {
 	character
 	link link
 	disk disk
+	lane        // of the release that answers
+	beside lane // of the shadow
 
 	// What a power cut takes away.
 	on      bool
-	machine update.Machine
-	serving release.Digest
+	entered bool // both machines have been started
 	book    *outbox.Book
 	floor   uint64 // lowest sequence it takes, from the newest metadata
 	boot    []byte
 	booted  time.Duration
 	wall    time.Duration // its clock minus the true time
-	token   int           // of the action at work
-	ticks   int           // to know a tick that was planned before another
-	reports int           // likewise
+	reports int           // to know a report that was planned before another
 	life    int           // starts so far
-	mends   int           // tries to load what is active
 
 	enrolled  bool
-	orphan    uint64        // generation it held when the ledger that gave it was lost
-	end       time.Duration // of a device that vanishes
-	generated outbox.Sum    // taken over by its outbox
+	fronts    map[release.Digest]bool // releases that the ledger ever wanted in front
+	orphan    uint64                  // generation it held when the ledger that gave it was lost
+	end       time.Duration           // of a device that vanishes
+	generated outbox.Sum              // taken over by its outbox
 }
 
 // character is what a device does all its life.
@@ -68,19 +66,13 @@ const (
 
 // disk is what a device keeps through a power cut.
 type disk struct {
-	machine          update.Machine // its journal
-	held             *protocol.Desired
-	active, previous release.Digest
-	staged           release.Digest // fetched, and proven by a trial
-	order            uint64
-	boots            uint64
-	clean            bool   // the agent ended by itself
-	floor            uint64 // highest seen
-	frames           []outbox.Frame
+	held   *protocol.Desired
+	order  uint64 // of the newest activation
+	boots  uint64
+	clean  bool   // the agent ended by itself
+	floor  uint64 // highest seen
+	frames []outbox.Frame
 }
-
-// newMachine is the journal of a device that was never started.
-func newMachine() update.Machine { return update.New(model) }
 
 // note adds a line to the trace.
 func (d *device) note(format string, args ...any) { d.w.note(d.id, format, args...) }
@@ -98,37 +90,17 @@ func (d *device) start() {
 	d.disk.boots++
 	d.boot = fmt.Appendf(nil, "%-10.10s%06d", d.id, d.disk.boots%1_000_000)
 	d.booted = d.w.t
-	d.serving = release.Digest{}
-	d.machine = journaled(d.disk.machine)
 	d.recover()
 	unclean := !d.disk.clean && d.disk.boots > 1
 	d.disk.clean = false
-	d.mends = 0
-	d.step(update.Started{Active: d.disk.active, Previous: d.disk.previous, Unclean: unclean, Suspect: unclean})
-	if !d.on {
+	if !d.wake(unclean) {
 		return
-	}
-	if d.machine.State != update.Reverting {
-		d.restore()
 	}
 	if d.disk.held != nil {
 		d.obey(d.disk.held)
 	}
 	d.planWindow()
 	d.link.up()
-}
-
-// journaled is a machine as it comes back from the journal.
-func journaled(m update.Machine) update.Machine {
-	raw, err := json.Marshal(m)
-	if err == nil {
-		m = update.Machine{}
-		err = json.Unmarshal(raw, &m)
-	}
-	if err != nil {
-		panic(fmt.Errorf("journal of a machine: %w", err)) // it is plain data
-	}
-	return m
 }
 
 // cut takes the power away. The device starts again later.
@@ -141,9 +113,11 @@ func (d *device) cut(why string) {
 func (d *device) stop(why string) {
 	d.note("power cut: %s", why)
 	d.w.count("power cut")
-	d.on = false
-	d.token++
-	d.ticks++
+	d.on, d.entered = false, false
+	for _, l := range []*lane{&d.lane, &d.beside} {
+		l.token++
+		l.ticks++
+	}
 	d.link.drop(-1)
 }
 
@@ -170,47 +144,6 @@ func (d *device) perhapsCut(moment string) bool {
 	}
 	d.cut(moment)
 	return true
-}
-
-// step takes an event: decide, journal, then act.
-func (d *device) step(e update.Event) {
-	old := d.machine
-	next, actions := old.Step(d.clock(), e, update.DefaultLimits(), d.w.rnd.Float64())
-	if d.perhapsCut("before a step was journaled") {
-		return
-	}
-	d.disk.machine = next
-	if d.perhapsCut("after a step was journaled") {
-		return
-	}
-	d.machine = next
-	d.w.check.stepped(d, old, e, actions)
-	if next.State != old.State {
-		d.note("%s -> %s", old.State, next.State)
-		d.nudge()
-	}
-	if next.Last != old.Last && next.Last != nil {
-		d.note("update to %s ended: %s %s", d.w.version(next.Last.Release), next.Last.Result, next.Last.Code)
-		d.w.count("update " + next.Last.Result)
-		d.nudge()
-	}
-	d.planTick()
-	d.perform(actions)
-}
-
-// planTick wakes the machine when it asks for it.
-func (d *device) planTick() {
-	d.ticks++
-	at, ok := d.machine.Wake(update.DefaultLimits())
-	if !ok {
-		return
-	}
-	planned := d.ticks
-	d.w.after(at.Sub(d.clock()), func() {
-		if d.on && d.ticks == planned {
-			d.step(update.Tick{})
-		}
-	})
 }
 
 // hears is a message that comes down.
@@ -245,13 +178,19 @@ func (d *device) desired(s *protocol.Desired) {
 	d.obey(s)
 }
 
-// obey gives the machine its wish.
+// obey gives the machines their wishes.
 func (d *device) obey(s *protocol.Desired) {
+	d.lane.step(update.Desired{Want: wanted(s, protocol.RolePrimary)})
+	d.challenge()
+}
+
+// wanted is what a desired state wants of the model in a role.
+func wanted(s *protocol.Desired, role string) update.Want {
 	want := update.Want{Generation: s.GetGeneration()}
 	for _, a := range s.GetAssignments() {
-		if a.GetModel() == model && a.GetRole() == protocol.RolePrimary {
+		if a.GetModel() == model && a.GetRole() == role {
 			want.Release, want.Decision = digestOf(a.GetRelease()), a.GetDecision()
 		}
 	}
-	d.step(update.Desired{Want: want})
+	return want
 }

@@ -54,10 +54,14 @@ func (c *checker) unlike(d *device) string {
 		return fmt.Sprintf("holds %q, is to hold %q", contentOf(held), wi.content())
 	case d.machine.State != update.Idle:
 		return "is " + string(d.machine.State)
-	case d.serving != d.disk.active:
+	case d.beside.machine.State != update.Idle:
+		return "has a shadow that is " + string(d.beside.machine.State)
+	case !d.beside.machine.Active.IsZero() && d.beside.machine.Active != d.shadow().Release:
+		return "runs a shadow that nobody asked for"
+	case d.serving != d.slots.active:
 		return "serves another release than it has active"
-	case d.disk.active != want && !explained(d, wi):
-		return fmt.Sprintf("runs %s, is to run %s and does not say why not", c.w.version(d.disk.active), c.w.version(want))
+	case d.slots.active != want && !explained(d, wi):
+		return fmt.Sprintf("runs %s, is to run %s and does not say why not", c.w.version(d.slots.active), c.w.version(want))
 	case d.book.Pending()+d.book.Held() > 0:
 		return "has records to send"
 	}

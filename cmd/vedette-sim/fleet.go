@@ -50,7 +50,7 @@ func (w *world) makeFleet() {
 			w.after(w.between(0, w.length), d.join)
 			continue
 		}
-		d.disk.active = w.releases[0].digest
+		d.slots.active = w.releases[0].digest
 		d.enrol()
 	}
 	w.factory()
@@ -77,7 +77,7 @@ func (w *world) makeDevice(i int) *device {
 		d.end = w.between(0, w.length)
 	}
 	d.link.d = d
-	d.disk.machine = newMachine()
+	d.makeLanes()
 	return d
 }
 
@@ -119,7 +119,7 @@ func (w *world) factory() {
 	st.Header.Status, st.Header.Deadline = rollout.StatusAborted, time.Time{}
 	var ids []string
 	for _, d := range w.devices {
-		if d.disk.active == first.digest {
+		if d.slots.active == first.digest {
 			ids = append(ids, d.id)
 		}
 	}

@@ -137,7 +137,7 @@ func (w *world) spec() rollout.Spec {
 		OnFailure: sometimes(r, rollout.Revert, rollout.Pause), Approval: r.IntN(6) == 0,
 		Deadline:       release.Duration(w.between(time.Hour, 6*time.Hour)),
 		DeviceDeadline: release.Duration(w.between(20*time.Minute, 2*time.Hour)), DecisionDeadline: release.Duration(w.between(20*time.Minute, 2*time.Hour)),
-		Gates: w.gates(),
+		Gates: w.gates(), Shadow: w.shadow(),
 	}
 	waves := []rollout.WaveSpec{{Count: 1 + r.IntN(3)}, {Percent: 20 + 60*r.Float64()}, {Percent: 100}}
 	for i, ws := range waves[r.IntN(3):] {
@@ -181,6 +181,16 @@ func (w *world) windows() []rollout.WindowSpec {
 // openFor is how long a window is open, from the full hour.
 const openFor = 30 * time.Minute
 
+// shadow is a phase before devices switch, or none.
+func (w *world) shadow() *rollout.ShadowSpec {
+	if w.rnd.IntN(4) > 0 {
+		return nil
+	}
+	return &rollout.ShadowSpec{
+		Rows: 50 + w.rnd.Uint64N(600), Share: sometimes(w.rnd, 0, 500), Deadline: release.Duration(w.between(10*time.Minute, time.Hour)),
+	}
+}
+
 func (w *world) gates() []rollout.GateSpec {
 	r := w.rnd
 	limit := func(kind rollout.GateKind, values ...float64) rollout.GateSpec {
@@ -190,6 +200,7 @@ func (w *world) gates() []rollout.GateSpec {
 	}
 	return []rollout.GateSpec{
 		limit(rollout.Golden, 0), limit(rollout.Install, 0, 0, 0.1, 0.5), limit(rollout.Crash, 0, 0, 0.05, 0.5), limit(rollout.Errors, 0.01, 0.05),
+		limit(rollout.Shadow, 0.01, 0.05),
 	}
 }
 

@@ -58,6 +58,9 @@ func (c *checker) device(x *watched, before *rollout.State, id string, seq uint6
 	if now.Order.Kind != "" && now.Order.Seq == 0 {
 		c.w.fail("%s in %s has an order of no decision", id, s.ID)
 	}
+	if now.Order.Kind == rollout.Beside && (now.State == rollout.DeviceActive || now.State == rollout.DeviceHealthy) {
+		c.w.fail("%s in %s is %s with a shadow", id, s.ID, now.State)
+	}
 	forward := tells(&now)
 	if delete(x.told, id); forward {
 		x.told[id] = true
@@ -71,8 +74,11 @@ func (c *checker) device(x *watched, before *rollout.State, id string, seq uint6
 // tells says whether a rollout wants its release on the device. One that was
 // revoked or went to another rollout is none of this one's.
 func tells(d *rollout.Device) bool {
-	return d.Order.Kind == rollout.Forward && !d.Already && d.State != rollout.DeviceSuperseded
+	return on(d) && !d.Already && d.State != rollout.DeviceSuperseded
 }
+
+// on says whether a device is to run the release, in front or beside.
+func on(d *rollout.Device) bool { return d.Order.Kind == rollout.Forward || d.Order.Kind == rollout.Beside }
 
 // outcome checks that a device counts as failed, refused or reverted only for
 // what it said of the newest order.
@@ -89,6 +95,12 @@ func (c *checker) outcome(s *rollout.State, was, now *rollout.Device, id string)
 	all := m.Refused
 	if m.Outcome != nil {
 		all = append(slices.Clone(all), *m.Outcome)
+	}
+	if b := m.Challenger; b != nil && b.Outcome != nil {
+		all = append(slices.Clone(all), *b.Outcome)
+	}
+	if b := m.Challenger; b != nil {
+		all = append(slices.Clone(all), b.Refused...)
 	}
 	for _, o := range all {
 		if o.Release == s.Spec.Release && o.Code == now.Code && o.Generation >= was.Order.Seq {
@@ -149,7 +161,7 @@ func (c *checker) back(s *rollout.State) {
 	for _, id := range slices.Sorted(maps.Keys(s.Devices)) {
 		d, dev := c.w.byID[id], s.Devices[id]
 		ours := dev.Order.Kind != "" && !dev.Already && dev.State != rollout.DeviceSuperseded
-		if ours && d.lie == honest && d.disk.active == s.Spec.Release && dev.Old != s.Spec.Release {
+		if ours && d.lie == honest && d.slots.active == s.Spec.Release && dev.Old != s.Spec.Release {
 			c.w.fail("%s is reverted and %s runs its release", s.ID, id)
 		}
 	}
@@ -241,7 +253,7 @@ func (c *checker) holder(rolloutID, device string) string {
 func underWay(s *rollout.State) int {
 	n := 0
 	for _, d := range s.Devices {
-		if d.Order.Kind == rollout.Forward && !d.Late && !d.Already && isUnderWay(d.State) {
+		if on(d) && !d.Late && !d.Already && isUnderWay(d.State) {
 			n++
 		}
 	}
@@ -249,13 +261,14 @@ func underWay(s *rollout.State) int {
 }
 
 func isUnderWay(s rollout.DeviceState) bool {
-	return s == rollout.DeviceOffered || s == rollout.DeviceDownloading || s == rollout.DeviceVerifying || s == rollout.DeviceTrialing
+	return s == rollout.DeviceShadowing || s == rollout.DeviceOffered || s == rollout.DeviceDownloading || s == rollout.DeviceVerifying || s == rollout.DeviceTrialing
 }
 
 // reported looks for facts after which no more offers may be made.
 func (c *checker) reported(d *device, r *protocol.Report) {
 	for _, m := range r.GetModels() {
-		for _, o := range append([]*protocol.Outcome{m.GetOutcome()}, m.GetRefused()...) {
+		beside := m.GetChallenger().GetState()
+		for _, o := range slices.Concat([]*protocol.Outcome{m.GetOutcome(), beside.GetOutcome()}, m.GetRefused(), beside.GetRefused()) {
 			serves := m.GetServing() && digestOf(m.GetActive()) == digestOf(o.GetRelease())
 			if kind := gateOf(o); kind != "" && !serves {
 				c.fails(d, o, kind)

@@ -78,11 +78,19 @@ func (d *device) report() {
 
 // state is what package updater reports of a model.
 func (d *device) state() *protocol.ModelState {
-	m := d.machine.At(d.clock())
+	s := d.lane.state()
+	if d.beside.used() {
+		s.Challenger = &protocol.Challenger{State: d.beside.state(), Role: protocol.RoleShadow}
+	}
+	return s
+}
+
+func (l *lane) state() *protocol.ModelState {
+	m := l.machine.At(l.d.clock())
 	s := &protocol.ModelState{
 		Model: model, Active: wire(m.Active), Previous: wire(m.Previous), Target: wire(m.Target.Release), State: string(m.State),
 		StateForMs: uint64(max(m.Spent, 0).Milliseconds()), //nolint:gosec // not negative
-		Serving:    !d.serving.IsZero() && d.serving == m.Active,
+		Serving:    !l.serving.IsZero() && l.serving == m.Active,
 	}
 	if m.Last != nil {
 		s.Outcome = outcome(*m.Last)
@@ -105,7 +113,7 @@ func (d *device) deceive(s *protocol.ModelState) {
 	}
 	switch d.lie {
 	case mute:
-		s.Serving = d.disk.active == d.w.releases[0].digest
+		s.Serving = d.slots.active == d.w.releases[0].digest
 		if s.Serving {
 			return
 		}
@@ -129,13 +137,16 @@ func wire(r release.Digest) []byte {
 
 // planWindow ends a window of traffic now and then.
 func (d *device) planWindow() {
-	life, serving, start := d.life, d.serving, d.w.now()
+	life, serving, beside, start := d.life, d.serving, d.beside.serving, d.w.now()
 	d.w.after(d.w.check.window, func() {
 		if !d.on || d.life != life {
 			return
 		}
 		if d.serving == serving && !serving.IsZero() && !d.w.quiet() {
 			d.count(serving, start)
+			if d.on && !beside.IsZero() && d.beside.serving == beside {
+				d.countBeside(beside, serving, start)
+			}
 		}
 		d.planWindow()
 	})
@@ -159,6 +170,21 @@ func (d *device) count(serving release.Digest, start time.Time) {
 			Model: model, Release: wire(serving), Matched: labels, Correct: labels - missed, StartWallMs: start.UnixMilli(),
 		}}})
 	}
+	d.sendRecords()
+}
+
+// countBeside puts what a shadow showed into the outbox: what fails or misses
+// its labels does not agree with the release that answers either.
+func (d *device) countBeside(shadow, answers release.Digest, start time.Time) {
+	c, rows := d.w.release(shadow), d.traffic
+	failed := d.part(rows, uint64(c.failing)) //nolint:gosec // positive
+	compared := rows - failed
+	agreed := compared - d.part(compared, uint64(5+c.misses)) //nolint:gosec // positive
+	d.append(&protocol.Body{Kind: &protocol.Body_Window{Window: &protocol.Window{
+		Model: model, Release: wire(shadow), Role: protocol.RoleShadow,
+		Rows: compared, FailedRows: failed, Calls: rows, StartWallMs: start.UnixMilli(),
+		Comparison: &protocol.Comparison{Primary: wire(answers), Rows: compared, Agreed: agreed},
+	}}})
 	d.sendRecords()
 }
 

@@ -10,39 +10,41 @@ import (
 
 // perform carries actions out as package updater does: each one ends the one
 // before it, takes its time, and may be overtaken by a power cut.
-func (d *device) perform(actions []update.Action) {
+func (l *lane) perform(actions []update.Action) {
+	d := l.d
 	for _, a := range actions {
-		d.token++
-		token := d.token
+		l.token++
+		token := l.token
 		switch a.Do {
 		case update.Stop:
 		case update.Discard:
-			d.disk.staged = release.Digest{}
+			l.slots.staged = release.Digest{}
 		case update.Revert:
 			// The disk comes first: what is known to be bad is never loaded again.
-			d.revertDisk(a.Release)
+			l.revertDisk(a.Release)
 			if d.perhapsCut("while going back") {
 				return
 			}
-			d.takes(d.w.between(200*time.Millisecond, 10*time.Second), token, func() update.Event { return d.reverted(a.Release) })
+			l.takes(d.w.between(200*time.Millisecond, 10*time.Second), token, func() update.Event { return l.reverted(a.Release) })
 		case update.Resolve, update.Fetch, update.Verify, update.Trial, update.Activate, update.Remove:
-			d.takes(d.lasts(a), token, func() update.Event { return d.carryOut(a) })
+			l.takes(d.lasts(a), token, func() update.Event { return l.carryOut(a) })
 		}
 	}
 }
 
 // takes ends an action after a while, unless another one was begun or the power
 // went.
-func (d *device) takes(long time.Duration, token int, end func() update.Event) {
+func (l *lane) takes(long time.Duration, token int, end func() update.Event) {
+	d := l.d
 	d.w.after(long, func() {
-		if !d.on || d.token != token {
+		if !d.on || l.token != token {
 			return
 		}
 		e := end()
 		if d.perhapsCut("after an action, before its news") {
 			return
 		}
-		d.step(e)
+		l.step(e)
 	})
 }
 
@@ -60,7 +62,8 @@ func (d *device) lasts(a update.Action) time.Duration {
 }
 
 // carryOut is the end of an action.
-func (d *device) carryOut(a update.Action) update.Event {
+func (l *lane) carryOut(a update.Action) update.Event {
+	d := l.d
 	switch a.Do {
 	case update.Resolve:
 		return d.resolve(a.Release)
@@ -73,14 +76,14 @@ func (d *device) carryOut(a update.Action) update.Event {
 		if d.w.often(d.w.trouble.failures) {
 			return failed(a, update.CodeDamaged, true)
 		}
-		d.disk.staged = a.Release
+		l.slots.staged = a.Release
 		return update.Verified{Release: a.Release}
 	case update.Trial:
-		return d.try(a.Release)
+		return l.try(a.Release)
 	case update.Activate:
-		return d.activate(a)
+		return l.activate(a)
 	case update.Remove:
-		d.serving, d.disk.active, d.disk.previous = release.Digest{}, release.Digest{}, release.Digest{}
+		l.serving, l.slots.active, l.slots.previous = release.Digest{}, release.Digest{}, release.Digest{}
 		return update.Activated{}
 	case update.Revert, update.Stop, update.Discard:
 	}
@@ -112,10 +115,11 @@ func (d *device) resolve(r release.Digest) update.Event {
 	return update.Resolved{Release: r}
 }
 
-func (d *device) try(r release.Digest) update.Event {
+func (l *lane) try(r release.Digest) update.Event {
+	d := l.d
 	c := d.w.release(r)
 	switch {
-	case d.disk.staged != r:
+	case l.slots.staged != r:
 		return update.Failed{Release: r, Code: update.CodeDamaged, Message: "nothing staged"}
 	case c.hits(d, c.wrong, "wrong"):
 		return update.Judged{Release: r, Code: "golden_mismatch", Message: "simulated"}
@@ -126,74 +130,78 @@ func (d *device) try(r release.Digest) update.Event {
 }
 
 // activate loads first and writes down second.
-func (d *device) activate(a update.Action) update.Event {
+func (l *lane) activate(a update.Action) update.Event {
+	d := l.d
 	c := d.w.release(a.Release)
 	switch {
-	case d.disk.staged != a.Release && d.disk.active != a.Release:
+	case l.slots.staged != a.Release && l.slots.active != a.Release:
 		return failed(a, "activate_failed", false)
 	case c.hits(d, c.broken, "broken"):
 		return failed(a, "load_failed", false)
 	}
-	d.serves(a.Release)
-	if d.disk.active != a.Release {
-		d.disk.previous, d.disk.active = d.disk.active, a.Release
+	l.serves(a.Release)
+	if l.slots.active != a.Release && !l.challenger {
+		l.slots.previous = l.slots.active
 	}
-	d.disk.staged = release.Digest{}
+	l.slots.active = a.Release
+	l.slots.staged = release.Digest{}
 	d.disk.order++
 	return update.Activated{Release: a.Release, Order: d.disk.order}
 }
 
-func (d *device) revertDisk(bad release.Digest) {
-	if d.disk.active == bad {
-		d.disk.active, d.disk.previous = d.disk.previous, release.Digest{}
+func (l *lane) revertDisk(bad release.Digest) {
+	if l.slots.active == bad {
+		l.slots.active, l.slots.previous = l.slots.previous, release.Digest{}
 	}
-	if d.disk.staged == bad {
-		d.disk.staged = release.Digest{}
+	if l.slots.staged == bad {
+		l.slots.staged = release.Digest{}
 	}
 }
 
-func (d *device) reverted(bad release.Digest) update.Event {
-	if d.serving != d.disk.active {
-		d.serves(d.disk.active)
+func (l *lane) reverted(bad release.Digest) update.Event {
+	if l.serving != l.slots.active {
+		l.serves(l.slots.active)
 	}
-	return update.Reverted{Release: bad, Active: d.disk.active, Previous: d.disk.previous}
+	return update.Reverted{Release: bad, Active: l.slots.active, Previous: l.slots.previous}
 }
 
 // restore serves what is active after a start.
-func (d *device) restore() {
-	life, active := d.life, d.disk.active
-	if active.IsZero() {
+func (l *lane) restore() {
+	d := l.d
+	life, active := d.life, l.slots.active
+	if active.IsZero() || !l.belongs() {
 		return
 	}
 	d.w.after(d.w.between(100*time.Millisecond, 3*time.Second), func() {
-		if d.on && d.life == life && d.disk.active == active && d.serving != active {
-			d.serves(active)
+		if d.on && d.life == life && l.slots.active == active && l.serving != active {
+			l.serves(active)
 		}
 	})
 }
 
 // serves makes the runtime answer with a release. What is wrong with it shows
 // after a while.
-func (d *device) serves(r release.Digest) {
-	d.serving = r
+func (l *lane) serves(r release.Digest) {
+	d := l.d
+	l.serving = r
 	d.nudge()
 	if r.IsZero() {
 		return
 	}
 	c, life := d.w.release(r), d.life
-	d.w.check.serving(d, c)
+	d.w.check.serving(l, c)
 	switch {
 	case c.hits(d, c.crashes, "crashes"):
 		d.w.after(d.w.between(20*time.Second, 2*time.Minute), func() {
-			if d.on && d.life == life && d.serving == r {
+			if d.on && d.life == life && l.serving == r {
 				d.stop("the runtime crashes with " + c.version)
 				d.boots(d.w.between(time.Second, 5*time.Second))
 			}
 		})
 	case c.hits(d, c.hangs, "hangs"):
 		d.w.after(d.w.between(time.Minute, 40*time.Minute), func() {
-			if d.on && d.life == life && d.serving == r {
-				d.step(update.Hung{Release: r})
+			if d.on && d.life == life && l.serving == r {
+				l.step(update.Hung{Release: r})
 			}
 		})
 	}
