@@ -77,7 +77,8 @@ func (s *session) options(ctx context.Context) *mqtt.ClientOptions {
 		SetPingTimeout(pingTimeout).
 		SetConnectTimeout(cfg.ConnectTimeout).
 		SetWriteTimeout(DefaultConnectTimeout).
-		SetBinaryWill(protocol.StatusTopic(cfg.Device), s.presence(false), 1, false).
+		// Of QoS 0: a broker may hold the device up that comes back until it has stored the will.
+		SetBinaryWill(protocol.StatusTopic(cfg.Device), s.presence(false), 0, false).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) {
 			select {
 			case s.lost <- err:

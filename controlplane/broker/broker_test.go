@@ -274,7 +274,7 @@ func TestClientIDMustBeTheCertificatesName(t *testing.T) {
 	s := newSite(t)
 	victim := s.online("cam-2")
 	cfg := s.device("cam-1")
-	for _, id := range []string{"cam-2", "", "cam-1 ", "CAM-1", "cam-1/x"} {
+	for _, id := range []string{"cam-2", "", "cam-1 ", "CAM-1", "cam-1/x", `cam-2 - "cam-1"`, `cam-2" - "cam-1`} {
 		c, err := dial(t, s.broker.MQTTAddr(), cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -285,6 +285,23 @@ func TestClientIDMustBeTheCertificatesName(t *testing.T) {
 		c.conn.Close()
 	}
 	victim.sync() // was not thrown off
+}
+
+// A device whose connection died without a word comes back at once,
+// while the server still believes in the old one.
+func TestADeviceTakesItsOwnSessionOver(t *testing.T) {
+	s := newSite(t)
+	cfg := s.device("cam-1")
+	old := s.as(cfg, "cam-1")
+	began := time.Now()
+	back := s.as(cfg, "cam-1")
+	if took := time.Since(began); took > wait/2 {
+		t.Errorf("it had to wait for %v", took)
+	}
+	old.closed()
+	if got := back.subscribe(protocol.DownFilter("cam-1"), 0); got != 0 {
+		t.Errorf("subscribe: code %#x", got)
+	}
 }
 
 func TestWithoutADeviceCertificateNobodyComesIn(t *testing.T) {
