@@ -76,10 +76,18 @@ func (t *turn) skip(n int) bool {
 	return true
 }
 
-// placed counts the devices that are in waves and part of the rollout.
+// placed counts the devices that are in waves and part of the rollout, and those
+// that were revoked after they were told to run the release: nobody tells them
+// to leave it, so they take up what the waves allow.
 func (t *turn) placed() int {
 	return t.count(func(d *Device) bool {
-		return d.Wave > 0 && !d.Already && d.State != DeviceRefused && d.State != DeviceSuperseded
+		switch {
+		case d.Wave == 0 || d.Already || d.State == DeviceRefused:
+			return false
+		case d.State == DeviceSuperseded:
+			return d.Code == CodeRevoked && d.Order.Kind.on()
+		}
+		return true
 	})
 }
 
