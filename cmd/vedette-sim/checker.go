@@ -39,11 +39,22 @@ type checker struct {
 type watched struct {
 	state   *rollout.State
 	told    map[string]bool // devices that are to run its release because of it
+	runs    map[string]bool // and those that were, and go on although they were revoked
 	allowed int             // of them, by the waves opened so far
 	stop    time.Duration   // after that no new offer may be sent, negative for none
 	why     string          // a gate fails
 	orders  []time.Time     // to run the release, of the last minute
 	limit   int             // orders a minute by which they were given
+}
+
+// take notes what has become of a device.
+func (x *watched) take(id string, d *rollout.Device) {
+	if delete(x.told, id); tells(d) {
+		x.told[id] = true
+	}
+	if delete(x.runs, id); tells(d) || d.State == rollout.DeviceSuperseded && d.Code == rollout.CodeRevoked && on(d) && !d.Already {
+		x.runs[id] = true
+	}
 }
 
 // wish is the desired state of one device by the ledger.
@@ -93,7 +104,7 @@ func (c *checker) committed(rec ledger.Record, body any) {
 	c.seq = rec.Seq
 	switch body := body.(type) {
 	case runner.Created:
-		c.rollouts[body.State.ID] = &watched{state: body.State, told: map[string]bool{}, stop: -1}
+		c.rollouts[body.State.ID] = &watched{state: body.State, told: map[string]bool{}, runs: map[string]bool{}, stop: -1}
 	case runner.Record:
 		c.decided(rec, &body)
 	case *runner.Record:
@@ -163,9 +174,7 @@ func (c *checker) relearn(r ledger.Record, body any) {
 	}
 	x.state = next
 	for device, d := range next.Devices {
-		if delete(x.told, device); tells(d) {
-			x.told[device] = true
-		}
+		x.take(device, d)
 	}
 	x.allowed = 0
 	for _, w := range next.Waves {

@@ -20,8 +20,8 @@ type device struct {
 	id   string
 	site *site
 	character
-	link link
-	disk disk
+	link   link
+	disk   disk
 	lane        // of the release that answers
 	beside lane // of the shadow
 

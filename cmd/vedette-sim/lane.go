@@ -196,4 +196,3 @@ func (l *lane) planTick() {
 		}
 	})
 }
-

@@ -41,8 +41,8 @@ func (c *checker) judge(x *watched, before *rollout.State, d *rollout.Decision, 
 		c.wave(x, before, n)
 	}
 	c.ended(x, before)
-	if last := s.Header.Wave == len(s.Waves); !last && len(x.told) > x.allowed {
-		c.w.fail("%s: %d devices are to run the release, the waves so far allow %d", s.ID, len(x.told), x.allowed)
+	if last := s.Header.Wave == len(s.Waves); !last && len(x.runs) > x.allowed {
+		c.w.fail("%s: %d devices are to run the release, the waves so far allow %d", s.ID, len(x.runs), x.allowed)
 	}
 }
 
@@ -61,14 +61,11 @@ func (c *checker) device(x *watched, before *rollout.State, id string, seq uint6
 	if now.Order.Kind == rollout.Beside && (now.State == rollout.DeviceActive || now.State == rollout.DeviceHealthy) {
 		c.w.fail("%s in %s is %s with a shadow", id, s.ID, now.State)
 	}
-	forward := tells(&now)
-	if delete(x.told, id); forward {
-		x.told[id] = true
-	}
+	x.take(id, &now)
 	if now.State != was.State || now.Code != was.Code {
 		c.outcome(s, &was, &now, id)
 	}
-	return forward && now.Order.Seq == seq
+	return tells(&now) && now.Order.Seq == seq
 }
 
 // tells says whether a rollout wants its release on the device. One that was
@@ -78,7 +75,9 @@ func tells(d *rollout.Device) bool {
 }
 
 // on says whether a device is to run the release, in front or beside.
-func on(d *rollout.Device) bool { return d.Order.Kind == rollout.Forward || d.Order.Kind == rollout.Beside }
+func on(d *rollout.Device) bool {
+	return d.Order.Kind == rollout.Forward || d.Order.Kind == rollout.Beside
+}
 
 // outcome checks that a device counts as failed, refused or reverted only for
 // what it said of the newest order.
