@@ -362,7 +362,7 @@ func (w *worker) flush(ctx context.Context, before time.Time) error {
 	if w.ingest.cfg.Cursors == nil {
 		return nil
 	}
-	now := time.Now()
+	now, values := time.Now(), map[string][]byte{}
 	for _, d := range w.devices {
 		if !d.dirty || !before.IsZero() && d.written.After(before) {
 			continue
@@ -371,9 +371,13 @@ func (w *worker) flush(ctx context.Context, before time.Time) error {
 		if err != nil {
 			return fmt.Errorf("encode cursor: %w", err)
 		}
-		if _, err := w.ingest.cfg.Cursors.Put(ctx, d.name, raw); err != nil {
-			return fmt.Errorf("write cursor of %s: %w", d.name, err)
-		}
+		values[d.name] = raw
+	}
+	if err := kvstore.PutAll(ctx, w.ingest.cfg.Cursors, values); err != nil {
+		return fmt.Errorf("write cursors: %w", err)
+	}
+	for name := range values {
+		d := w.devices[name]
 		d.dirty, d.written = false, now
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,10 +23,15 @@ const checkReaders = 16
 
 // stream is a Bucket in JetStream.
 type stream struct {
-	kv jetstream.KeyValue
+	kv      jetstream.KeyValue
+	nc      *nats.Conn
+	batches atomic.Bool // the stream takes batches
 }
 
-var _ Bucket = (*stream)(nil)
+var (
+	_ Bucket  = (*stream)(nil)
+	_ batcher = (*stream)(nil)
+)
 
 // Open returns the bucket of that name (letters, digits, '-' and '_'), which is
 // made if it is not there. How durable a write is when it returns is the
@@ -59,7 +65,7 @@ func open(ctx context.Context, nc *nats.Conn, name string) (*stream, jetstream.S
 		return nil, nil, err
 	}
 	values, err := js.Stream(ctx, "KV_"+name)
-	return &stream{kv: kv}, values, err
+	return &stream{kv: kv, nc: nc}, values, err
 }
 
 // check looks for each key whether its value can be read: a watch would wait

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +42,7 @@ func TestBuckets(t *testing.T) {
 		"watch_end": testWatchEnds,
 		"writers":   testWriters,
 		"copies":    testCopies,
+		"put_all":   testPutAll,
 	}
 	for implementation, open := range implementations {
 		for name, test := range tests {
@@ -330,6 +332,59 @@ func testCopies(t *testing.T, b kvstore.Bucket) {
 	again, err := b.Get(t.Context(), "a")
 	if err != nil || !bytes.Equal(again.Value, []byte("one")) {
 		t.Errorf("got %q, %v; want one", again.Value, err)
+	}
+}
+
+func testPutAll(t *testing.T, b kvstore.Bucket) {
+	const many = 1203 // more than one batch, and the last not full
+	values := map[string][]byte{}
+	for n := range many {
+		values["cam-"+strconv.Itoa(n)] = []byte(strconv.Itoa(n))
+	}
+	before := put(t, b, "cam-7", "old")
+	put(t, b, "other", "stays")
+	for range 2 { // over what is there, too
+		if err := kvstore.PutAll(t.Context(), b, values); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := kvstore.PutAll(t.Context(), b, nil); err != nil {
+		t.Errorf("nothing: %v", err)
+	}
+	found, err := b.List(t.Context(), "")
+	if err != nil || len(found) != many+1 {
+		t.Fatalf("got %d values, %v, want %d", len(found), err, many+1)
+	}
+	for _, e := range found {
+		if want := values[e.Key]; e.Key != "other" && !bytes.Equal(e.Value, want) {
+			t.Errorf("%s: got %q, want %q", e.Key, e.Value, want)
+		}
+	}
+	if e, err := b.Get(t.Context(), "cam-7"); err != nil || e.Revision <= before {
+		t.Errorf("revision %d, %v, want more than %d", e.Revision, err, before)
+	}
+	if err := kvstore.PutAll(t.Context(), b, map[string][]byte{"good": nil, "bad key": nil}); !errors.Is(err, kvstore.ErrKey) {
+		t.Errorf("a bad key: got %v, want %v", err, kvstore.ErrKey)
+	}
+	if _, err := b.Get(t.Context(), "good"); !errors.Is(err, kvstore.ErrNotFound) {
+		t.Errorf("beside a bad key: got %v, want %v", err, kvstore.ErrNotFound)
+	}
+}
+
+// A bucket that has taken batches is opened as any other, and takes them again.
+func TestPutAllAfterARestart(t *testing.T) {
+	nc := brokertest.Start(t).Conn()
+	for _, value := range []string{"1", "2"} {
+		b, err := kvstore.Open(t.Context(), nc, "CURSORS")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := kvstore.PutAll(t.Context(), b, map[string][]byte{"cam-1": []byte(value), "cam-2": nil}); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := b.Get(t.Context(), "cam-1"); err != nil || string(e.Value) != value {
+			t.Errorf("got %q, %v, want %q", e.Value, err, value)
+		}
 	}
 }
 
