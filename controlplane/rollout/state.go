@@ -66,11 +66,12 @@ type Wave struct {
 	SoakEnds time.Time    `json:"soak_ends,omitzero"` // while soaking
 	Deadline time.Time    `json:"deadline,omitzero"`  // while open or soaking; zero for the rollout's
 	Closed   time.Time    `json:"closed,omitzero"`
-	Planned  int          `json:"planned,omitempty"` // members when it opened
-	Forced   bool         `json:"forced,omitempty"`  // closed by a person
-	Cause    string       `json:"cause,omitempty"`   // why it is in this state
-	Gates    []GateResult `json:"gates,omitempty"`   // as they stood when an outcome last changed
-	Control  *Sums        `json:"control,omitempty"` // what the control group had counted when it opened, nil for nothing
+	Planned  int          `json:"planned,omitempty"`  // members when it opened
+	Replaced int          `json:"replaced,omitempty"` // offered devices that others took the place of
+	Forced   bool         `json:"forced,omitempty"`   // closed by a person
+	Cause    string       `json:"cause,omitempty"`    // why it is in this state
+	Gates    []GateResult `json:"gates,omitempty"`    // as they stood when an outcome last changed
+	Control  *Sums        `json:"control,omitempty"`  // what the control group had counted when it opened, nil for nothing
 }
 
 // Device is one device of the rollout.

@@ -241,10 +241,9 @@ func (t *turn) replaceLate() {
 		return
 	}
 	var spare *spares
-	late := func(_ string, d *Device) bool { return d.Wave == n && d.Late }
-	gone := t.pick(late)
+	gone := t.pick(func(_ string, d *Device) bool { return d.Wave == n && d.Late && d.replaceable() })
 	for i, id := range gone {
-		if _, need, _ := t.quorum(n); t.hopeful(n) >= need {
+		if _, need, _ := t.quorum(n); t.hopeful(n) >= need || t.replacedAll(n) {
 			return
 		}
 		if spare == nil {
@@ -257,10 +256,28 @@ func (t *turn) replaceLate() {
 		if !ok {
 			return
 		}
+		if t.device(id).State == DeviceOffered {
+			t.Waves[n-1].Replaced++
+		}
 		t.unplace(id)
 		t.place([]string{other}, n)
 	}
 }
+
+// LeastReplaced is how many silent devices of a wave others may take the place
+// of, however small it is; of a larger wave as many as it has members. A
+// release that silences a device before its first report must not work its way
+// through the fleet one canary after the other.
+const LeastReplaced = 5
+
+func (t *turn) replacedAll(n int) bool {
+	w := &t.Waves[n-1]
+	return w.Replaced >= max(LeastReplaced, w.Planned)
+}
+
+// replaceable says that a silent device gave no sign of work. One that did, or
+// that ran the release, may be silent because of it: it keeps its place.
+func (d *Device) replaceable() bool { return d.State == DeviceWaiting || d.State == DeviceOffered }
 
 // spare puts a device that has just lost its place with those that can take one.
 func (t *turn) spare(id string, among *spares) {
@@ -382,6 +399,19 @@ func (t *turn) devicesHold() []string {
 	}
 	if healthy, need, base := t.quorum(n); healthy < need {
 		out = append(out, fmt.Sprintf("%d of %d devices are healthy, the quorum is %d", healthy, base, need))
+		out = append(out, t.silenceHolds(n)...)
+	}
+	return out
+}
+
+// silenceHolds says what silent devices have to do with a missing quorum.
+func (t *turn) silenceHolds(n int) []string {
+	var out []string
+	if silent := t.count(func(d *Device) bool { return d.Wave == n && d.Late && !d.State.out() && !d.replaceable() }); silent > 0 {
+		out = append(out, fmt.Sprintf("%d devices fell silent after they began, perhaps because of the release: look at them before it goes on", silent))
+	}
+	if t.replacedAll(n) {
+		out = append(out, fmt.Sprintf("%d silent devices of the wave were replaced already, no more are", t.Waves[n-1].Replaced))
 	}
 	return out
 }
