@@ -35,8 +35,13 @@ func (s *Spec) Labels() []string {
 }
 
 func (b Budget) check() error {
-	if b.InFlight < 0 || b.PerMinute < 0 || b.BytesPerSecond < 0 {
-		return errors.New("must not be negative")
+	switch {
+	case b.InFlight < 0:
+		return fmt.Errorf("in_flight is %d, must not be negative", b.InFlight)
+	case b.PerMinute < 0:
+		return fmt.Errorf("per_minute is %d, must not be negative", b.PerMinute)
+	case b.BytesPerSecond < 0:
+		return fmt.Errorf("bytes_per_second is %d, must not be negative", b.BytesPerSecond)
 	}
 	for _, u := range b.Unavailable {
 		switch {

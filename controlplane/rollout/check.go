@@ -1,16 +1,12 @@
 package rollout
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"slices"
 	"time"
 
-	"gopkg.in/yaml.v3"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/vedette-edge/vedette/protocol"
@@ -20,30 +16,6 @@ import (
 // ErrSpec says that a rollout as asked for makes no sense. The error that wraps
 // it names the field.
 var ErrSpec = errors.New("rollout spec")
-
-// ParseSpec reads a spec from YAML or JSON. Fields it does not know are
-// refused: a misspelt gate must not be a missing gate. Defaults are not filled
-// in and nothing is validated.
-func ParseSpec(data []byte) (Spec, error) {
-	if len(data) > MaxSpecSize {
-		return Spec{}, fmt.Errorf("%w: has %d bytes, at most %d", ErrSpec, len(data), MaxSpecSize)
-	}
-	var tree any
-	if err := yaml.Unmarshal(data, &tree); err != nil {
-		return Spec{}, fmt.Errorf("%w: %w", ErrSpec, err)
-	}
-	asJSON, err := json.Marshal(tree)
-	if err != nil {
-		return Spec{}, fmt.Errorf("%w: %w", ErrSpec, err)
-	}
-	var s Spec
-	dec := json.NewDecoder(bytes.NewReader(asJSON))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&s); err != nil && !errors.Is(err, io.EOF) {
-		return Spec{}, fmt.Errorf("%w: %w", ErrSpec, err)
-	}
-	return s, nil
-}
 
 // Selector decides by labels which devices a rollout is for.
 type Selector struct{ s labels.Selector }
@@ -201,7 +173,7 @@ func (s *Spec) checkWaves() error {
 	percent := 0.0
 	for i, w := range s.Waves {
 		if err := w.check(); err != nil {
-			return refused("wave %d: %w", i+1, err)
+			return refused("waves.%d.%w", i+1, err)
 		}
 		if w.Percent > 0 && w.Percent <= percent {
 			return refused("wave %d: percent includes the waves before, so it must be above %v", i+1, percent)
@@ -216,18 +188,22 @@ func (s *Spec) checkWaves() error {
 
 func (w WaveSpec) check() error {
 	switch {
+	case w.Count < 0:
+		return fmt.Errorf("count is %d, must be above zero", w.Count)
+	case !(w.Percent >= 0 && w.Percent <= 100):
+		return fmt.Errorf("percent is %v, must be 0 to 100", w.Percent)
 	case (w.Count > 0) == (w.Percent > 0):
-		return errors.New("exactly one of count and percent must be above zero")
-	case w.Count < 0 || w.Percent < 0 || w.Percent > 100 || math.IsNaN(w.Percent):
-		return errors.New("count must be positive, percent 0 to 100")
+		return errors.New("count or percent, exactly one of them, must be above zero")
 	case !(w.Quorum > 0 && w.Quorum <= 1):
 		return fmt.Errorf("quorum is %v, must be above 0 and at most 1", w.Quorum)
-	case w.soak() < 0 || w.Lateness <= 0:
-		return errors.New("soak must not be negative and lateness must be above zero")
+	case w.soak() < 0:
+		return fmt.Errorf("soak is %v, must not be negative", w.soak())
+	case w.Lateness <= 0:
+		return fmt.Errorf("lateness is %v, must be above zero", w.Lateness)
 	case w.Deadline < 0:
-		return errors.New("deadline must not be negative")
+		return fmt.Errorf("deadline is %v, must not be negative", w.Deadline)
 	case w.Deadline > 0 && time.Duration(w.Deadline) <= w.soak():
-		return errors.New("deadline must be longer than soak: the wave could not pass")
+		return fmt.Errorf("deadline is %v, must be longer than soak: the wave could not pass", w.Deadline)
 	}
 	return w.Evidence.check()
 }
@@ -235,8 +211,11 @@ func (w WaveSpec) check() error {
 // check refuses what could never be seen. More devices than the wave has are
 // found when it opens: how many it has is not known before.
 func (e EvidenceSpec) check() error {
-	if e.Devices < 0 || !(e.Hours >= 0) || math.IsInf(e.Hours, 0) {
-		return errors.New("evidence must not be negative")
+	if e.Devices < 0 {
+		return fmt.Errorf("evidence.devices is %d, must not be negative", e.Devices)
+	}
+	if !(e.Hours >= 0) || math.IsInf(e.Hours, 0) {
+		return fmt.Errorf("evidence.hours is %v, must be a number that is not negative", e.Hours)
 	}
 	return nil
 }
@@ -251,6 +230,8 @@ func (s *Spec) checkGates() error {
 			return refused("gate %s is there twice", g.Kind)
 		case g.Limit == nil || !(*g.Limit >= 0) || math.IsInf(*g.Limit, 0):
 			return refused("gate %s: limit must be a number that is not negative", g.Kind)
+		case !g.Off && g.isShare() && *g.Limit >= 1:
+			return refused("gate %s: limit is %v, a share of at most 1: it could never fail; write 0.05 for 5 %%, or off: true", g.Kind, *g.Limit)
 		case g.Inconclusive != Hold && g.Inconclusive != Pass:
 			return refused("gate %s: inconclusive is %q, must be %q or %q", g.Kind, g.Inconclusive, Hold, Pass)
 		}
@@ -258,6 +239,10 @@ func (s *Spec) checkGates() error {
 	}
 	return nil
 }
+
+// isShare says that what a gate measures is a share, so never above 1. Latency
+// is a ratio and drift a distance: they have no upper end.
+func (g GateSpec) isShare() bool { return g.Kind != Latency && g.Kind != Drift }
 
 // lastYear leaves room for deadlines: JSON knows no year after 9999, and a
 // duration is at most 292 years.
@@ -268,13 +253,13 @@ func (s *Spec) checkLimits() error {
 	case s.Control == nil || !(*s.Control >= 0 && *s.Control < 1):
 		return refused("control must be at least 0 and below 1")
 	case s.Budget.check() != nil:
-		return refused("budget: %w", s.Budget.check())
+		return refused("budget.%w", s.Budget.check())
 	case s.Revert.check() != nil:
-		return refused("revert_budget: %w", s.Revert.check())
+		return refused("revert_budget.%w", s.Revert.check())
 	case s.Revert.BytesPerSecond > 0:
-		return refused("revert_budget: bytes_per_second bounds nothing: a device goes back to what it has kept")
+		return refused("revert_budget.bytes_per_second bounds nothing: a device goes back to what it has kept")
 	case s.Require.check() != nil:
-		return refused("require: %w", s.Require.check())
+		return refused("require.%w", s.Require.check())
 	case s.Alpha == nil || !(*s.Alpha > 0 && *s.Alpha < 1):
 		return refused("alpha must be above 0 and below 1")
 	case s.OnConflict != Refuse && s.OnConflict != Queue:
@@ -283,8 +268,12 @@ func (s *Spec) checkLimits() error {
 		return refused("on_failure is %q, must be %q or %q", s.OnFailure, Pause, Revert)
 	case s.StartAt.Year() > lastYear:
 		return refused("start_at is %s, must be before the year %d", s.StartAt.Format(time.DateOnly), lastYear+1)
-	case s.DeviceDeadline <= 0 || s.DecisionDeadline <= 0 || s.Deadline <= 0:
-		return refused("deadlines must be above zero")
+	case s.DeviceDeadline <= 0:
+		return refused("device_deadline is %v, must be above zero", s.DeviceDeadline)
+	case s.DecisionDeadline <= 0:
+		return refused("decision_deadline is %v, must be above zero", s.DecisionDeadline)
+	case s.Deadline <= 0:
+		return refused("deadline is %v, must be above zero", s.Deadline)
 	}
 	return nil
 }

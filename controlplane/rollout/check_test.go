@@ -52,6 +52,15 @@ func TestParseSpec(t *testing.T) {
 	}
 }
 
+func TestVersionsNeedNoQuotes(t *testing.T) {
+	for _, version := range []string{"2", "2.10", "0x10", "true", "2026-12-01", "1e3"} {
+		s, err := ParseSpec([]byte("model: digits\nversion: " + version + "\n"))
+		if err != nil || s.Version != version {
+			t.Errorf("got %q, %v, want %q as it is written", s.Version, err, version)
+		}
+	}
+}
+
 func TestDefaults(t *testing.T) {
 	s, err := ParseSpec([]byte(specYAML))
 	if err != nil {
@@ -90,22 +99,32 @@ func TestDefaults(t *testing.T) {
 
 func TestSpecsThatMakeNoSense(t *testing.T) {
 	for name, c := range map[string]struct{ yaml, want string }{
-		"misspelt gate":            {"{model: m, version: v, gate: []}", "unknown field"},
+		"misspelt gate":            {"{model: m, version: v, gate: []}", `line 1: the spec has no field "gate": did you mean gates?`},
+		"misspelt in a wave":       {"model: m\nversion: v\nwaves:\n  - prcent: 100\n", "line 4: waves.1 has no field \"prcent\": did you mean percent?"},
+		"nothing alike":            {"{model: m, version: v, require: {weather: fine}}", "there are mains, min_battery, unmetered"},
+		"misspelt in a budget":     {"{model: m, version: v, budget: {in_flght: 3}}", "budget has no field \"in_flght\": did you mean in_flight?"},
+		"number for a duration":    {"{model: m, version: v, waves: [{percent: 100, soak: 30}]}", `waves.1.soak is "30", must be a duration`},
+		"text for a bool":          {"{model: m, version: v, approval: please}", "approval is \"please\", must be true or false"},
+		"fields for a list":        {"{model: m, version: v, waves: {percent: 100}}", "waves has fields, must be a list"},
+		"a list":                   {"[1]", "the spec is a list, must be fields"},
+		"merged fields":            {"model: m\nrequire: &r {mains: true}\nbudget: {<<: *r}\n", "line 3: budget: write the fields out"},
+		"errors that cannot fail":  {"{model: m, version: v, gates: [{kind: errors, limit: 1}]}", "could never fail"},
+		"negative rate":            {"{model: m, version: v, budget: {per_minute: -5}}", "budget.per_minute is -5"},
 		"not YAML":                 {"a: [", "yaml"},
 		"unknown gate":             {"{model: m, version: v, gates: [{kind: speed, limit: 1}]}", `gate "speed"`},
-		"negative limit":           {"{model: m, version: v, gates: [{kind: drift, limit: -1}]}", "limit"},
+		"negative limit":           {"{model: m, version: v, gates: [{kind: drift, limit: -1}]}", "gate drift: limit"},
 		"unknown inconclusive":     {"{model: m, version: v, gates: [{kind: drift, inconclusive: maybe}]}", "maybe"},
 		"bad model":                {"{model: ../m, version: v}", "model"},
 		"no version":               {"{model: m}", "version"},
 		"bad selector":             {"{model: m, version: v, selector: 'a in ('}", "selector"},
 		"last wave is not all":     {"{model: m, version: v, waves: [{percent: 50}]}", "100 percent"},
 		"percent goes down":        {"{model: m, version: v, waves: [{percent: 50}, {percent: 20}, {percent: 100}]}", "above 50"},
-		"count and percent":        {"{model: m, version: v, waves: [{count: 1, percent: 100}]}", "exactly one"},
-		"neither":                  {"{model: m, version: v, waves: [{soak: 1m}]}", "exactly one"},
+		"count and percent":        {"{model: m, version: v, waves: [{count: 1, percent: 100}]}", "exactly one of them"},
+		"neither":                  {"{model: m, version: v, waves: [{soak: 1m}]}", "exactly one of them"},
 		"quorum above one":         {"{model: m, version: v, waves: [{percent: 100, quorum: 2}]}", "quorum"},
-		"negative soak":            {"{model: m, version: v, waves: [{percent: 100, soak: -1m}]}", "soak"},
+		"negative soak":            {"{model: m, version: v, waves: [{percent: 100, soak: -1m}]}", "waves.1.soak is -1m0s"},
 		"everyone in control":      {"{model: m, version: v, control: 1}", "control"},
-		"negative budget":          {"{model: m, version: v, budget: -1}", "budget"},
+		"negative budget":          {"{model: m, version: v, budget: -1}", "budget.in_flight is -1"},
 		"unknown on_failure":       {"{model: m, version: v, on_failure: pray}", "pray"},
 		"deadline in the past":     {"{model: m, version: v, deadline: -1h}", "deadline"},
 		"start without a deadline": {"{model: m, version: v, start_at: '9999-12-31T00:00:00Z'}", "start_at"},

@@ -111,7 +111,7 @@ func worldThat(t *testing.T, is string) *world {
 	}
 	spec := Spec{
 		Control: new(0.0),
-		Gates:   []GateSpec{{Kind: Errors, Inconclusive: Pass}, {Kind: Install, Limit: new(1.0)}},
+		Gates:   []GateSpec{{Kind: Errors, Inconclusive: Pass}, {Kind: Install, Off: true}},
 		Waves:   []WaveSpec{{Count: 2, Soak: new(release.Duration(0))}, {Percent: 100, Soak: new(release.Duration(0)), Approval: is == "awaiting_later"}},
 	}
 	spec.Approval = is == "awaiting_first"
