@@ -60,10 +60,10 @@ func (m *Monitor) Apply(seq uint64, a *protocol.Accepted) {
 	}
 	switch k := body.GetKind().(type) {
 	case *protocol.Body_Window:
-		m.touched[d.name] = struct{}{}
+		m.touch(d.name)
 		m.applyWindow(seq, d, a, body.GetAt(), k.Window)
 	case *protocol.Body_Labels:
-		m.touched[d.name] = struct{}{}
+		m.touch(d.name)
 		m.applyLabels(seq, d, a, body.GetAt(), k.Labels)
 	}
 }

@@ -21,7 +21,8 @@ const maxTracks = 256
 // before the first Apply: windows of a release it does not know count in totals
 // only.
 type Monitor struct {
-	cfg Config
+	cfg     Config
+	counted chan struct{} // that touched has grown
 
 	mu       sync.Mutex // guards everything below
 	releases map[release.Digest]*known
@@ -67,6 +68,7 @@ type track struct {
 func New(cfg Config) *Monitor {
 	return &Monitor{
 		cfg:      cfg.withDefaults(),
+		counted:  make(chan struct{}, 1),
 		releases: map[release.Digest]*known{},
 		floors:   map[string]float64{},
 		labels:   map[string]map[string]string{},
@@ -139,7 +141,7 @@ func (m *Monitor) Forget(name string) {
 	if d == nil {
 		return
 	}
-	m.touched[name] = struct{}{}
+	m.touch(name)
 	m.deleted[deviceKey(name)] = true
 	for _, t := range d.tracks {
 		m.deleted[trackKey(name, t.digest)] = true

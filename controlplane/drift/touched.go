@@ -62,3 +62,16 @@ func (m *Monitor) Touched() []string {
 	clear(m.touched)
 	return ids
 }
+
+// Counted says, at least once after each call of Touched, that there are such
+// devices again. It has one reader.
+func (m *Monitor) Counted() <-chan struct{} { return m.counted }
+
+// touch notes a device for Touched. The caller holds mu.
+func (m *Monitor) touch(name string) {
+	m.touched[name] = struct{}{}
+	select {
+	case m.counted <- struct{}{}:
+	default:
+	}
+}

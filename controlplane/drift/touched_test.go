@@ -16,6 +16,11 @@ func TestTouchedDevices(t *testing.T) {
 		t.Errorf("touched by a hello, which counts nothing: got %v", got)
 	}
 	x.Apply(2, windowOf(1, 61_000, 65_500, &protocol.Window{Model: "m", Release: digest[:], Rows: 10, Calls: 10}))
+	select {
+	case <-x.Counted():
+	default:
+		t.Error("nobody is told that something was counted")
+	}
 	if got, want := x.Touched(), []string{"dev-0"}; !slices.Equal(got, want) {
 		t.Errorf("touched: got %v, want %v", got, want)
 	}

@@ -30,8 +30,9 @@ const (
 	// DefaultGap is the least time between two looks at the fleet. It gathers
 	// the reports of many devices into one look, and bounds what a stop takes.
 	DefaultGap = 200 * time.Millisecond
-	// DefaultSettle is when the runner looks once more after a change: the
-	// evidence of gates is folded by another goroutine, a moment later.
+	// DefaultSettle is how long after something was counted the runner looks at
+	// the latest. It gathers what many devices count into one look: that needs
+	// no haste as reports do, which updates wait for.
 	DefaultSettle = 2 * time.Second
 	// maxRetry bounds the wait after a ledger that cannot be written.
 	maxRetry = 30 * time.Second
@@ -68,6 +69,9 @@ type Evidence interface {
 	ShadowOf(device, model string, d release.Digest, since time.Time) (drift.BesideCounts, bool)
 	// Touched are the devices that have counted since it was last called.
 	Touched() []string
+	// Counted says, at least once after each call of Touched, that there are such
+	// devices again.
+	Counted() <-chan struct{}
 }
 
 // Sizes knows what devices need not download.
@@ -174,15 +178,10 @@ func (r *Runner) Run(ctx context.Context) error {
 	case <-r.cfg.Desired.Ready():
 	}
 	defer r.gatherer.news.Close()
-	var settle time.Time
 	for retry := time.Duration(0); ctx.Err() == nil; {
 		var wake time.Time
 		wake, retry = r.pass(ctx, retry)
-		wait := r.until(earliest(wake, settle), retry)
-		settle = time.Time{}
-		if r.sleep(ctx, wait) {
-			settle = r.cfg.Now().Add(r.cfg.Settle)
-		}
+		r.sleep(ctx, r.until(wake, retry))
 	}
 	return nil
 }
@@ -228,31 +227,44 @@ func (r *Runner) until(wake time.Time, retry time.Duration) time.Duration {
 	return wait
 }
 
-// sleep waits for news or for the time, then for the gap. It says whether it
-// was news.
-func (r *Runner) sleep(ctx context.Context, wait time.Duration) bool {
+// sleep waits for news or for the time, then for the gap.
+func (r *Runner) sleep(ctx context.Context, wait time.Duration) {
 	var timer <-chan time.Time
 	if wait >= 0 {
 		t := time.NewTimer(wait)
 		defer t.Stop()
 		timer = t.C
 	}
-	heard := false
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer:
-	case <-r.nudge:
-	case <-r.gatherer.news.Changed():
-		heard = true
-	}
+	r.await(ctx, timer)
 	gap := time.NewTimer(r.cfg.Gap)
 	defer gap.Stop()
 	select {
 	case <-ctx.Done():
 	case <-gap.C:
 	}
-	return heard
+}
+
+// await waits until it is time to look. Evidence that nothing else follows is
+// looked at after it has settled.
+func (r *Runner) await(ctx context.Context, timer <-chan time.Time) {
+	counted := r.cfg.Evidence.Counted()
+	var settled <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+		case <-timer:
+		case <-settled:
+		case <-r.nudge:
+		case <-r.gatherer.news.Changed():
+		case <-counted:
+			counted = nil
+			t := time.NewTimer(r.cfg.Settle)
+			defer t.Stop() //nolint:revive // once: the channel is nil from here on
+			settled = t.C
+			continue
+		}
+		return
+	}
 }
 
 func earliest(a, b time.Time) time.Time {
@@ -325,7 +337,7 @@ func (r *Runner) committed(c *chain, rec ledger.Record, body *Record) error {
 	r.set(next)
 	r.tally.decided(c.state, body, r.cfg.Now())
 	err = r.cfg.Desired.Apply(rec) // before facts are gathered again: they tell what is assigned
-	r.gatherer.decided(next.state.ID, &body.Decision, next.state.GoesOn())
+	r.gatherer.decided(next.state, &body.Decision)
 	for _, change := range body.Decision.Changes {
 		if change.Subject != rollout.SubjectDevices {
 			r.cfg.Logger.Info("rollout moved", slog.String("rollout", next.state.ID), slog.String("subject", change.Subject),
