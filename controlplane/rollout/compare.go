@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // comparison is what a gate that compares devices rests on. Sums over devices
@@ -15,6 +16,31 @@ type comparison struct {
 	counts counted // rows or labels of the devices on the release
 	rises  int64   // sum of the devices' changes, in 1/riseUnit
 	rising int     // devices in rises
+
+	profiles map[string]*signs // by firmware profile
+}
+
+// signs counts the devices of one firmware profile that are worse, and all.
+type signs struct{ worse, all int }
+
+// harm is an e-value against "no more devices are worse than fine": half of it
+// bets on all of them together, the other half on one firmware profile, as much
+// on each. A release that is bad for one kind of device shows in the second.
+func (c *comparison) harm() float64 {
+	e := signE(c.worse, c.signs-c.worse)
+	if len(c.profiles) < 2 {
+		return e
+	}
+	each := make([]float64, 0, len(c.profiles))
+	for _, p := range c.profiles {
+		each = append(each, signE(p.worse, p.all-p.worse)/float64(len(c.profiles)))
+	}
+	slices.Sort(each) // sums of fractions depend on their order
+	one := 0.0
+	for _, e := range each {
+		one += e
+	}
+	return capE((e + one) / 2)
 }
 
 // riseUnit and largestRise keep the sum of a million changes inside an int64.
@@ -92,13 +118,29 @@ func (c *comparison) addSigns(s *Signs, many int) {
 	c.signs += many
 }
 
+// addProfile counts the sign of one device for its firmware profile.
+func (c *comparison) addProfile(d *Device) {
+	sign := *d.Signs.of(c.gate.Kind)
+	if sign == 0 {
+		return
+	}
+	p := c.profiles[d.Profile]
+	if p == nil {
+		p = &signs{}
+		c.profiles[d.Profile] = p
+	}
+	if p.all++; sign == Worse {
+		p.worse++
+	}
+}
+
 // watch goes over the devices once for all gates that compare them.
 func (j *judge) watch(all []pair) {
 	for _, g := range j.s.Spec.Gates {
 		if !j.s.compares(g) {
 			continue
 		}
-		j.comparisons = append(j.comparisons, &comparison{gate: g})
+		j.comparisons = append(j.comparisons, &comparison{gate: g, profiles: map[string]*signs{}})
 		if g.Kind == Errors {
 			j.rows = j.newRows(g)
 		}
@@ -118,7 +160,15 @@ func (j *judge) watch(all []pair) {
 		return
 	}
 	for _, e := range all {
-		if e.d != nil && e.d.compared() && e.f != nil && !e.f.Revoked {
+		if e.d == nil || e.d.State == DeviceSuperseded {
+			continue
+		}
+		if e.d.Signs != (Signs{}) {
+			for _, c := range j.comparisons {
+				c.addProfile(e.d)
+			}
+		}
+		if e.d.compared() && e.f != nil && !e.f.Revoked {
 			j.see(e.d, e.f)
 		}
 	}
@@ -167,7 +217,7 @@ func (j *judge) compare(c *comparison) GateResult {
 	excused, controls := j.world.control(c.gate)
 	r := GateResult{
 		Worse: c.worse, Fine: c.fine, Alpha: j.alpha,
-		EHarm: signE(c.worse, c.signs-c.worse), EFine: signE(c.fine, c.signs-c.fine), EControl: signE(excused, controls-excused),
+		EHarm: c.harm(), EFine: signE(c.fine, c.signs-c.fine), EControl: signE(excused, controls-excused),
 		Numerator: float64(c.worse), Denominator: float64(c.signs), Value: c.mean(),
 	}
 	switch c.gate.Kind {
@@ -197,8 +247,8 @@ func (j *judge) conclude(c *comparison, r *GateResult) {
 	switch {
 	case r.EHarm >= 1/j.alpha && above && r.EControl < 1/j.alpha:
 		r.Result = GateFail
-	case r.EHarm < 1/j.alpha && r.EFine >= 1/j.beta:
-		r.Result = GatePass
+	case r.EHarm < 1/j.alpha && r.EFine >= 1/j.beta && r.Value <= c.gate.limit():
+		r.Result = GatePass // not while the mean is over the limit: a few may be very much worse
 	default:
 		r.Result = GateInconclusive
 	}

@@ -94,7 +94,8 @@ func (r *rows) add(wave int, past, now *Evidence) {
 }
 
 // harm is an e-value against "no device fails more rows than the limit allows",
-// for tests at alpha.
+// for tests at alpha. Leaving out the largest bet makes it smaller, so it stays
+// one.
 func (r *rows) harm(alpha float64) float64 {
 	e := 1.0
 	for _, wave := range slices.Sorted(maps.Keys(r.quiet)) {
@@ -111,10 +112,28 @@ func (r *rows) harm(alpha float64) float64 {
 		bets[i] = s.weight * ((1-boundShare)*moreE(s.now.bad, s.now.all, r.allowed(most, known, s.world)) - 1)
 	}
 	slices.Sort(bets) // sums of fractions depend on their order
+	if len(bets) > 0 && bets[len(bets)-1] > 0 && r.devices() >= enoughDevices {
+		bets = bets[:len(bets)-1]
+	}
 	for _, bet := range bets {
 		e += bet
 	}
 	return capE(e)
+}
+
+// enoughDevices is from how many devices on no single one decides. Failing rows
+// of one device come in spells, when its sensor is unplugged for an hour say,
+// and then they speak about that device: two must say the same. Of fewer, one
+// must be enough, or a first canary could fail all it is asked.
+const enoughDevices = 3
+
+// devices is on how many there is evidence.
+func (r *rows) devices() int {
+	n := len(r.suspects)
+	for _, quiet := range r.quiet {
+		n += quiet
+	}
+	return n
 }
 
 // fine is an e-value against "more rows fail than the limit allows", over all

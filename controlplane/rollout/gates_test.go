@@ -254,20 +254,86 @@ func TestTheWorldChanges(t *testing.T) {
 	}
 }
 
-// A fault of one device among many stops nothing while the mean is within the
-// limit, whatever the device is worth as evidence.
-func TestOneFaultyDeviceOfMany(t *testing.T) {
-	w := bench(t, 400, 1)
-	clean := func(int) *Evidence { return &Evidence{Rows: 1000} }
-	w.fill(clean, func(i int) *Evidence {
-		if i == 7 {
-			return &Evidence{FailedRows: 1000}
+// A fault of one device among others is no evidence against the release, and one
+// of two among many stops nothing while the mean is within the limit.
+func TestFaultyDevicesOfMany(t *testing.T) {
+	for faulty, evidence := range map[int]bool{1: false, 2: true} {
+		w := bench(t, 400, 1)
+		clean := func(int) *Evidence { return &Evidence{Rows: 1000} }
+		w.fill(clean, func(i int) *Evidence {
+			if i < faulty {
+				return &Evidence{FailedRows: 1000}
+			}
+			return clean(i)
+		})
+		g := w.gate(Errors)
+		if g.Result == GateFail || g.EHarm >= 1/g.Alpha != evidence || math.Abs(g.Value-float64(faulty)/400) > 1e-6 {
+			t.Errorf("%d faulty: errors is %s with %v: %s", faulty, g.Result, g.Value, g.Text)
 		}
-		return clean(i)
+	}
+}
+
+// What is bad for one kind of device is found among those that are fine.
+func TestOneProfileIsWorse(t *testing.T) {
+	w := bench(t, 100, 10)
+	w.fill(func(int) *Evidence { return &Evidence{Rows: 5000, P95US: 1000} }, func(i int) *Evidence {
+		if i < 15 {
+			return &Evidence{Rows: 5000, P95US: 5000}
+		}
+		return &Evidence{Rows: 5000, P95US: 1000}
 	})
-	g := w.gate(Errors)
-	if g.Result == GateFail || g.EHarm < 1/g.Alpha || math.Abs(g.Value-1.0/400) > 1e-6 {
-		t.Errorf("errors is %s with %v: %s, want not failed", g.Result, g.Value, g.Text)
+	for _, id := range w.ids()[:15] {
+		d := w.state.device(id)
+		d.Profile = "jetson"
+		w.state.Devices[id] = &d
+	}
+	g := w.gate(Latency)
+	if g.Result != GateFail || g.Worse != 15 || g.Fine != 85 {
+		t.Errorf("latency is %s: %s, want fail for 15 of 100", g.Result, g.Text)
+	}
+}
+
+// A few that are very much slower keep the gate from passing, when most are fine.
+func TestMeanOverTheLimitDoesNotPass(t *testing.T) {
+	w := bench(t, 100, 10)
+	w.fill(func(int) *Evidence { return &Evidence{Rows: 5000, P95US: 1000} }, func(i int) *Evidence {
+		if i%10 < 3 {
+			return &Evidence{Rows: 5000, P95US: 10_000}
+		}
+		return &Evidence{Rows: 5000, P95US: 1000}
+	})
+	if g := w.gate(Latency); g.Result != GateInconclusive || g.EFine < 20 || g.Value < 0.5 {
+		t.Errorf("latency is %s: %s, want inconclusive", g.Result, g.Text)
+	}
+}
+
+// Few calls show too low a p95, and a release at the limit must still not look
+// fine more often than a coin: exponential latencies, past of a thousand calls.
+func TestFewCallsAreNotFine(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 4))
+	p95 := func(n int, mean float64) float64 {
+		calls := make([]float64, n)
+		for i := range calls {
+			calls[i] = rnd.ExpFloat64() * mean
+		}
+		slices.Sort(calls)
+		return calls[int(0.95*float64(n-1))] // as the sketch of latencies takes it
+	}
+	g := GateSpec{Kind: Latency, Limit: new(0.5), Min: 20}
+	for _, n := range []int{20, 60, 500} {
+		const trials = 2000
+		fine := 0
+		for range trials {
+			before, now := &Evidence{Rows: 1000, P95US: p95(1000, 1000)}, &Evidence{Rows: uint64(n), P95US: p95(n, 1500)}
+			if c, ok := slower(g, before, now); ok && c.sign(g.bar(), shift{}) == Fine {
+				fine++
+			}
+		}
+		if share := float64(fine) / trials; share > 0.5 {
+			t.Errorf("at the limit %d calls look fine in %.2f of cases, want at most half", n, share)
+		} else {
+			t.Logf("%d calls at the limit look fine in %.2f of cases", n, share)
+		}
 	}
 }
 

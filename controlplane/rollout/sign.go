@@ -138,8 +138,14 @@ func slower(g GateSpec, before, now *Evidence) (c change, ok bool) {
 		}
 	}
 	rise := math.Log(now.P95US / before.P95US)
-	return change{rise, rise, rise}, true
+	margin := tailError * math.Sqrt(1/float64(before.Rows)+1/float64(now.Rows))
+	return change{rise, rise - margin, rise + margin}, true
 }
+
+// tailError is the standard error of the logarithm of p95 of one call: of
+// exponential latencies sqrt(0.95·0.05)/(0.05·ln 20). Few calls also show too
+// low a p95; that is less than this.
+const tailError = 1.5
 
 // drifted takes the population stability index less what chance adds to it. A
 // device has enough rows when that is at most half of the limit.
