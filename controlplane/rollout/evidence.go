@@ -94,7 +94,7 @@ func (r *rows) add(wave int, past, now *Evidence) {
 }
 
 // harm is an e-value against "no device fails more rows than the limit allows",
-// for tests at alpha. Leaving out the largest bet makes it smaller, so it stays
+// for tests at alpha. Leaving out its largest bets makes it smaller, so it stays
 // one.
 func (r *rows) harm(alpha float64) float64 {
 	e := 1.0
@@ -112,20 +112,28 @@ func (r *rows) harm(alpha float64) float64 {
 		bets[i] = s.weight * ((1-boundShare)*moreE(s.now.bad, s.now.all, r.allowed(most, known, s.world)) - 1)
 	}
 	slices.Sort(bets) // sums of fractions depend on their order
-	if len(bets) > 0 && bets[len(bets)-1] > 0 && r.devices() >= enoughDevices {
-		bets = bets[:len(bets)-1]
-	}
-	for _, bet := range bets {
-		e += bet
+	ignored := spells(r.devices())
+	for i, bet := range bets {
+		if i < len(bets)-ignored || bet < 0 {
+			e += bet
+		}
 	}
 	return capE(e)
 }
 
-// enoughDevices is from how many devices on no single one decides. Failing rows
-// of one device come in spells, when its sensor is unplugged for an hour say,
-// and then they speak about that device: two must say the same. Of fewer, one
-// must be enough, or a first canary could fail all it is asked.
-const enoughDevices = 3
+// spells is how many devices do not count however many rows fail on them, of n
+// with evidence. Failing rows of one device come in spells, when its sensor is
+// unplugged for an hour say, and then they speak about that device. Of a few
+// devices one may be unlucky, of many some; of very many the mean, from which
+// their past is taken off, tells. Of one or two devices one must be enough, or a
+// first canary could fail all it is asked.
+func spells(n int) int {
+	const fewest, each, most = 3, 8, 5
+	if n < fewest {
+		return 0
+	}
+	return min(1+n/each, most)
+}
 
 // devices is on how many there is evidence.
 func (r *rows) devices() int {
