@@ -37,7 +37,7 @@ const (
 	// ledger needs too.
 	DefaultMaxTotal = 64 << 30
 	// MaxBytes bounds what GetBytes reads into memory.
-	MaxBytes = 64 << 20
+	MaxBytes = 128 << 20
 	// UploadTTL is how long an unfinished upload may rest before the next start
 	// of the control plane removes it.
 	UploadTTL = 7 * 24 * time.Hour

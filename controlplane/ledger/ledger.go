@@ -31,8 +31,12 @@ const (
 	// larger one becomes a blob and the record keeps its digest.
 	MaxBody = 256 << 10
 	// MaxBlobBody bounds a body in bytes that is kept as a blob: it is read
-	// into memory whole, by the server and by who verifies an export.
-	MaxBlobBody = 64 << 20
+	// into memory whole, by the server and by who verifies an export. The first
+	// decision of a rollout states all its facts, some 700 bytes a device: this
+	// is room for more than a million.
+	MaxBlobBody = 1 << 30
+	// MaxPacked bounds what a body has in bytes as it is stored, compressed.
+	MaxPacked = 128 << 20
 	// MaxChain bounds the name of a chain in bytes.
 	MaxChain = 200
 )
@@ -46,8 +50,8 @@ var (
 	ErrNotFound = errors.New("no such chain in the ledger")
 	// ErrChain says that the name of a chain is not well formed.
 	ErrChain = errors.New("chain must be tokens of a-z A-Z 0-9 _ and -, joined by dots")
-	// ErrTooLarge says that a body is over MaxBlobBody, or over MaxBody and
-	// there is no blob store.
+	// ErrTooLarge says that a body is over MaxBlobBody or MaxPacked, or over
+	// MaxBody and there is no blob store.
 	ErrTooLarge = errors.New("ledger body is too large")
 	// ErrGap says that the ledger does not reach to the sequence asked for: it is
 	// not the ledger it was.
@@ -76,6 +80,8 @@ type Record struct {
 	Blob  string          `json:"blob,omitempty"` // SHA-256 of a body that the ledger keeps as a blob, hex
 	Prev  string          `json:"prev"`           // Hash of the record before it in the chain, "" for none
 	Hash  string          `json:"hash"`           // SHA-256 over the canonical bytes, hex
+
+	packed string // SHA-256 of the blob that holds the body compressed, hex; "" where the blob is the body itself
 }
 
 // Decode fills v from the body.
@@ -88,7 +94,7 @@ func (r *Record) Decode(v any) error {
 
 // Blobs keeps bodies over MaxBody.
 type Blobs interface {
-	// PutBytes stores data durably under its SHA-256.
+	// PutBytes stores data, of MaxPacked bytes at most, durably under its SHA-256.
 	PutBytes(ctx context.Context, data []byte) error
 	// GetBytes returns what was stored under a SHA-256 in hex.
 	GetBytes(ctx context.Context, sha256hex string) ([]byte, error)

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,12 +15,12 @@ import (
 
 // Read returns the records of a chain, oldest first, or ErrNotFound.
 func (l *Ledger) Read(ctx context.Context, chain string) ([]Record, error) {
-	ctx, cancel := within(ctx)
-	defer cancel()
-	head, err := l.Head(ctx, chain)
+	head, err := l.chainHead(ctx, chain)
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := withinTime(ctx, chainTimeout)
+	defer cancel()
 	var out []Record
 	err = l.scan(ctx, span{filter: subjectPrefix + chain, from: 1, to: head.Seq}, func(r Record) error {
 		if r.Index != uint64(len(out))+1 {
@@ -36,6 +37,17 @@ func (l *Ledger) Read(ctx context.Context, chain string) ([]Record, error) {
 
 // Head returns the newest record of a chain, or ErrNotFound.
 func (l *Ledger) Head(ctx context.Context, chain string) (Record, error) {
+	rec, err := l.chainHead(ctx, chain)
+	if err != nil {
+		return Record{}, err
+	}
+	ctx, cancel := withinTime(ctx, chainTimeout)
+	defer cancel()
+	return rec, l.fillBody(ctx, &rec)
+}
+
+// chainHead is Head without a body that is kept as a blob.
+func (l *Ledger) chainHead(ctx context.Context, chain string) (Record, error) {
 	ctx, cancel := within(ctx)
 	defer cancel()
 	if err := checkChain(chain); err != nil {
@@ -48,7 +60,7 @@ func (l *Ledger) Head(ctx context.Context, chain string) (Record, error) {
 	if rec.Seq == 0 {
 		return Record{}, fmt.Errorf("%w: %s", ErrNotFound, chain)
 	}
-	return rec, l.fillBody(ctx, &rec)
+	return rec, nil
 }
 
 // Chains returns the names of all chains at or below a prefix of whole tokens,
@@ -128,8 +140,9 @@ func (l *Ledger) deliver(ctx context.Context, r Record, fn func(Record) error) e
 }
 
 // Export writes the whole ledger as JSON lines, the form that Verify reads, with
-// the bodies that are kept as blobs in their records. It anchors first and ends with the newest anchor, so that an export without one
-// at its end is known to lack its end. Of an empty ledger it writes nothing.
+// the bodies that are kept as blobs in their records. It anchors first and ends
+// with the newest anchor, so that an export without one at its end is known to
+// lack its end. Of an empty ledger it writes nothing.
 func (l *Ledger) Export(ctx context.Context, w io.Writer) error {
 	if err := l.Anchor(ctx); err != nil {
 		return fmt.Errorf("anchor ledger before its export: %w", err)
@@ -138,12 +151,31 @@ func (l *Ledger) Export(ctx context.Context, w io.Writer) error {
 	if err != nil || last == 0 {
 		return err
 	}
-	enc := json.NewEncoder(w)
 	err = l.scan(ctx, span{from: 1, to: last, whole: true}, func(r Record) error {
-		return l.deliver(ctx, r, func(r Record) error { return enc.Encode(&r) })
+		return l.deliver(ctx, r, func(r Record) error { return writeLine(w, &r) })
 	})
 	if err != nil {
 		return fmt.Errorf("export ledger: %w", err)
+	}
+	return nil
+}
+
+// writeLine writes one line of an export. A body that was kept as a blob comes
+// last and as it is: it may be large, and another copy of it costs as much again.
+func writeLine(w io.Writer, r *Record) error {
+	if r.Blob == "" {
+		return json.NewEncoder(w).Encode(r)
+	}
+	rest := *r
+	rest.Body = nil
+	line, err := json.Marshal(&rest)
+	if err != nil {
+		return err
+	}
+	for _, part := range [][]byte{line[:len(line)-1], []byte(`,"body":`), r.Body, []byte("}\n")} {
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -156,7 +188,10 @@ func (l *Ledger) fillBody(ctx context.Context, r *Record) error {
 	if l.opts.Blobs == nil {
 		return fmt.Errorf("ledger record %d keeps its body as blob %s: no blob store", r.Seq, r.Blob)
 	}
-	body, err := l.opts.Blobs.GetBytes(ctx, r.Blob)
+	body, err := l.opts.Blobs.GetBytes(ctx, cmp.Or(r.packed, r.Blob)) // those of earlier servers are not compressed
+	if err == nil && r.packed != "" {
+		body, err = unpack(body, MaxBlobBody)
+	}
 	if err != nil {
 		return fmt.Errorf("fetch body of ledger record %d: %w", r.Seq, err)
 	}

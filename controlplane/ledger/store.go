@@ -19,6 +19,9 @@ const (
 	subjectPrefix = "ledger."
 	// callTimeout is given to a call whose context has no deadline.
 	callTimeout = 15 * time.Second
+	// chainTimeout is given to one that reads a chain, with bodies of up to
+	// MaxBlobBody.
+	chainTimeout = 5 * time.Minute
 )
 
 // Options are the optional parts of a ledger.
@@ -87,8 +90,6 @@ func open(ctx context.Context, nc *nats.Conn, opts Options) (*Ledger, error) {
 // there. When it returns, the record is on disk. ErrConflict means that nothing
 // was added.
 func (l *Ledger) Append(ctx context.Context, chain string, expect uint64, kind, actor string, body any) (Record, error) {
-	ctx, cancel := within(ctx)
-	defer cancel()
 	if err := checkChain(chain); err != nil {
 		return Record{}, err
 	}
@@ -96,6 +97,8 @@ func (l *Ledger) Append(ctx context.Context, chain string, expect uint64, kind, 
 	if err := l.setBody(ctx, &rec, body); err != nil {
 		return Record{}, fmt.Errorf("append to ledger chain %s: %w", chain, err)
 	}
+	ctx, cancel := within(ctx) // from here on: a large body takes its time
+	defer cancel()
 	for {
 		added, err := l.appendOnce(ctx, rec, expect)
 		if expect == Any && errors.Is(err, ErrConflict) && ctx.Err() == nil {
@@ -124,8 +127,17 @@ func (l *Ledger) setBody(ctx context.Context, rec *Record, body any) error {
 	case len(raw) > most:
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(raw), most)
 	}
-	rec.Blob = sum(raw)
-	if err := l.opts.Blobs.PutBytes(ctx, raw); err != nil {
+	stored, err := pack(raw)
+	if err != nil {
+		return err
+	}
+	if len(stored) > MaxPacked {
+		return fmt.Errorf("%w: %d bytes, compressed %d, at most %d", ErrTooLarge, len(raw), len(stored), MaxPacked)
+	}
+	rec.Blob, rec.packed = sum(raw), sum(stored)
+	ctx, cancel := withinTime(ctx, chainTimeout)
+	defer cancel()
+	if err := l.opts.Blobs.PutBytes(ctx, stored); err != nil {
 		return fmt.Errorf("store body of %s: %w", rec.Kind, err)
 	}
 	return nil
@@ -183,10 +195,18 @@ func (l *Ledger) publish(ctx context.Context, rec *Record, prev uint64) (uint64,
 	return 0, err
 }
 
+// stored is a record in the stream. Packed is where its body is kept, not part of
+// what it says: an export does not have it.
+type stored struct {
+	Record
+
+	Packed string `json:"packed,omitempty"`
+}
+
 // encode writes rec as it is stored: without Seq, which the stream gives, and
 // without a body that is kept as a blob.
 func encode(rec *Record) ([]byte, error) {
-	stored := *rec
+	stored := stored{Record: *rec, Packed: rec.packed}
 	stored.Seq = 0
 	if stored.Blob != "" {
 		stored.Body = nil
@@ -200,11 +220,12 @@ func encode(rec *Record) ([]byte, error) {
 
 // decode reads a stored record.
 func decode(data []byte, seq uint64) (Record, error) {
-	var rec Record
-	if err := json.Unmarshal(data, &rec); err != nil {
+	var s stored
+	if err := json.Unmarshal(data, &s); err != nil {
 		return Record{}, fmt.Errorf("read ledger record %d: %w", seq, err)
 	}
-	rec.Seq = seq
+	rec := s.Record
+	rec.Seq, rec.packed = seq, s.Packed
 	return rec, rec.compact()
 }
 
@@ -214,6 +235,7 @@ func (r *Record) compact() error {
 		return nil
 	}
 	var body bytes.Buffer
+	body.Grow(len(r.Body))
 	if err := json.Compact(&body, r.Body); err != nil {
 		return fmt.Errorf("read ledger record %d: %w", r.Seq, err)
 	}
@@ -271,8 +293,12 @@ func isConflict(err error) bool {
 
 // within gives ctx a deadline if it has none.
 func within(ctx context.Context) (context.Context, context.CancelFunc) {
+	return withinTime(ctx, callTimeout)
+}
+
+func withinTime(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
 	}
-	return context.WithTimeout(ctx, callTimeout)
+	return context.WithTimeout(ctx, timeout)
 }

@@ -49,7 +49,7 @@ func Audit(r io.Reader) (Summary, error) {
 // The record is see's for the time of the call.
 func AuditEach(r io.Reader, see func(rec *Record, at Place)) (Summary, error) {
 	a := audit{chains: map[string][]link{}}
-	err := eachLine(r, func(line []byte, at Place) error {
+	err := eachLine(r, maxLine, func(line []byte, at Place) error {
 		rec, err := ParseLine(line)
 		if err == nil {
 			err = a.record(&rec)
@@ -74,11 +74,12 @@ type Place struct {
 	Length int
 }
 
-// eachLine calls fn for every line, until it returns an error. The line is
-// fn's for the time of the call.
-func eachLine(r io.Reader, fn func(line []byte, at Place) error) error {
+// eachLine calls fn for every line, until it returns an error or a line has
+// more than most bytes: bufio.ErrTooLong. The line is fn's for the time of the
+// call.
+func eachLine(r io.Reader, most int, fn func(line []byte, at Place) error) error {
 	lines, next := bufio.NewScanner(r), int64(0)
-	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
+	lines.Buffer(make([]byte, 0, min(64<<10, most)), most)
 	lines.Split(func(data []byte, atEOF bool) (int, []byte, error) {
 		advance, line, err := bufio.ScanLines(data, atEOF)
 		next += int64(advance)
