@@ -336,6 +336,7 @@ func testCopies(t *testing.T, b kvstore.Bucket) {
 }
 
 func testPutAll(t *testing.T, b kvstore.Bucket) {
+	t.Helper()
 	const many = 1203 // more than one batch, and the last not full
 	values := map[string][]byte{}
 	for n := range many {

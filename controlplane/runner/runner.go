@@ -187,7 +187,8 @@ func (r *Runner) Run(ctx context.Context) error {
 }
 
 // pass looks at every rollout once. It returns when the next one has to be
-// looked at, and how long to wait before trying again what went wrong.
+// looked at, and how long to wait before trying again what went wrong. What was
+// decided is a fact for the next decision, so it is looked at again at once.
 func (r *Runner) pass(ctx context.Context, retry time.Duration) (wake time.Time, next time.Duration) {
 	if err := r.resumeStarts(ctx); err != nil && ctx.Err() == nil {
 		if retry == 0 {
@@ -195,13 +196,16 @@ func (r *Runner) pass(ctx context.Context, retry time.Duration) (wake time.Time,
 		}
 		next = min(max(2*retry, time.Second), maxRetry)
 	}
+	decided := false
 	for _, id := range r.driven() {
+		before := r.chain(id)
 		if err := r.decide(ctx, id, nil); err != nil && ctx.Err() == nil {
 			if retry == 0 {
 				r.cfg.Logger.Error("rollout not driven", slog.String("rollout", id), slog.Any("error", err))
 			}
 			next = min(max(2*retry, time.Second), maxRetry)
 		}
+		decided = decided || r.chain(id) != before
 	}
 	if retry > 0 && next == 0 {
 		r.cfg.Logger.Info("rollouts are driven again")
@@ -210,6 +214,9 @@ func (r *Runner) pass(ctx context.Context, retry time.Duration) (wake time.Time,
 		if c := r.chain(id); c != nil {
 			wake = earliest(wake, c.state.Wake(r.cfg.Now()))
 		}
+	}
+	if decided {
+		wake = r.cfg.Now()
 	}
 	return wake, next
 }
@@ -257,9 +264,9 @@ func (r *Runner) await(ctx context.Context, timer <-chan time.Time) {
 		case <-r.nudge:
 		case <-r.gatherer.news.Changed():
 		case <-counted:
-			counted = nil
+			counted = nil // so this is done once
 			t := time.NewTimer(r.cfg.Settle)
-			defer t.Stop() //nolint:revive // once: the channel is nil from here on
+			defer t.Stop()
 			settled = t.C
 			continue
 		}

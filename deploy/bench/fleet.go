@@ -39,7 +39,7 @@ type fleetSize struct {
 // withDefaults is the fleet that the bars are stated for, or a small and fast
 // one.
 func (z fleetSize) withDefaults(quick bool) fleetSize {
-	d := fleetSize{devices: 10_000, report: time.Minute, jitter: 30 * time.Second, steady: 3 * time.Minute}
+	d := fleetSize{devices: 10_000, report: time.Minute, jitter: 30 * time.Second, steady: time.Minute}
 	if quick {
 		d = fleetSize{devices: 500, report: 5 * time.Second, jitter: 5 * time.Second, steady: 20 * time.Second}
 	}

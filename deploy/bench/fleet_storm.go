@@ -85,7 +85,7 @@ func (f *fleet) nothingLost(ctx context.Context) error {
 	var sent, held, lost uint64
 	began := time.Now()
 	err := f.until(ctx, 2*time.Minute+f.size.report, "the server to hold what was counted", func() (err error) {
-		if !pause(ctx, time.Second) {
+		if !pause(ctx, min(time.Second, f.size.report/5)) {
 			return ctx.Err()
 		}
 		// Agents go on counting: the server is asked between two looks at them.

@@ -69,15 +69,23 @@ func (f *fleet) patienceWith() time.Duration { return 5*time.Minute + 20*f.size.
 
 // ends waits until a rollout is in a state and returns it whole.
 func (f *fleet) ends(ctx context.Context, id string, want operator.RolloutState) (*operator.Rollout, error) {
+	stage := ""
 	if err := f.until(ctx, f.patienceWith(), "rollout "+id+" to be "+string(want), func() error {
-		if !pause(ctx, 400*time.Millisecond) {
+		if !pause(ctx, min(400*time.Millisecond, f.size.report/10)) {
 			return ctx.Err()
 		}
 		ro, err := f.summary(ctx, id)
-		if err == nil && ro.State != want {
-			err = fmt.Errorf("it is %s in wave %d, %v: %s", ro.State, ro.Wave, ro.Counts, ro.Cause)
+		if err != nil {
+			return err
 		}
-		return err
+		if now := fmt.Sprintf("%s, wave %d", ro.State, ro.Wave); now != stage {
+			f.b.say("    %s", now)
+			stage = now
+		}
+		if ro.State != want {
+			return fmt.Errorf("it is %s, %v: %s", stage, ro.Counts, ro.Cause)
+		}
+		return nil
 	}); err != nil {
 		return nil, err
 	}
@@ -303,7 +311,7 @@ func (b *bench) badLate(ctx context.Context) error {
 	b.say("  version %s, which turns bad when half of the fleet has it", versionLate)
 	f.server.peaked()
 	id, err := f.roll(ctx, operator.RolloutSpec{
-		Version: versionLate, Waves: []operator.WaveSpec{f.wave(1, 1), f.wave(50, 20), f.wave(100, 1)}, OnFailure: operator.OnFailureRevert,
+		Version: versionLate, Waves: []operator.WaveSpec{f.wave(50, 20), f.wave(100, 1)}, OnFailure: operator.OnFailureRevert,
 	})
 	if err != nil {
 		return err

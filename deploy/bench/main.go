@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 )
@@ -108,7 +109,7 @@ func (o *options) register(flags *flag.FlagSet) {
 	flags.IntVar(&o.size.devices, "devices", 0, "fleet: how many agents (default 10000, quick 500; at most what the limit of open files allows)")
 	flags.DurationVar(&o.size.report, "report", 0, "fleet: time between two reports and length of a window (default 1m, quick 5s)")
 	flags.DurationVar(&o.size.jitter, "jitter", 0, "fleet: over how long agents spread their reconnects (default 30s, quick 5s)")
-	flags.DurationVar(&o.size.steady, "steady", 0, "fleet: length of the steady phase (default 3m, quick 20s)")
+	flags.DurationVar(&o.size.steady, "steady", 0, "fleet: length of the steady phase (default 1m, quick 20s)")
 }
 
 func run(args []string, out, errOut io.Writer) int {
@@ -157,7 +158,7 @@ func newBench(o options, errOut io.Writer) (*bench, error) {
 	}
 	b := &bench{
 		root: root, bin: bin, quick: o.quick, size: o.size.withDefaults(o.quick),
-		say: func(format string, args ...any) { fmt.Fprintf(errOut, format+"\n", args...) },
+		say: progress(errOut, time.Now()),
 	}
 	if _, err := os.Stat(b.program("vedette-agent")); err != nil {
 		return nil, fmt.Errorf("find the programs: %w; run `make build` and start from the top of the checkout", err)
@@ -185,6 +186,14 @@ func (b *bench) rounds(n int) int {
 		return min(n, 3)
 	}
 	return n
+}
+
+// progress prints lines with the minutes and seconds since the start.
+func progress(to io.Writer, began time.Time) func(format string, args ...any) {
+	return func(format string, args ...any) {
+		s := int(time.Since(began).Seconds())
+		fmt.Fprintf(to, "%02d:%02d "+format+"\n", append([]any{s / 60, s % 60}, args...)...)
+	}
 }
 
 func (b *bench) measure(ctx context.Context, parts []part, only string) error {
