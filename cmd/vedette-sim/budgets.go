@@ -11,17 +11,24 @@ import (
 func (c *checker) budget(x *watched, before *rollout.State, d *rollout.Decision, ids []string) {
 	s := x.state
 	b := s.Spec.Budget
-	if n := underWay(s); b.InFlight > 0 && n > b.InFlight {
+	if n := underWay(s); b.InFlight > 0 && n > b.InFlight && slices.ContainsFunc(ids, func(id string) bool { return !begun(before, id) }) {
 		c.w.fail("%s: %d devices are under way, the budget is %d", s.ID, n, b.InFlight)
 	}
 	c.rate(x, d, len(ids))
 	for _, u := range b.Unavailable {
 		for _, id := range ids {
 			if dev, _ := s.Device(id); dev.Order.Kind == rollout.Forward && !c.harmless(before, id) {
-				c.group(s, u, c.wish(id).labels[u.Label])
+				c.group(s, u, c.labels(id)[u.Label])
 			}
 		}
 	}
+}
+
+// begun says whether a device was under way. A shadow that is told to answer
+// was: its order adds none to those that came back late.
+func begun(s *rollout.State, id string) bool {
+	d, _ := s.Device(id)
+	return on(&d) && !d.Late && isUnderWay(d.State)
 }
 
 // rate checks orders a minute by the server's clock. A clock that was set back
@@ -60,6 +67,13 @@ func (c *checker) unavailable(s *rollout.State, id string) bool {
 	return entry.Revoked == nil && !m.Active.IsZero() && !m.Serving
 }
 
+// labels are a device's, as the fleet has them: those that could not be noted in
+// the ledger hold until somebody repeats the change.
+func (c *checker) labels(id string) map[string]string {
+	entry, _ := c.w.server.fleet.Device(id)
+	return entry.Labels
+}
+
 // group checks the devices that share the value of a label.
 func (c *checker) group(s *rollout.State, u rollout.Unavailable, value string) {
 	sel, err := rollout.ParseSelector(s.Spec.Selector)
@@ -68,7 +82,7 @@ func (c *checker) group(s *rollout.State, u rollout.Unavailable, value string) {
 	}
 	size, down := 0, 0
 	for _, d := range c.w.devices {
-		labels := c.wish(d.id).labels
+		labels := c.labels(d.id)
 		_, member := s.Device(d.id)
 		if !d.enrolled || labels[u.Label] != value || !sel.Matches(labels) && !member {
 			continue

@@ -33,6 +33,7 @@ type checker struct {
 	said     map[string]map[uint64]said // by device and generation
 	totals   map[string]*total          // by device: what the server holds
 	seq      uint64                     // of the newest ledger record
+	acts     int                        // decisions that changed a state or told a device something
 }
 
 // watched is one rollout as its ledger chain makes it.
@@ -202,6 +203,9 @@ func (c *checker) decided(rec ledger.Record, body *runner.Record) {
 		return
 	}
 	x.state = after
+	if len(body.Decision.Changes)+len(body.Decision.Assign) > 0 {
+		c.acts++
+	}
 	c.trace(rec, id, &body.Decision)
 	c.judge(x, before, &body.Decision, rec.Seq)
 	for _, a := range body.Decision.Assign {

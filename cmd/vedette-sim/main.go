@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -20,7 +21,11 @@ import (
 // errFound says that a simulation came upon something that must not be.
 var errFound = errors.New("the simulation found something that must not be")
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+// main lets the collector rest: a simulation makes much and keeps little.
+func main() {
+	debug.SetGCPercent(400)
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 func run(args []string, stdout, stderr io.Writer) int {
 	cmd := root()
@@ -94,11 +99,15 @@ func runCommand() *cobra.Command {
 		Short: "Run simulations and say what happened",
 		Long: `Run runs simulations and prints a summary. When one comes upon something that
 must not be, it prints what, the last events of those concerned and the command
-that shows the same simulation again, and ends with status 1.`,
+that shows the same simulation again, and ends with status 1.
+
+A seed of its own size takes about 60 ms. A fleet of 5000 devices with two days of
+trouble takes two to three minutes and about 2 GB of memory, and says on stderr
+how far it is; the time grows with devices and days.`,
 		Example: `  vedette-sim run --seeds 1000
   vedette-sim run --seed 17 -v
   vedette-sim run --scenario partition --seeds 100
-  vedette-sim run --seed 1 --devices 5000 --days 14`,
+  vedette-sim run --seed 1 --devices 5000 --days 2`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
 	}

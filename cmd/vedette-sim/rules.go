@@ -189,7 +189,7 @@ func (c *checker) selected(s *rollout.State) int {
 	}
 	n := 0
 	for _, d := range c.w.devices {
-		if d.enrolled && sel.Matches(c.wish(d.id).labels) {
+		if d.enrolled && sel.Matches(c.labels(d.id)) {
 			n++
 		}
 	}
@@ -251,8 +251,8 @@ func (c *checker) holder(rolloutID, device string) string {
 // underWay counts the devices between offer and service that are not given up.
 func underWay(s *rollout.State) int {
 	n := 0
-	for _, d := range s.Devices {
-		if on(d) && !d.Late && !d.Already && isUnderWay(d.State) {
+	for id, d := range s.Devices {
+		if !d.Already && begun(s, id) {
 			n++
 		}
 	}

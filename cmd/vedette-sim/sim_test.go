@@ -127,6 +127,7 @@ var happens = []string{
 	"server crashed", "checkpoint lost", "ledger refused", "server clock jumped", "device clock jumped", "power cut", "partition",
 	"message lost", "message repeated", "message delayed", "older desired state ignored", "label changed", "revocation", "late joiner", "report of a liar",
 	"gate golden must fail", "gate install must fail", "gate crash must fail", "command rollback", "command abort", "command retry", "command next", "command resume",
+	"shadow runs", "look for nothing",
 }
 
 // simulate runs one simulation and says how to see it again when it fails.

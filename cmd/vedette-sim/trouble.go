@@ -149,8 +149,10 @@ func (w *world) planTrouble() {
 	w.nowAndThen(t.serverClock, func() {
 		s.clock = []time.Duration{0, -10 * time.Minute, 10 * time.Minute, -3 * time.Hour, 3 * time.Hour}[w.rnd.IntN(5)]
 		w.note("server", "its clock is %v off", s.clock)
+		s.stirred = true
 		w.count("server clock jumped")
 	})
+	w.nowAndThen(5*time.Minute, s.probe)
 	w.nowAndThen(t.labels, w.relabel)
 	w.nowAndThen(t.revoke, w.revoke)
 	w.nowAndThen(t.floor, w.raiseFloor)
