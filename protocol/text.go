@@ -1,6 +1,10 @@
 package protocol
 
-import "strings"
+import (
+	"cmp"
+	"fmt"
+	"strings"
+)
 
 // Brief is text in at most limit bytes, not counting the "…" in place of what is
 // left out. It ends with a whole word where one ends in the second half.
@@ -13,4 +17,25 @@ func Brief(text string, limit int) string {
 		short = short[:end]
 	}
 	return strings.TrimRight(short, " ,;:") + "…"
+}
+
+// MeteredText says for people whether a link is metered.
+func MeteredText(metered string) string {
+	switch metered {
+	case MeteredYes:
+		return "metered"
+	case MeteredNo:
+		return "not metered"
+	}
+	return "not known whether metered"
+}
+
+// PowerText says for people what a device lives on, and to how many percent its
+// battery is charged, 0 for not known.
+func PowerText(power string, percent int) string {
+	text := cmp.Or(power, "not known")
+	if percent > 0 {
+		text += fmt.Sprintf(", charged to %d%%", percent)
+	}
+	return text
 }

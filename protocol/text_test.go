@@ -21,3 +21,18 @@ func TestBrief(t *testing.T) {
 		}
 	}
 }
+
+func TestLinkAndPowerForPeople(t *testing.T) {
+	for got, want := range map[string]string{
+		MeteredText(MeteredYes):     "metered",
+		MeteredText(MeteredNo):      "not metered",
+		MeteredText(""):             "not known whether metered",
+		PowerText(PowerMains, 0):    "mains",
+		PowerText(PowerBattery, 71): "battery, charged to 71%",
+		PowerText("", 0):            "not known",
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

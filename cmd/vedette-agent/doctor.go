@@ -20,6 +20,7 @@ import (
 	"github.com/vedette-edge/vedette/agent/host"
 	"github.com/vedette-edge/vedette/agent/identity"
 	"github.com/vedette-edge/vedette/agent/onnx"
+	"github.com/vedette-edge/vedette/protocol"
 )
 
 // Outcomes of a check.
@@ -242,7 +243,7 @@ func checkSurroundings(metered string) Check {
 	supply, zone := host.Power(), host.TimeZone()
 	return Check{
 		Name: "surroundings", Result: checkOK,
-		Detail: fmt.Sprintf("link %s; power %s; time zone %s", meteredText(metered), powerText(supply.Power, supply.Percent), cmp.Or(zone, "not known, taken for UTC")),
+		Detail: fmt.Sprintf("link %s; power %s; time zone %s", protocol.MeteredText(metered), protocol.PowerText(supply.Power, supply.Percent), cmp.Or(zone, "not known, taken for UTC")),
 	}
 }
 

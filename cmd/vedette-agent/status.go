@@ -82,8 +82,8 @@ func writeStatus(out io.Writer, st *serve.Status) error {
 	fmt.Fprintf(w, "runtime\t%s %s\n", st.Runtime.Name, st.Runtime.Version)
 	if ag := st.Agent; ag != nil {
 		fmt.Fprintf(w, "device\t%s, start %d%s\n", ag.Device, ag.BootCount, unclean(ag))
-		fmt.Fprintf(w, "link\t%s\n", meteredText(ag.Metered))
-		fmt.Fprintf(w, "power\t%s\n", powerText(ag.Power, ag.Battery))
+		fmt.Fprintf(w, "link\t%s\n", protocol.MeteredText(ag.Metered))
+		fmt.Fprintf(w, "power\t%s\n", protocol.PowerText(ag.Power, ag.Battery))
 		fmt.Fprintf(w, "time zone\t%s\n", cmp.Or(ag.TimeZone, "not known"))
 		fmt.Fprintf(w, "control plane\t%s\n", link(&ag.Uplink))
 		fmt.Fprintf(w, "waiting\t%d records to be numbered, %d to be acknowledged, %s\n", ag.Outbox.Pending, ag.Outbox.Sent, size(ag.Outbox.Bytes))
@@ -122,24 +122,6 @@ func writeStatus(out io.Writer, st *serve.Status) error {
 // part is what a challenger takes part in.
 func part(m *infer.Status) string {
 	return fmt.Sprintf("%s of %g%%", m.Role, float64(m.Share)/10)
-}
-
-func meteredText(metered string) string {
-	switch metered {
-	case protocol.MeteredYes:
-		return "metered"
-	case protocol.MeteredNo:
-		return "not metered"
-	}
-	return "not known whether it is metered"
-}
-
-func powerText(power string, percent int) string {
-	text := cmp.Or(power, "not known")
-	if percent > 0 {
-		text += fmt.Sprintf(", charged to %d%%", percent)
-	}
-	return text
 }
 
 func unclean(a *serve.Agent) string {

@@ -163,7 +163,7 @@ func showDevice(w io.Writer, d *operator.DeviceDetail, now time.Time) {
 		"system", strings.TrimSpace(d.Facts.OS+" "+d.Facts.Kernel), "runtime", strings.TrimSpace(d.Facts.Runtime+" "+d.Facts.RuntimeVersion+" "+strings.Join(d.Facts.Providers, " ")),
 		"outbox", fmt.Sprintf("%d records waiting, %d sent, %s", d.Outbox.Pending, d.Outbox.Sent, bytesText(d.Outbox.Bytes)),
 		"disk free", bytesText(d.DiskFreeBytes), "agent memory", bytesText(d.RSSBytes),
-		"link", meteredText(d.Metered), "power", powerText(d.Power, d.Battery), "time zone", d.Facts.TimeZone,
+		"link", protocol.MeteredText(d.Metered), "power", protocol.PowerText(d.Power, d.Battery), "time zone", d.Facts.TimeZone,
 		"desired state", fmt.Sprintf("generation %d, device has %d", d.DesiredGeneration, d.Generation))
 	for _, m := range d.Marks {
 		fmt.Fprintf(w, "! %s: %s\n", m.Kind, m.Message)
@@ -178,24 +178,6 @@ func showDevice(w io.Writer, d *operator.DeviceDetail, now time.Time) {
 		}
 		grid(w, []string{"received", "kind", "model", "message"}, rows)
 	}
-}
-
-func meteredText(metered string) string {
-	switch metered {
-	case protocol.MeteredYes:
-		return "metered"
-	case protocol.MeteredNo:
-		return "not metered"
-	}
-	return "not known whether metered"
-}
-
-func powerText(power string, percent int) string {
-	text := firstOf(power, "not known")
-	if percent > 0 {
-		text += fmt.Sprintf(", charged to %d%%", percent)
-	}
-	return text
 }
 
 func lossesOf(d *operator.DeviceDetail) []operator.Loss {
