@@ -247,3 +247,24 @@ func TestReviseFromAnOldRevision(t *testing.T) {
 		}
 	}
 }
+
+// A look holds what is known of every device: one that nobody asks for goes.
+func TestOldLooksAreForgotten(t *testing.T) {
+	w := newWorld()
+	w.rollouts = []runner.View{view("digits-2-1", rollout.StatusReverted), view("digits-3-1", rollout.StatusRunning)}
+	clock := now
+	l := newLooks(worldRollouts{w}, func() time.Time { return clock })
+	for _, c := range []struct {
+		id    string
+		after time.Duration
+		want  int
+	}{{"digits-2-1", 0, 1}, {"digits-3-1", time.Second, 2}, {"digits-3-1", lookKept - time.Second, 2}, {"digits-3-1", time.Second, 1}} {
+		clock = clock.Add(c.after)
+		if _, err := l.view(c.id); err != nil {
+			t.Fatal(err)
+		}
+		if len(l.last) != c.want {
+			t.Errorf("%s after the first look: %d are kept, want %d", clock.Sub(now), len(l.last), c.want)
+		}
+	}
+}

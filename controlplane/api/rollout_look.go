@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -12,6 +13,10 @@ import (
 // ask: a look gathers facts of every device and judges the gates, and some
 // twenty people may watch one rollout.
 const lookAge = time.Second
+
+// lookKept is for how long a look is kept that nobody asks for again: it holds
+// what is known of every device.
+const lookKept = 5 * time.Minute
 
 // looks remembers the last look at each rollout.
 type looks struct {
@@ -25,6 +30,8 @@ type looks struct {
 
 // look is one rollout as it was seen last.
 type look struct {
+	asked time.Time // when somebody asked last; guarded by mu of looks
+
 	mu   sync.Mutex // guards what follows; held while looking, so that others wait for the same look
 	view runner.View
 	at   time.Time
@@ -72,13 +79,7 @@ func (l *looks) look(id string) (*look, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.mu.Lock()
-	seen := l.last[id]
-	if seen == nil {
-		seen = &look{}
-		l.last[id] = seen
-	}
-	l.mu.Unlock()
+	seen := l.entry(id)
 	seen.mu.Lock()
 	now := l.now()
 	if age := now.Sub(seen.at); seen.view.State != nil && seen.view.Revision >= revision && age >= 0 && age < lookAge {
@@ -91,6 +92,22 @@ func (l *looks) look(id string) (*look, error) {
 	}
 	seen.view, seen.at, seen.told = v, now, nil
 	return seen, nil
+}
+
+// entry is where the looks at a rollout are kept. Those that nobody has asked for
+// in a while are forgotten.
+func (l *looks) entry(id string) *look {
+	now := l.now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.last, func(_ string, old *look) bool { return now.Sub(old.asked) > lookKept })
+	seen := l.last[id]
+	if seen == nil {
+		seen = &look{}
+		l.last[id] = seen
+	}
+	seen.asked = now
+	return seen
 }
 
 // summary is the row of a rollout in a list. Counting its devices again is only
