@@ -16,9 +16,10 @@ const unknownShare = 0.5
 
 // rows is the evidence of single rows for the gate of errors: a device that
 // fails all requests is certain, whatever other devices do. Each device bets
-// alone, against the bound of its own past. The bets are added with weights
-// fixed before: half of all for the first wave, half of the rest for the next,
-// evenly over a wave's members; what nobody has bet yet is worth 1.
+// alone, against the bound of its own past. The bets are added with weights that
+// no result has a say in: half of all for the first wave, half of the rest for
+// the next, evenly over a wave's members. Late joiners make those of their wave
+// smaller, and none ever grows. What nobody has bet yet is worth 1.
 type rows struct {
 	limit    float64                // of the gate
 	world    map[int]shift          // how the world changed while a wave was open
