@@ -241,7 +241,7 @@ func TestBlobsOfEarlierServersAreRead(t *testing.T) {
 // than what the blob store takes.
 func TestHugeBody(t *testing.T) {
 	l := open(t, brokertest.Start(t), ledger.Options{Blobs: memoryBlobs{}})
-	body := json.RawMessage(`"` + strings.Repeat("x", ledger.MaxPacked) + `"`)
+	body := json.RawMessage(`"` + strings.Repeat("x", 64<<20) + `"`)
 	if _, err := l.Append(t.Context(), "c", 0, "note", "ada", body); err != nil {
 		t.Fatal(err)
 	}
