@@ -20,15 +20,22 @@ var update = flag.Bool("update", false, "write the scripts in testdata with what
 // engine says to them. Every script ends with a restart that must replay to the
 // same state.
 func TestScripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	edges, edgesErr := filepath.Glob("testdata/edges/*.txt")
-	files = append(files, edges...)
-	if err != nil || edgesErr != nil || len(edges) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, file := range files {
+	for _, file := range scriptFiles(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) { runScript(t, file) })
 	}
+}
+
+// scriptFiles are the paths of all scripts in order.
+func scriptFiles(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*.txt")
+	edges, edgesErr := filepath.Glob("testdata/edges/*.txt")
+	if err != nil || edgesErr != nil || len(edges) == 0 {
+		t.Fatalf("no scripts: %v, %v", err, edgesErr)
+	}
+	files = append(files, edges...)
+	slices.Sort(files)
+	return files
 }
 
 func runScript(t *testing.T, file string) {
@@ -113,6 +120,8 @@ func (s *script) command(name string, args []string) {
 		for _, id := range s.named(args[:1]) {
 			s.set(id, func(f *DeviceFacts) { s.change(f, args[1:]) })
 		}
+	case "told": // told DEVICE…: what desired state says to them now
+		s.told(args)
 	case "counts": // counts DEVICE new|old|past key=value…: evidence
 		s.counts(args[0], args[1], args[2:])
 	case "restart":
@@ -390,7 +399,7 @@ func (s *script) show(d *Decision, err error) {
 		s.printf("%s: %s -> %s: %s", subject, c.From, c.To, c.Why)
 	}
 	for _, a := range d.Assign {
-		name := map[release.Digest]string{v1: "v1", v2: "v2", {}: "nothing"}[a.Release]
+		name := nameOf(a.Release)
 		if a.Role != "" {
 			name += " as " + a.Role
 		}

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -76,6 +77,12 @@ func (s *script) requires(r *Require, word string) {
 func (s *script) surroundings(f *DeviceFacts, key, value string) bool {
 	s.t.Helper()
 	switch key {
+	case "generation": // that it acts on, and that its outcomes answer
+		f.Generation = uint64(s.number(value))
+		f.Outcomes = slices.Clone(f.Outcomes)
+		for i := range f.Outcomes {
+			f.Outcomes[i].Generation = f.Generation
+		}
 	case "zone":
 		f.TimeZone = value
 	case "metered":
@@ -110,6 +117,18 @@ func (s *script) wake() {
 	s.printf("%s passes", next.Sub(s.now).Round(time.Millisecond))
 	s.now = next
 	s.show(s.step(nil))
+}
+
+// told shows what desired state says to devices, whatever they are recorded as.
+func (s *script) told(ids []string) {
+	for _, id := range s.named(ids) {
+		s.printf("%s is told to run %s", id, nameOf(s.facts.device(id).Assigned))
+	}
+}
+
+// nameOf is what scripts call a release.
+func nameOf(r release.Digest) string {
+	return map[release.Digest]string{v1: "v1", v2: "v2", {}: "nothing"}[r]
 }
 
 // gone lets the fleet forget devices.
