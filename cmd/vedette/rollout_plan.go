@@ -18,7 +18,7 @@ const fewNamed = 10
 
 func showPlan(w io.Writer, p *operator.Plan) {
 	facts(w, "version", p.Spec.Model+" "+p.Spec.Version, "release", p.Release.Short(), "devices", count(p.Devices),
-		"download", downloadText(p), "begins", timeText(p.Begins), "takes", takesText(p), "held out", named(p.Control),
+		"download", downloadText(p), "begins", timeText(p.Begins), "first offer", firstOffer(p), "takes", takesText(p), "held out", named(p.Control),
 		"run it already", named(p.Already), "not heard of", named(p.Unheard))
 	rows := [][]string{}
 	for i := range p.Waves {
@@ -40,6 +40,14 @@ func showPlan(w io.Writer, p *operator.Plan) {
 		}
 	}
 	showObstacles(w, p)
+}
+
+// firstOffer is when the first device is asked, where that is not at the start.
+func firstOffer(p *operator.Plan) string {
+	if p.FirstOffer.Sub(p.Begins) < time.Minute {
+		return ""
+	}
+	return fmt.Sprintf("%s, %s after the start", timeText(p.FirstOffer), durationText(p.FirstOffer.Sub(p.Begins)))
 }
 
 // showObstacles says what is in the way of a plan.

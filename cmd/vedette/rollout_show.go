@@ -65,7 +65,7 @@ func needsText(v *operator.Wave) string {
 	if p.Hours < e.Hours {
 		parts = append(parts, fmt.Sprintf("%.1f of %s h", p.Hours, number(e.Hours)))
 	}
-	if !v.SoakEnds.IsZero() {
+	if v.SoakEnds.After(time.Now()) {
 		parts = append(parts, "soaks until "+timeText(v.SoakEnds))
 	}
 	if !v.Deadline.IsZero() {

@@ -94,9 +94,10 @@ func rolloutSummary(v runner.View) operator.RolloutSummary {
 }
 
 // yetToCome are the devices that a rollout selects and no wave has drawn: the
-// engine names them when it opens one.
+// engine names them when it opens one. One that ended before that keeps those of
+// its end; a completed one has drawn all.
 func yetToCome(v runner.View) []string {
-	if v.Facts == nil || v.State.Header.Status.Final() {
+	if v.Facts == nil || v.State.Header.Status == rollout.StatusCompleted {
 		return nil
 	}
 	var ids []string
@@ -249,7 +250,7 @@ func planOf(p *rollout.Plan) *operator.Plan {
 	out := &operator.Plan{
 		Spec: rolloutSpec(p.Spec), Release: p.Spec.Release, Devices: p.Devices, Already: p.Already, Refused: p.Refused, Held: p.Held,
 		Unmet: p.Unmet, Control: p.Control, Unheard: p.Unheard, Waves: []operator.PlanWave{}, Bytes: p.Bytes, FullBytes: p.FullBytes,
-		Begins: p.Begins, Expected: release.Duration(p.Expected), Slow: release.Duration(p.Slow), Replays: rollout.Replays, Unfinished: p.Unfinished,
+		Begins: p.Begins, FirstOffer: p.FirstOffer, Expected: release.Duration(p.Expected), Slow: release.Duration(p.Slow), Replays: rollout.Replays, Unfinished: p.Unfinished,
 		Warnings: p.Warnings,
 	}
 	for _, c := range p.Conflicts {

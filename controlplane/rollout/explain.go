@@ -41,7 +41,7 @@ func (t *turn) waitsFor() []string {
 	case StatusQueued:
 		return t.queuedWaits()
 	case StatusAwaiting:
-		return []string{fmt.Sprintf("a person must approve wave %d", t.Header.Wave+1)}
+		return t.approvalWaits()
 	case StatusPaused:
 		return []string{"a person must resume it; devices under way go on"}
 	case StatusHalted:

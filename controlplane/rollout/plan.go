@@ -16,15 +16,16 @@ const PlanRate = 128 << 10
 // is not in them.
 type Plan struct {
 	Spec       Spec              `json:"spec"`
-	Begins     time.Time         `json:"begins"`              // when the times below begin
-	Devices    int               `json:"devices"`             // that would be offered it
-	Already    []string          `json:"already,omitempty"`   // run it now
-	Refused    map[string]string `json:"refused,omitempty"`   // cannot run it, with the reason
-	Unmet      map[string]string `json:"unmet,omitempty"`     // do not fulfil now what the rollout requires, with the reason
-	Held       map[string]string `json:"held,omitempty"`      // are in another rollout, by its id
-	Conflicts  []Conflict        `json:"conflicts,omitempty"` // those rollouts, by id
-	Control    []string          `json:"control,omitempty"`   // held out until the last wave
-	Unheard    []string          `json:"unheard,omitempty"`   // not heard of in the last 14 days
+	Begins     time.Time         `json:"begins"`               // when the times below begin
+	FirstOffer time.Time         `json:"first_offer,omitzero"` // the first device is asked then, after a window has opened; zero when none is
+	Devices    int               `json:"devices"`              // that would be offered it
+	Already    []string          `json:"already,omitempty"`    // run it now
+	Refused    map[string]string `json:"refused,omitempty"`    // cannot run it, with the reason
+	Unmet      map[string]string `json:"unmet,omitempty"`      // do not fulfil now what the rollout requires, with the reason
+	Held       map[string]string `json:"held,omitempty"`       // are in another rollout, by its id
+	Conflicts  []Conflict        `json:"conflicts,omitempty"`  // those rollouts, by id
+	Control    []string          `json:"control,omitempty"`    // held out until the last wave
+	Unheard    []string          `json:"unheard,omitempty"`    // not heard of in the last 14 days
 	Waves      []PlanWave        `json:"waves"`
 	Bytes      int64             `json:"bytes"`      // at most, over all devices, deltas included
 	FullBytes  int64             `json:"full_bytes"` // the same without deltas
@@ -113,10 +114,10 @@ func (p *Plan) Supersede(s *State) {
 	p.say("rollout %s has %d of the devices: this one takes them over", c.Rollout, c.Devices)
 }
 
-// free is what is known when the rollout starts: one that queues starts when
-// nobody else has its devices.
+// free is what is known when the rollout starts: it starts when nobody else has
+// its devices, however that comes about.
 func (p *Plan) free(f *Facts) *Facts {
-	if len(p.Held) == 0 || p.Spec.OnConflict != Queue {
+	if len(p.Held) == 0 {
 		return f
 	}
 	out := &Facts{Devices: maps.Clone(f.Devices)}
@@ -190,6 +191,17 @@ func (p *Plan) sum(t *turn) {
 	}
 }
 
+// firstOffer is when the first device is asked, or never.
+func (r *run) firstOffer() int64 {
+	first := never
+	for _, s := range r.stages {
+		for i := range s.members {
+			first = min(first, s.members[i].offered)
+		}
+	}
+	return first
+}
+
 // Quantiles of a plan's times.
 const (
 	p50 = 0.5
@@ -202,6 +214,9 @@ func (p *Plan) time(r *rehearsal) {
 	p.Begins = r.moment(r.begins)
 	p.Expected, p.Slow, p.Unfinished = took.total.at(p50), took.total.at(p90), took.total.unfinished()
 	usual := r.replay(took.usual())
+	if first := usual.firstOffer(); first < never {
+		p.FirstOffer = r.moment(first)
+	}
 	for i := range p.Waves {
 		w, s := &p.Waves[i], took.waves[i]
 		w.Expected, w.Slow, w.Unfinished = s.at(p50), s.at(p90), s.unfinished()

@@ -156,6 +156,7 @@ func TestPlanTellsStalls(t *testing.T) {
 	}{
 		{"quorum", Spec{Waves: []WaveSpec{{Percent: 100, Quorum: 0.5}}}, away, "wave 1 waits 8 h for its quorum: 40 of 60 devices are only heard of from 20:00 to 06:00 UTC"},
 		{"window", Spec{Waves: []WaveSpec{{Percent: 100}}, Windows: window}, nil, "wave 1 waits 10 h for a window"},
+		{"requirement", Spec{Waves: []WaveSpec{{Percent: 100, Lateness: release.Duration(4 * time.Hour)}}, Require: Require{Unmetered: true}}, nil, "wave 1 does not come to its quorum of 30 in time for what the rollout requires: 60 of 60 devices do not fulfil it now"},
 		{"never", Spec{Waves: []WaveSpec{{Percent: 100, Quorum: 0.5}}}, everybody(60, Hours{Known: HeardHours}), "wave 1 does not come to its quorum of 30 in time for its quorum: 60 of 60 devices are away"},
 		{"nothing", Spec{Waves: []WaveSpec{{Percent: 100, Quorum: 0.3}}}, away, ""},
 	} {
@@ -220,7 +221,26 @@ func TestPlanWarns(t *testing.T) {
 	}
 }
 
-// Devices that wait for another rollout to end are planned for when this one queues.
+// Nobody is asked before a window opens, whenever the rollout starts.
+func TestPlanTellsTheFirstOffer(t *testing.T) {
+	window := []WindowSpec{{Cron: "0 22 * * *", Duration: release.Duration(time.Hour)}}
+	for _, c := range []struct {
+		spec Spec
+		want time.Time
+	}{
+		{Spec{}, begin},
+		{Spec{StartAt: begin.Add(time.Hour)}, begin.Add(time.Hour)},
+		{Spec{Windows: window}, begin.Add(10 * time.Hour)},
+		{Spec{Require: Require{Mains: true}}, time.Time{}},
+	} {
+		c.spec.Waves = []WaveSpec{{Percent: 100}}
+		if p := planned(t, 3, c.spec, nil, nil); !p.FirstOffer.Equal(c.want) {
+			t.Errorf("%+v: first offer at %v, want %v", c.spec, p.FirstOffer, c.want)
+		}
+	}
+}
+
+// Devices that another rollout has are planned for as if they were free.
 func TestPlanOfAQueuedRollout(t *testing.T) {
 	held := func(i int, f *DeviceFacts) {
 		if i < 5 {
@@ -231,10 +251,13 @@ func TestPlanOfAQueuedRollout(t *testing.T) {
 		on   OnConflict
 		want int
 		out  string
-	}{{Refuse, 15, ConflictRefused}, {Queue, 20, ConflictQueued}} {
+	}{{Refuse, 20, ConflictRefused}, {Queue, 20, ConflictQueued}} {
 		p := planned(t, 20, Spec{Waves: []WaveSpec{{Percent: 100}}, OnConflict: c.on}, nil, held)
 		if p.Devices != c.want || len(p.Held) != 5 || len(p.Conflicts) != 1 || p.Conflicts[0] != (Conflict{"digits-v1-1", 5, c.out}) {
 			t.Errorf("%s: %d devices, held %v, conflicts %+v; want %d and one %s conflict", c.on, p.Devices, p.Held, p.Conflicts, c.want, c.out)
+		}
+		if first := p.Warnings[0]; !strings.HasPrefix(first, "rollout digits-v1-1 has 5") || !strings.HasSuffix(first, "as if they were free") {
+			t.Errorf("%s: the first warning is %q, want the conflict", c.on, first)
 		}
 	}
 }

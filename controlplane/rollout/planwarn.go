@@ -9,6 +9,7 @@ import (
 
 // warn says what about the plan a person should think of before the start.
 func (p *Plan) warn(r *rehearsal) {
+	p.warnOfConflicts()
 	p.warnOfWaves()
 	p.warnOfDevices(r)
 	p.warnOfTime(r)
@@ -35,6 +36,19 @@ func (p *Plan) say(format string, args ...any) {
 	p.Warnings = append(p.Warnings, fmt.Sprintf(format, args...))
 }
 
+// warnOfConflicts says who has the devices. The plan goes on as if they were
+// free, so that it can be read before they are.
+func (p *Plan) warnOfConflicts() {
+	for _, c := range p.Conflicts {
+		switch c.Outcome {
+		case ConflictRefused:
+			p.say("rollout %s has %d of the devices: this one cannot start before that ends; what follows is as if they were free", c.Rollout, c.Devices)
+		case ConflictQueued:
+			p.say("rollout %s has %d of the devices: this one starts when it has ended; what follows is as if they were free", c.Rollout, c.Devices)
+		}
+	}
+}
+
 func (p *Plan) warnOfWaves() {
 	if p.Devices == 0 {
 		p.say("no device would be offered the release")
@@ -46,14 +60,6 @@ func (p *Plan) warnOfWaves() {
 	}
 	if p.Devices > 1 && len(p.Waves[0].Devices)*2 > p.Devices {
 		p.say("the first wave has %d of %d devices: it protects few", len(p.Waves[0].Devices), p.Devices)
-	}
-	for _, c := range p.Conflicts {
-		switch c.Outcome {
-		case ConflictRefused:
-			p.say("rollout %s has %d of the devices: this one cannot start", c.Rollout, c.Devices)
-		case ConflictQueued:
-			p.say("rollout %s has %d of the devices: this one starts when it has ended", c.Rollout, c.Devices)
-		}
 	}
 }
 

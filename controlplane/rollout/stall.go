@@ -41,7 +41,7 @@ func (s *stage) stalls(number int) []string {
 	if len(s.members) == 0 || w.to-w.from < leastStall {
 		return nil
 	}
-	var held, absent, all []int
+	var held, absent, unfit, all []int
 	for i := range s.members {
 		m := &s.members[i]
 		if m.state == isReplaced {
@@ -50,6 +50,8 @@ func (s *stage) stalls(number int) []string {
 		all = append(all, m.device)
 		switch {
 		case m.began <= w.from:
+		case s.r.devices[m.device].unmet:
+			unfit = append(unfit, m.device)
 		case m.offered > w.from:
 			held = append(held, m.device)
 		default:
@@ -61,6 +63,8 @@ func (s *stage) stalls(number int) []string {
 		text = fmt.Sprintf("wave %d does not come to its quorum of %d in time", number, s.need)
 	}
 	switch {
+	case len(unfit) > 0 && len(unfit) >= max(len(absent), len(held)):
+		text += fmt.Sprintf(" for what the rollout requires: %d of %d devices do not fulfil it now", len(unfit), len(all))
 	case len(absent) >= len(held) && len(absent) > 0:
 		text += fmt.Sprintf(" for its quorum: %d of %d devices %s", len(absent), len(all), s.r.habit(absent))
 	case len(held) > 0 && s.r.closed(held, w.from):

@@ -66,6 +66,9 @@ func (r *Runner) Plan(ctx context.Context, spec rollout.Spec) (rollout.Plan, err
 	if err != nil {
 		return rollout.Plan{}, err
 	}
+	if err := r.superseded("", &spec); err != nil {
+		return rollout.Plan{}, fmt.Errorf("plan rollout: %w", err)
+	}
 	id := r.freeID(spec)
 	now := r.cfg.Now()
 	draft := rollout.New(id, "", spec, requires, now)

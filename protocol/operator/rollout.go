@@ -356,15 +356,16 @@ type Explanation struct {
 type Plan struct {
 	Spec       RolloutSpec       `json:"spec"` // with defaults filled in
 	Release    release.Digest    `json:"release"`
-	Begins     time.Time         `json:"begins,omitzero"`     // when the times below begin
-	Devices    int               `json:"devices"`             // that would be offered it
-	Already    []string          `json:"already,omitempty"`   // run it now
-	Refused    map[string]string `json:"refused,omitempty"`   // cannot run it, with the reason
-	Unmet      map[string]string `json:"unmet,omitempty"`     // do not fulfil now what the rollout requires, with the reason
-	Held       map[string]string `json:"held,omitempty"`      // are in another rollout, by its id
-	Conflicts  []PlanConflict    `json:"conflicts,omitempty"` // those rollouts, by id
-	Control    []string          `json:"control,omitempty"`   // held out until the last wave
-	Unheard    []string          `json:"unheard,omitempty"`   // not heard of in the last 14 days
+	Begins     time.Time         `json:"begins,omitzero"`      // when the times below begin
+	FirstOffer time.Time         `json:"first_offer,omitzero"` // the first device is asked then, after a window has opened; absent when none is
+	Devices    int               `json:"devices"`              // that would be offered it
+	Already    []string          `json:"already,omitempty"`    // run it now
+	Refused    map[string]string `json:"refused,omitempty"`    // cannot run it, with the reason
+	Unmet      map[string]string `json:"unmet,omitempty"`      // do not fulfil now what the rollout requires, with the reason
+	Held       map[string]string `json:"held,omitempty"`       // are in another rollout, by its id
+	Conflicts  []PlanConflict    `json:"conflicts,omitempty"`  // those rollouts, by id
+	Control    []string          `json:"control,omitempty"`    // held out until the last wave
+	Unheard    []string          `json:"unheard,omitempty"`    // not heard of in the last 14 days
 	Waves      []PlanWave        `json:"waves"`
 	Bytes      int64             `json:"bytes"`                // to be downloaded at most, by all devices together, deltas included
 	FullBytes  int64             `json:"full_bytes,omitempty"` // the same without deltas
