@@ -21,7 +21,7 @@ func TestFleetStory(t *testing.T) {
 		t.Fatalf("%v: run 'make build' first", err)
 	}
 	figures := filepath.Join(t.TempDir(), "figures.json")
-	args := []string{"-devices", "20", "-report", "1s", "-jitter", "200ms", "-steady", "500ms", "-only", "steady,canary,late,storm", "-json", figures, "fleet"}
+	args := []string{"-devices", "20", "-report", "1s", "-jitter", "200ms", "-steady", "1s", "-only", "steady,canary,late,storm", "-json", figures, "fleet"}
 	if code := run(args, t.Output(), t.Output()); code != 0 {
 		t.Fatalf("bench %v: exit code %d", args, code)
 	}
