@@ -384,7 +384,7 @@ func (c *checker) serving(l *lane, rel *candidate) {
 	switch {
 	case rel.version == "nothing":
 		c.w.fail("%s serves a release that was never published", l.d.id)
-	case l.challenger && l.d.lane.serving == rel.digest:
+	case l.challenger && l.d.serving == rel.digest:
 		c.w.fail("%s runs %s beside itself", l.d.id, rel.version)
 	case l.challenger:
 		c.w.count("shadow runs")

@@ -180,7 +180,7 @@ func (d *device) desired(s *protocol.Desired) {
 
 // obey gives the machines their wishes.
 func (d *device) obey(s *protocol.Desired) {
-	d.lane.step(update.Desired{Want: wanted(s, protocol.RolePrimary)})
+	d.step(update.Desired{Want: wanted(s, protocol.RolePrimary)})
 	d.challenge()
 }
 

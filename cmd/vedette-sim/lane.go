@@ -81,7 +81,7 @@ func (d *device) wake(unclean bool) bool {
 // otherwise the newest.
 func (d *device) suspects() func(m *update.Machine) bool {
 	fresh := func(m *update.Machine) bool { return m.State == update.Watching || m.State == update.Activating }
-	front, beside := &d.lane.machine, &d.beside.machine
+	front, beside := &d.machine, &d.beside.machine
 	anyFresh, freshBeside := fresh(front) || fresh(beside), fresh(beside)
 	var newest uint64
 	for _, m := range []*update.Machine{front, beside} {
@@ -108,7 +108,7 @@ func (d *device) shadow() update.Want { return wanted(d.disk.held, protocol.Role
 // another release only, but one that is to answer stays until the lane in front
 // has its files.
 func (d *device) challenge() {
-	l, front, want := &d.beside, &d.lane.machine, d.shadow()
+	l, front, want := &d.beside, &d.machine, d.shadow()
 	if !d.on || !l.used() && want.Release.IsZero() {
 		return
 	}
@@ -137,7 +137,7 @@ func (l *lane) reconsider(old, next *update.Machine) {
 
 // belongs says whether what is active in the lane is to be loaded at a start.
 func (l *lane) belongs() bool {
-	return !l.challenger || l.slots.active == l.d.shadow().Release && l.slots.active != l.d.lane.slots.active
+	return !l.challenger || l.slots.active == l.d.shadow().Release && l.slots.active != l.d.slots.active
 }
 
 // journaled is a machine as it comes back from the journal.

@@ -102,7 +102,7 @@ must not be, it prints what, the last events of those concerned and the command
 that shows the same simulation again, and ends with status 1.
 
 A seed of its own size takes about 60 ms. A fleet of 5000 devices with two days of
-trouble takes two to three minutes and about 2 GB of memory, and says on stderr
+trouble takes two to three minutes, and says on stderr
 how far it is; the time grows with devices and days.`,
 		Example: `  vedette-sim run --seeds 1000
   vedette-sim run --seed 17 -v
