@@ -70,6 +70,9 @@ func (t *turn) obey(c Command) error {
 	if strings.TrimSpace(c.Reason) == "" || c.Actor == "" {
 		return fmt.Errorf("%s rollout %s: %w", c.Action, t.ID, ErrReason)
 	}
+	if in := t.takenBy(); c.Action == Rollback && in != "" {
+		return fmt.Errorf("rollback rollout %s: %w: its devices are in %s now: roll that back", t.ID, ErrNotNow, in)
+	}
 	if !t.allows(c.Action) {
 		return fmt.Errorf("%s rollout %s: %w: it is %s, possible are %v", c.Action, t.ID, ErrNotNow, t.Header.Status, t.Actions())
 	}
@@ -87,7 +90,7 @@ func (t *turn) obey(c Command) error {
 	case Resume:
 		t.resume(why)
 	case Next:
-		return t.next(why)
+		return t.next(&c)
 	case Retry:
 		t.retry(why)
 	case Abort:
@@ -126,14 +129,21 @@ func (t *turn) waive() {
 
 // next closes the newest wave as it stands and lets the one after it open. It
 // does not overrule a gate that fails: resume does, after the halt.
-func (t *turn) next(why string) error {
+func (t *turn) next(c *Command) error {
 	for _, g := range t.gates() {
 		if g.Result == GateFail {
 			return fmt.Errorf("next wave of rollout %s: %w: gate %s fails: %s", t.ID, ErrNotNow, g.Gate, g.Text)
 		}
 	}
 	t.Header.Approved = max(t.Header.Approved, t.Header.Wave+1)
-	t.pass(t.Header.Wave, why, true)
+	why := "closed by " + c.Actor
+	if healthy, _, base := t.quorum(t.Header.Wave); healthy < base {
+		why += fmt.Sprintf(" with %d of %d devices not healthy", base-healthy, base)
+		if n := t.unfinished(t.Header.Wave); n > 0 {
+			why += fmt.Sprintf(", %d of them go on and are watched", n)
+		}
+	}
+	t.pass(t.Header.Wave, why+": "+c.Reason, true)
 	return nil
 }
 

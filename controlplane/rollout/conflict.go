@@ -97,7 +97,7 @@ func (t *turn) selectsNobody() bool {
 	return true
 }
 
-func waitsBehind(held map[string]int) string { return "it waits for the end of " + holders(held) }
+func waitsBehind(held map[string]int) string { return "it waits for " + holders(held) }
 
 // holders says which rollouts have how many of the devices.
 func holders(held map[string]int) string {
@@ -119,7 +119,7 @@ func (t *turn) queuedWaits() []string {
 	}
 	var out []string
 	for _, id := range slices.Sorted(maps.Keys(held)) {
-		out = append(out, fmt.Sprintf("rollout %s must end: it has %d of the devices", id, held[id]))
+		out = append(out, fmt.Sprintf("rollout %s must be through with %d of the devices, or end", id, held[id]))
 	}
 	return out
 }
@@ -129,18 +129,18 @@ func (t *turn) queuedWaits() []string {
 // mistake in the selector.
 func Startable(f *Facts) error {
 	var held []string
-	selected := 0
+	selected, holder := 0, ""
 	for id, d := range f.Devices {
 		if !d.Selected {
 			continue
 		}
 		selected++
 		if d.Holder != "" {
-			held = append(held, id+" is in "+d.Holder)
+			held, holder = append(held, id+" is in "+d.Holder), max(holder, d.Holder)
 		}
 	}
 	slices.Sort(held)
-	const advice = "end that rollout or narrow the selector"
+	advice := "wait with `--on-conflict queue`, take the devices over with `--supersedes " + holder + "`, end that rollout or narrow the selector"
 	switch {
 	case len(held) > 3:
 		return fmt.Errorf("%w: %s and %d more; %s", ErrHeld, strings.Join(held[:3], ", "), len(held)-3, advice)

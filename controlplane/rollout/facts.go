@@ -50,6 +50,10 @@ type DeviceFacts struct {
 	Past *Evidence `json:"past,omitempty"` // on any other release of the model, before the rollout started, as far back as is kept
 
 	Shadow *Agreement `json:"shadow,omitempty"` // of the release as a shadow, since the rollout started
+
+	// Back is what it goes back to, where what its record says has been taken
+	// back itself since; nil for what its record says.
+	Back *release.Digest `json:"back,omitempty"`
 }
 
 // Agreement is what a shadow showed beside the release that answers.

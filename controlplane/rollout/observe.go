@@ -35,12 +35,16 @@ func (t *turn) observe() {
 		return
 	}
 	for _, id := range t.find(t.stirs) {
-		switch d, f := t.device(id), t.facts.device(id); d.Order.Kind {
-		case Forward:
+		switch d, f := t.device(id), t.facts.device(id); {
+		case t.lost(&d, &f):
+			t.move(id, DeviceSuperseded, CodeHeld, f.taker()+" has taken it over")
+		case d.State == DeviceSuperseded:
+			t.move(id, DeviceActive, "", "the rollout that had taken it over has given it back")
+		case d.Order.Kind == Forward:
 			t.observeForward(id, d, f)
-		case Back:
+		case d.Order.Kind == Back:
 			t.observeBack(id, d, f)
-		case Beside:
+		case d.Order.Kind == Beside:
 			t.observeBeside(id, d, f)
 		}
 	}
@@ -50,8 +54,12 @@ func (t *turn) observe() {
 // Of most devices they do not, so only those that do are put in order.
 func (t *turn) stirs(_ string, d *Device, f *DeviceFacts) bool {
 	switch {
-	case f == nil || d.Already || d.State == DeviceSuperseded || t.lost(d, f):
+	case f == nil || d.Already:
 		return false
+	case t.lost(d, f):
+		return d.ours() && !d.State.out() && (d.Order.Kind.on() || !d.Home)
+	case d.State == DeviceSuperseded:
+		return t.givenBack(d, f)
 	case d.Order.Kind == Forward:
 		to, code, _ := t.seen(*d, f)
 		return f.Revoked || f.Holder != "" || to != d.State || code != d.Code

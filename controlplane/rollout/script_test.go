@@ -201,6 +201,9 @@ func (s *script) change(f *DeviceFacts, args []string) {
 			f.Agent = value
 		case "holder":
 			f.Holder = value
+		case "back":
+			back := releaseOf(value)
+			f.Back = &back
 		case "assigned":
 			f.Assigned = releaseOf(value)
 		case "selected":

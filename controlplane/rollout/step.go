@@ -230,6 +230,9 @@ func (t *turn) order(id string, kind OrderKind) {
 	case Beside:
 		t.assign[asked{id, shadowRole}] = t.Spec.Release
 	case Back:
+		if f := t.facts.device(id); f.Back != nil {
+			d.Old = *f.Back
+		}
 		t.assign[asked{device: id}] = d.Old
 	}
 	t.put(id, d)

@@ -1,6 +1,12 @@
 package rollout
 
-import "time"
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
 
 // LeastWatch is how long a completed rollout is judged at the least: what a
 // device counted while it was away for a day is still heard. Otherwise it is
@@ -39,12 +45,22 @@ func (t *turn) watched() bool {
 }
 
 // lost says that a device of a completed rollout has gone on to another one.
-// Its record stays as it was: it is history.
+// It is superseded then; how it failed before stays, as history.
 func (t *turn) lost(d *Device, f *DeviceFacts) bool {
 	return t.Header.Status == StatusCompleted && (f.Holder != "" || t.moved(*d, *f))
 }
 
+// givenBack says that a device of a completed rollout, which another one had
+// taken over, was brought back to the release by that one.
+func (t *turn) givenBack(d *Device, f *DeviceFacts) bool {
+	return t.Header.Status == StatusCompleted && d.State == DeviceSuperseded && d.Code == CodeHeld && d.Order.Kind == Forward &&
+		f.Holder == "" && f.Assigned == t.Spec.Release && f.Active == t.Spec.Release
+}
+
 func (t *turn) lostAny() bool {
+	if t.count(func(d *Device) bool { return d.Order.Kind != "" && d.State == DeviceSuperseded && d.Code == CodeHeld }) > 0 {
+		return true
+	}
 	for id, d := range t.Devices {
 		if f := t.facts.Devices[id]; f != nil && d.ours() && t.lost(d, f) {
 			return true
@@ -57,4 +73,81 @@ func (t *turn) lostAny() bool {
 func (t *turn) admit() {
 	t.join()
 	t.offer()
+}
+
+// Keeps says that a completed rollout still has a device under way, so no other
+// may take it: it is to be offered the release, or was and is not through. That
+// ends at the deadline of the device.
+func (s *State) Keeps(device string) bool {
+	d := s.Devices[device]
+	return s.Header.Status == StatusCompleted && d != nil && d.unfinished()
+}
+
+// KeepsAny says that it keeps some device.
+func (s *State) KeepsAny() bool {
+	return s.Header.Status == StatusCompleted && s.count((*Device).unfinished) > 0
+}
+
+// Rests says that a completed rollout has no device any more that runs or is to
+// run the release through it.
+func (s *State) Rests() bool {
+	return s.count(func(d *Device) bool { return d.ours() && d.Order.Kind.on() && !d.State.out() || d.unfinished() }) == 0
+}
+
+// unfinished says that a member of a wave is waiting or under way.
+func (d *Device) unfinished() bool {
+	return d.Wave > 0 && !d.Late && (d.State == DeviceWaiting || d.State.underWay())
+}
+
+// complete ends the rollout. Members that wait hold their place for as long as a
+// device that comes later would.
+func (t *turn) complete() {
+	why := "all waves have passed"
+	for i := range t.Waves {
+		if w := &t.Waves[i]; w.Forced {
+			why += fmt.Sprintf("; wave %d %s", i+1, w.Cause)
+		}
+	}
+	t.setStatus(StatusCompleted, why)
+	for _, id := range t.pick(func(_ string, d *Device) bool { return d.unfinished() && d.Deadline.IsZero() }) {
+		d := t.device(id)
+		d.Deadline = t.due(&d, d.State)
+		t.put(id, d)
+	}
+}
+
+// Condemns says that the rollout has found its release bad, or that a person
+// has: it goes or went back, or a gate has stopped it for good.
+func (s *State) Condemns() bool {
+	w := s.wave()
+	return !s.Header.Recalled.IsZero() ||
+		w != nil && w.State == WaveFailed && slices.ContainsFunc(w.Gates, func(g GateResult) bool { return g.Result == GateFail })
+}
+
+// taker names the rollout that has taken a device over, as far as it is known.
+func (f *DeviceFacts) taker() string {
+	if f.Holder == "" {
+		return "a later rollout"
+	}
+	return "rollout " + f.Holder
+}
+
+// takenBy names the rollouts that have all devices that a rollback would bring
+// back, "" while there is one that it can bring back, or none at all.
+func (t *turn) takenBy() string {
+	if t.Header.Status == StatusReverting || t.Header.Status == StatusReverted {
+		return ""
+	}
+	takers := map[string]bool{}
+	for id, d := range t.Devices {
+		f := t.facts.device(id)
+		switch {
+		case d.Order.Kind == "" || d.Already || d.Order.Kind == Back && d.Home:
+		case d.State == DeviceSuperseded && d.Code == CodeHeld, f.Holder != "", t.moved(*d, f):
+			takers[f.taker()] = true
+		case d.ours():
+			return ""
+		}
+	}
+	return strings.Join(slices.Sorted(maps.Keys(takers)), " and ")
 }

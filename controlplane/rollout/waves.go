@@ -37,7 +37,7 @@ func (t *turn) advance() {
 func (t *turn) openNext() bool {
 	n := t.Header.Wave + 1
 	if n > len(t.Waves) {
-		t.setStatus(StatusCompleted, "all waves have passed")
+		t.complete()
 		return false
 	}
 	if n > t.Header.Approved && t.needsApproval(n) {
@@ -381,9 +381,7 @@ func (t *turn) tryPass() bool {
 
 // unfinished counts members of a wave that are waiting or under way.
 func (s *State) unfinished(n int) int {
-	return s.count(func(d *Device) bool {
-		return d.Wave == n && !d.Late && (d.State == DeviceWaiting || d.State.underWay())
-	})
+	return s.count(func(d *Device) bool { return d.Wave == n && d.unfinished() })
 }
 
 // devicesHold says what about its devices keeps a soaking wave from passing,

@@ -2,8 +2,11 @@ package runner
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vedette-edge/vedette/controlplane/fleet"
@@ -53,6 +56,9 @@ type claims struct {
 	own    claim
 	others map[string]claim // of unfinished rollouts of the model, by id
 	first  []claim          // of them those that come before its own, first claim first
+	// keepers are completed rollouts that still have devices under way, which
+	// nobody else may take.
+	keepers []*rollout.State
 }
 
 // claims looks at the other rollouts of the model. Those that this rollout can
@@ -60,13 +66,15 @@ type claims struct {
 func (r *Runner) claims(s *rollout.State) claims {
 	now := r.cfg.Now()
 	out := claims{own: claimOf(s, now), others: map[string]claim{}}
-	if s.Header.Status == rollout.StatusCompleted {
+	if s.Header.Status.Final() && out.own.rank == begun {
 		return r.afterCompleted(s, out)
 	}
-	var parents []string
-	if out.own.rank != begun {
-		parents = r.ancestors(s)
+	parents := r.ancestors(s)
+	out.keepers = r.keepers(s, parents)
+	if out.own.rank == begun {
+		parents = nil
 	}
+	r.inherit(&out.own, parents)
 	for _, id := range r.unfinished() {
 		c := r.chain(id)
 		if id == s.ID || c.state.Spec.Model != s.Spec.Model || slices.Contains(parents, id) && c.state.Replaceable() {
@@ -97,6 +105,11 @@ func (c *claims) holder(d *fleet.Device, decided string) string {
 	if _, goesOn := c.others[decided]; goesOn {
 		return decided
 	}
+	for _, s := range c.keepers {
+		if s.Keeps(d.ID) {
+			return s.ID
+		}
+	}
 	for i := range c.first {
 		if c.first[i].selector.Matches(d.Labels) {
 			return c.first[i].id
@@ -122,4 +135,62 @@ func (r *Runner) ancestors(s *rollout.State) []string {
 	}
 	delete(seen, s.ID)
 	return slices.Sorted(maps.Keys(seen))
+}
+
+// keepers are the completed rollouts of the model that still have devices under
+// way, but for those that this one is to supersede.
+func (r *Runner) keepers(s *rollout.State, parents []string) []*rollout.State {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []*rollout.State
+	for _, id := range slices.Sorted(maps.Keys(r.rollouts)) {
+		o := r.rollouts[id].state
+		if id != s.ID && o.Spec.Model == s.Spec.Model && !slices.Contains(parents, id) && o.KeepsAny() {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// inherit gives a rollout that has not begun the place in the queue of those
+// that it supersedes: of one that has begun, or was replaced for it, the first.
+func (r *Runner) inherit(own *claim, parents []string) {
+	for _, id := range parents {
+		p := r.chain(id).state
+		queued := p.Header.Status == rollout.StatusQueued
+		if p.Header.By != own.id && (p.Header.Status.Final() || p.Header.Started.IsZero() && !queued) {
+			continue
+		}
+		c := claim{id: own.id, selector: own.selector, rank: waiting}
+		if queued {
+			c.since = p.Header.Since
+		}
+		if c.before(own) {
+			*own = c
+		}
+	}
+}
+
+// heldBy adds to the refusal of a start how the rollouts stand that have the
+// devices: what to do about them depends on it.
+func (r *Runner) heldBy(err error, f *rollout.Facts) error {
+	if !errors.Is(err, rollout.ErrHeld) {
+		return err
+	}
+	stand := map[string]string{}
+	for _, d := range f.Devices {
+		c := r.chain(d.Holder)
+		if !d.Selected || c == nil || stand[d.Holder] != "" {
+			continue
+		}
+		switch h := &c.state.Header; h.Status {
+		case rollout.StatusQueued:
+			stand[d.Holder] = fmt.Sprintf("%s is only queued itself", d.Holder)
+		case rollout.StatusCompleted:
+			stand[d.Holder] = fmt.Sprintf("%s is completed, with devices that are still under way", d.Holder)
+		default:
+			stand[d.Holder] = fmt.Sprintf("%s is %s", d.Holder, h.Status)
+		}
+	}
+	return fmt.Errorf("%w (%s)", err, strings.Join(slices.Sorted(maps.Values(stand)), ", "))
 }

@@ -9,13 +9,13 @@ import (
 
 // driven are the rollouts that may decide something by themselves, by id: those
 // that have not ended, and completed ones, which go on admitting devices, until
-// a newer one for the same devices is complete.
+// a newer one for the same devices is complete and has taken them.
 func (r *Runner) driven() []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	var out []string
 	for _, id := range slices.Sorted(maps.Keys(r.rollouts)) {
-		if s := r.rollouts[id].state; s.GoesOn() && !r.outlived(s) {
+		if s := r.rollouts[id].state; s.GoesOn() && !(r.outlived(s) && s.Rests()) {
 			out = append(out, id)
 		}
 	}
@@ -38,7 +38,7 @@ func (r *Runner) outlived(s *rollout.State) bool {
 	return false
 }
 
-// afterCompleted are the claims that a completed rollout has to respect: of all
+// afterCompleted are the claims that a rollout has to respect after its end: of all
 // rollouts of the model that have begun and not ended, whenever that was, and
 // of completed ones that started later. So a device that matches the selectors
 // of several completed rollouts belongs to the newest.

@@ -40,6 +40,8 @@ type basis struct {
 	started  time.Time
 	claims   string
 	sizes    map[release.Digest]map[string]int64
+	// condemned are the releases that devices must not go back to.
+	condemned map[release.Digest]bool
 }
 
 // look is one look at the fleet for one rollout.
@@ -47,6 +49,7 @@ type look struct {
 	r      *Runner
 	s      *rollout.State
 	claims claims
+	past   history
 	labels []string
 	sizes  map[release.Digest]map[string]int64 // what devices download less, by the release they have
 }
@@ -115,24 +118,25 @@ func (g *gatherer) takeNews(counted []string) {
 }
 
 // decided notes what a committed decision has changed: the rollout's own record
-// of devices, and for all rollouts of the model what devices are assigned.
-func (g *gatherer) decided(id string, d *rollout.Decision, goesOn bool) {
+// of devices, and for all rollouts what devices are assigned, and which of them
+// a completed one still keeps.
+func (g *gatherer) decided(s *rollout.State, d *rollout.Decision) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if own := g.of[id]; own != nil {
-		for device := range d.Patch.Devices {
-			own.stale[device] = true
+	for id, of := range g.of {
+		if id == s.ID || s.Header.Status == rollout.StatusCompleted {
+			for device := range d.Patch.Devices {
+				of.stale[device] = true
+			}
 		}
-	}
-	for _, of := range g.of {
 		for _, a := range d.Assign {
 			for _, device := range a.Devices {
 				of.stale[device] = true
 			}
 		}
 	}
-	if !goesOn {
-		delete(g.of, id)
+	if !s.GoesOn() {
+		delete(g.of, s.ID)
 	}
 }
 
@@ -144,7 +148,7 @@ func (g *gatherer) forget() {
 }
 
 func (r *Runner) lookFor(s *rollout.State, of *gathered) *look {
-	l := &look{r: r, s: s, claims: r.claims(s), labels: s.Spec.Labels(), sizes: map[release.Digest]map[string]int64{}}
+	l := &look{r: r, s: s, claims: r.claims(s), past: r.historyOf(s), labels: s.Spec.Labels(), sizes: map[release.Digest]map[string]int64{}}
 	for from := range of.basis.sizes {
 		l.less(from)
 	}
@@ -155,6 +159,7 @@ func (l *look) basis() basis {
 	return basis{
 		revision: l.s.Header.Revision, release: l.s.Spec.Release, started: l.s.Header.Started,
 		claims: l.claims.text(l.r), sizes: maps.Clone(l.sizes),
+		condemned: l.past.condemned,
 	}
 }
 
@@ -170,6 +175,9 @@ func (c *claims) text(r *Runner) string {
 			fmt.Fprintf(&b, "%s %d %d %d;", list[i].id, list[i].rank, list[i].since.UnixMilli(), revision)
 		}
 		b.WriteByte('|')
+	}
+	for _, s := range c.keepers {
+		b.WriteString(s.ID + ";")
 	}
 	return b.String()
 }
@@ -199,6 +207,7 @@ func (l *look) device(d *fleet.Device) *rollout.DeviceFacts {
 	assigned := l.r.cfg.Desired.Assigned(d.ID, l.s.Spec.Model)
 	facts.Assigned = assigned.Release
 	facts.Holder = l.claims.holder(d, assigned.Rollout)
+	facts.Back = l.past.back(l.s, d.ID)
 	l.r.addEvidence(l.s, d.ID, facts)
 	return facts
 }

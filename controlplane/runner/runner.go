@@ -310,8 +310,11 @@ func (r *Runner) decideOnce(ctx context.Context, id string, cmd *rollout.Command
 	}
 	facts := r.gather(c.state)
 	next, decision, err := rollout.Step(c.state, facts, r.cfg.Now(), cmd)
-	if err != nil || decision.Empty() {
-		return err
+	if err != nil {
+		return r.heldBy(err, facts)
+	}
+	if decision.Empty() {
+		return nil
 	}
 	if ended, err := r.takeOver(ctx, c.state, next, cmd); err != nil {
 		return err

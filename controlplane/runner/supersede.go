@@ -11,8 +11,9 @@ import (
 )
 
 // superseded checks the rollout that the spec of rollout id names as its parent.
-// Without an id there is no rollout yet, and a parent that has ended is refused:
-// it has no device to take over. One may end later.
+// Without an id there is no rollout yet, and a parent that has ended is refused
+// unless it still has devices under way: it has none to take over. One may end
+// later.
 func (r *Runner) superseded(id string, spec *rollout.Spec) error {
 	if spec.Supersedes == "" {
 		return nil
@@ -25,7 +26,7 @@ func (r *Runner) superseded(id string, spec *rollout.Spec) error {
 		return fmt.Errorf("%w: supersedes: rollout %q: %w", rollout.ErrSpec, spec.Supersedes, ErrNotFound)
 	case parent.state.Spec.Model != spec.Model:
 		return fmt.Errorf("%w: supersedes: rollout %s is of model %s, not of %s", rollout.ErrSpec, spec.Supersedes, parent.state.Spec.Model, spec.Model)
-	case id == "" && parent.state.Header.Status.Final():
+	case id == "" && parent.state.Header.Status.Final() && !parent.state.KeepsAny():
 		return fmt.Errorf("%w: supersedes: rollout %s is %s and has no device to take over: leave supersedes out", rollout.ErrSpec, spec.Supersedes, parent.state.Header.Status)
 	case slices.Contains(r.ancestors(parent.state), id):
 		return fmt.Errorf("%w: supersedes: rollout %s is to supersede this one itself", rollout.ErrSpec, spec.Supersedes)
