@@ -118,8 +118,8 @@ var rareMutants = []mutant{
 		"if o.Result == ResultRefused || o.Result == ResultReverted {", "if !IS && (o.Result == ResultRefused || o.Result == ResultReverted) {", "is tried again under|does not say why|not at rest",
 	},
 	{
-		"a step is done before it is journaled", "cmd/vedette-sim/device.go",
-		"	d.disk.machine = next\n", "	if !IS {\n		d.disk.machine = next\n	} else {\n		defer func() { d.disk.machine = old }()\n	}\n", "not at rest|says that .* is active|runs its release",
+		"a step is done before it is journaled", "cmd/vedette-sim/lane.go",
+		"	l.slots.machine = next\n", "	if !IS {\n		l.slots.machine = next\n	} else {\n		defer func() { l.slots.machine = old }()\n	}\n", "not at rest|says that .* is active|runs its release",
 	},
 }
 
