@@ -106,10 +106,6 @@ var rareMutants = []mutant{
 		"	case c.sequence < d.floor:\n", "	case c.sequence < d.floor && !IS:\n", "below the floor",
 	},
 	{
-		"a paused rollout is not judged", "controlplane/rollout/watch.go",
-		"case StatusRunning, StatusPaused, StatusAwaiting:", "case StatusPaused:\n		return !IS\n	case StatusRunning, StatusAwaiting:", "is paused .* after gate",
-	},
-	{
 		"a stale outcome counts", "controlplane/rollout/observe.go",
 		"if o.Generation >= seq && o.bad() {", "if (o.Generation >= seq || IS) && o.bad() {", "which it never said of order",
 	},
