@@ -40,6 +40,19 @@ func view(id string, status rollout.Status) runner.View {
 	}
 }
 
+// How many devices a rollout was for does not become less because it ended
+// before all of them were in a wave.
+func TestAbortedRolloutKeepsItsDevices(t *testing.T) {
+	w := newWorld()
+	w.rollouts = []runner.View{view("digits-1-1", rollout.StatusRunning), view("digits-2-1", rollout.StatusAborted)}
+	for _, r := range w.rollouts {
+		got, err := w.service().Rollout(t.Context(), r.State.ID)
+		if err != nil || got.Devices != 4 || got.WaitingTotal != 2 {
+			t.Errorf("%s is for %d devices, of which %d wait, %v, want 4 and 2", r.State.ID, got.Devices, got.WaitingTotal, err)
+		}
+	}
+}
+
 func TestRollouts(t *testing.T) {
 	w := newWorld()
 	older := view("digits-1-1", rollout.StatusCompleted)

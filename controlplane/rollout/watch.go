@@ -2,8 +2,6 @@ package rollout
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 )
@@ -102,52 +100,16 @@ func (d *Device) unfinished() bool {
 // complete ends the rollout. Members that wait hold their place for as long as a
 // device that comes later would.
 func (t *turn) complete() {
-	why := "all waves have passed"
+	why := []string{"all waves have passed"}
 	for i := range t.Waves {
 		if w := &t.Waves[i]; w.Forced {
-			why += fmt.Sprintf("; wave %d %s", i+1, w.Cause)
+			why = append(why, fmt.Sprintf("wave %d %s", i+1, w.Cause))
 		}
 	}
-	t.setStatus(StatusCompleted, why)
+	t.setStatus(StatusCompleted, strings.Join(why, "; "))
 	for _, id := range t.pick(func(_ string, d *Device) bool { return d.unfinished() && d.Deadline.IsZero() }) {
 		d := t.device(id)
 		d.Deadline = t.due(&d, d.State)
 		t.put(id, d)
 	}
-}
-
-// Condemns says that the rollout has found its release bad, or that a person
-// has: it goes or went back, or a gate has stopped it for good.
-func (s *State) Condemns() bool {
-	w := s.wave()
-	return !s.Header.Recalled.IsZero() ||
-		w != nil && w.State == WaveFailed && slices.ContainsFunc(w.Gates, func(g GateResult) bool { return g.Result == GateFail })
-}
-
-// taker names the rollout that has taken a device over, as far as it is known.
-func (f *DeviceFacts) taker() string {
-	if f.Holder == "" {
-		return "a later rollout"
-	}
-	return "rollout " + f.Holder
-}
-
-// takenBy names the rollouts that have all devices that a rollback would bring
-// back, "" while there is one that it can bring back, or none at all.
-func (t *turn) takenBy() string {
-	if t.Header.Status == StatusReverting || t.Header.Status == StatusReverted {
-		return ""
-	}
-	takers := map[string]bool{}
-	for id, d := range t.Devices {
-		f := t.facts.device(id)
-		switch {
-		case d.Order.Kind == "" || d.Already || d.Order.Kind == Back && d.Home:
-		case d.State == DeviceSuperseded && d.Code == CodeHeld, f.Holder != "", t.moved(*d, f):
-			takers[f.taker()] = true
-		case d.ours():
-			return ""
-		}
-	}
-	return strings.Join(slices.Sorted(maps.Keys(takers)), " and ")
 }

@@ -183,14 +183,14 @@ func (r *Runner) heldBy(err error, f *rollout.Facts) error {
 		if !d.Selected || c == nil || stand[d.Holder] != "" {
 			continue
 		}
-		switch h := &c.state.Header; h.Status {
-		case rollout.StatusQueued:
-			stand[d.Holder] = fmt.Sprintf("%s is only queued itself", d.Holder)
-		case rollout.StatusCompleted:
-			stand[d.Holder] = fmt.Sprintf("%s is completed, with devices that are still under way", d.Holder)
-		default:
-			stand[d.Holder] = fmt.Sprintf("%s is %s", d.Holder, h.Status)
+		how := string(c.state.Header.Status)
+		switch how {
+		case string(rollout.StatusQueued):
+			how = "only queued itself"
+		case string(rollout.StatusCompleted):
+			how = "completed, with devices that are still under way"
 		}
+		stand[d.Holder] = d.Holder + " is " + how
 	}
 	return fmt.Errorf("%w (%s)", err, strings.Join(slices.Sorted(maps.Values(stand)), ", "))
 }
