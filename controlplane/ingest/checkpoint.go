@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -61,12 +62,7 @@ func (w *writing) rest(every time.Duration) time.Duration {
 }
 
 func (w *writing) write(ctx context.Context, m marker) error {
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(flushWriters)
-	for key, value := range w.unwritten {
-		g.Go(func() error { return w.put(gctx, recordPrefix+"."+key, value) })
-	}
-	if err := g.Wait(); err != nil {
+	if err := w.records(ctx); err != nil {
 		return fmt.Errorf("write checkpoint: %w", err)
 	}
 	raw, err := json.Marshal(m)
@@ -79,10 +75,18 @@ func (w *writing) write(ctx context.Context, m marker) error {
 	return nil
 }
 
-func (w *writing) put(ctx context.Context, key string, value []byte) error {
-	if len(value) == 0 {
-		return w.bucket.Delete(ctx, key)
+// records writes the unwritten records.
+func (w *writing) records(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(flushWriters)
+	values := map[string][]byte{}
+	for key, value := range w.unwritten {
+		key = recordPrefix + "." + key
+		if len(value) > 0 {
+			values[key] = value
+			continue
+		}
+		g.Go(func() error { return w.bucket.Delete(gctx, key) })
 	}
-	_, err := w.bucket.Put(ctx, key, value)
-	return err
+	return errors.Join(g.Wait(), kvstore.PutAll(ctx, w.bucket, values))
 }

@@ -13,8 +13,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// maxBatch is how many values are written at once. The broker takes up to 1000.
-const maxBatch = 500
+// maxBatch and maxBatchBytes bound what is written at once. The broker takes up
+// to 1000 values.
+const (
+	maxBatch      = 500
+	maxBatchBytes = 4 << 20
+)
 
 // Headers by which the broker joins messages to one write (NATS ADR-50).
 const (
@@ -55,12 +59,25 @@ func (s *stream) putAll(ctx context.Context, values map[string][]byte) error {
 	if err := s.allowBatches(ctx); err != nil {
 		return err
 	}
-	for keys := range slices.Chunk(slices.Sorted(maps.Keys(values)), maxBatch) {
-		if err := s.batch(ctx, keys, values); err != nil {
-			return fmt.Errorf("set %d values from %s on: %w", len(keys), keys[0], err)
+	for rest := slices.Sorted(maps.Keys(values)); len(rest) > 0; {
+		n := batchOf(rest, values)
+		if err := s.batch(ctx, rest[:n], values); err != nil {
+			return fmt.Errorf("set %d values from %s on: %w", n, rest[0], err)
 		}
+		rest = rest[n:]
 	}
 	return nil
+}
+
+// batchOf is how many of the keys, at least one, go into the next batch.
+func batchOf(keys []string, values map[string][]byte) int {
+	size := 0
+	for n, key := range keys[:min(maxBatch, len(keys))] {
+		if size += len(values[key]); size > maxBatchBytes && n > 0 {
+			return n
+		}
+	}
+	return min(maxBatch, len(keys))
 }
 
 // allowBatches lets the stream of the bucket take batches, which a bucket's

@@ -342,6 +342,9 @@ func testPutAll(t *testing.T, b kvstore.Bucket) {
 	for n := range many {
 		values["cam-"+strconv.Itoa(n)] = []byte(strconv.Itoa(n))
 	}
+	for n := range 6 { // more than a batch holds in bytes
+		values["large-"+strconv.Itoa(n)] = bytes.Repeat([]byte{byte(n)}, kvstore.MaxValue)
+	}
 	before := put(t, b, "cam-7", "old")
 	put(t, b, "other", "stays")
 	for range 2 { // over what is there, too
@@ -353,12 +356,12 @@ func testPutAll(t *testing.T, b kvstore.Bucket) {
 		t.Errorf("nothing: %v", err)
 	}
 	found, err := b.List(t.Context(), "")
-	if err != nil || len(found) != many+1 {
-		t.Fatalf("got %d values, %v, want %d", len(found), err, many+1)
+	if err != nil || len(found) != len(values)+1 {
+		t.Fatalf("got %d values, %v, want %d", len(found), err, len(values)+1)
 	}
 	for _, e := range found {
 		if want := values[e.Key]; e.Key != "other" && !bytes.Equal(e.Value, want) {
-			t.Errorf("%s: got %q, want %q", e.Key, e.Value, want)
+			t.Errorf("%s: got %.20q, want %.20q", e.Key, e.Value, want)
 		}
 	}
 	if e, err := b.Get(t.Context(), "cam-7"); err != nil || e.Revision <= before {
