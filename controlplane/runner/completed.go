@@ -3,6 +3,7 @@ package runner
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/vedette-edge/vedette/controlplane/rollout"
 )
@@ -13,29 +14,43 @@ import (
 func (r *Runner) driven() []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
+	newest := r.newestCompleted()
 	var out []string
 	for _, id := range slices.Sorted(maps.Keys(r.rollouts)) {
-		if s := r.rollouts[id].state; s.GoesOn() && !(r.outlived(s) && s.Rests()) {
+		if s := r.rollouts[id].state; s.GoesOn() && (!newest.outlive(s) || !s.Rests()) {
 			out = append(out, id)
 		}
 	}
 	return out
 }
 
-// outlived says that a newer completed rollout of the model is for all devices
-// of a completed one. The caller holds mu.
-func (r *Runner) outlived(s *rollout.State) bool {
+// starts are when the newest completed rollout of each choice of devices started.
+type starts map[choice]time.Time
+
+// choice is what a rollout is for.
+type choice struct{ model, selector string }
+
+// newestCompleted looks at every rollout once. The caller holds mu.
+func (r *Runner) newestCompleted() starts {
+	out := starts{}
+	for _, c := range r.rollouts {
+		s := c.state
+		of := choice{s.Spec.Model, s.Spec.Selector}
+		if s.Header.Status == rollout.StatusCompleted && s.Header.Started.After(out[of]) {
+			out[of] = s.Header.Started
+		}
+	}
+	return out
+}
+
+// outlive says that a newer completed rollout of the model is for all devices of
+// a completed one.
+func (newest starts) outlive(s *rollout.State) bool {
 	if s.Header.Status != rollout.StatusCompleted {
 		return false
 	}
-	for _, c := range r.rollouts {
-		o := c.state
-		all := o.Spec.Selector == s.Spec.Selector || o.Spec.Selector == ""
-		if all && o.Spec.Model == s.Spec.Model && o.Header.Status == rollout.StatusCompleted && o.Header.Started.After(s.Header.Started) {
-			return true
-		}
-	}
-	return false
+	same, all := newest[choice{s.Spec.Model, s.Spec.Selector}], newest[choice{s.Spec.Model, ""}]
+	return same.After(s.Header.Started) || all.After(s.Header.Started)
 }
 
 // afterCompleted are the claims that a rollout has to respect after its end: of all
