@@ -60,8 +60,16 @@ func requirements(m *release.Manifest) rollout.Requirements {
 	return r
 }
 
-// Plan says what a rollout would do.
+// Plan says what a rollout would do. It looks at every device and lays its
+// presence out, which costs far more than a view: one plan is made at a time, and
+// whoever asks for another waits until ctx ends.
 func (r *Runner) Plan(ctx context.Context, spec rollout.Spec) (rollout.Plan, error) {
+	select {
+	case r.planning <- struct{}{}:
+		defer func() { <-r.planning }()
+	case <-ctx.Done():
+		return rollout.Plan{}, fmt.Errorf("plan rollout: another plan is being made: %w", ctx.Err())
+	}
 	spec, requires, err := r.prepare(ctx, spec)
 	if err != nil {
 		return rollout.Plan{}, err
@@ -189,7 +197,7 @@ func (r *Runner) Get(id string) (View, error) {
 
 func (r *Runner) view(c *chain) View {
 	v := View{State: c.state, Facts: c.facts, Revision: c.head, Actions: c.state.Actions(), Timeline: c.timeline}
-	if c.state.Header.Status.Final() {
+	if !c.state.GoesOn() {
 		return v
 	}
 	v.Facts = r.gather(c.state)

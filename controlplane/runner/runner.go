@@ -127,6 +127,9 @@ type Runner struct {
 
 	mu       sync.RWMutex
 	rollouts map[string]*chain // guarded by mu; the values are never changed, only replaced
+
+	planning chan struct{}        // full while a plan is made
+	failing  map[failure]struct{} // what went wrong in the newest pass; pass's alone
 }
 
 // Open reads the rollouts from the ledger. Run drives them.
@@ -138,7 +141,7 @@ func Open(ctx context.Context, cfg Config) (*Runner, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	cfg.Gap, cfg.Settle = cmp.Or(cfg.Gap, DefaultGap), cmp.Or(cfg.Settle, DefaultSettle)
-	r := &Runner{cfg: cfg, nudge: make(chan struct{}, 1), tally: newTally(), rollouts: map[string]*chain{}}
+	r := &Runner{cfg: cfg, nudge: make(chan struct{}, 1), tally: newTally(), rollouts: map[string]*chain{}, planning: make(chan struct{}, 1)}
 	r.gatherer.news, r.gatherer.of = cfg.Fleet.Subscribe(), map[string]*gathered{}
 	names, err := cfg.Ledger.Chains(ctx, "rollout")
 	if err != nil {
@@ -190,25 +193,21 @@ func (r *Runner) Run(ctx context.Context) error {
 // looked at, and how long to wait before trying again what went wrong. What was
 // decided is a fact for the next decision, so it is looked at again at once.
 func (r *Runner) pass(ctx context.Context, retry time.Duration) (wake time.Time, next time.Duration) {
-	if err := r.resumeStarts(ctx); err != nil && ctx.Err() == nil {
-		if retry == 0 {
-			r.cfg.Logger.Error("rollout not started", slog.Any("error", err))
-		}
-		next = min(max(2*retry, time.Second), maxRetry)
-	}
+	failed := r.resumeStarts(ctx)
 	decided := false
 	for _, id := range r.driven() {
 		before := r.chain(id)
-		if err := r.decide(ctx, id, nil); err != nil && ctx.Err() == nil {
-			if retry == 0 {
-				r.cfg.Logger.Error("rollout not driven", slog.String("rollout", id), slog.Any("error", err))
-			}
-			next = min(max(2*retry, time.Second), maxRetry)
+		if err := r.decide(ctx, id, nil); err != nil {
+			failed[failure{rollout: id}] = err
 		}
 		decided = decided || r.chain(id) != before
 	}
-	if retry > 0 && next == 0 {
-		r.cfg.Logger.Info("rollouts are driven again")
+	if ctx.Err() != nil {
+		return wake, 0 // what failed, failed by that
+	}
+	r.complain(failed)
+	if len(failed) > 0 {
+		next = min(max(2*retry, time.Second), maxRetry)
 	}
 	for _, id := range r.driven() {
 		if c := r.chain(id); c != nil {
@@ -332,6 +331,9 @@ func (r *Runner) decideOnce(ctx context.Context, id string, cmd *rollout.Command
 	}
 	body := Record{Decision: *decision, Facts: news, Digest: digest}
 	rec, err := r.cfg.Ledger.Append(ctx, desired.RolloutChain(id), c.head, kind, actor, body)
+	if errors.Is(err, ledger.ErrTooLarge) {
+		return fmt.Errorf("commit decision of rollout %s: %w: it states the facts of every device: make two rollouts of it, each with a narrower selector", id, err)
+	}
 	if err != nil {
 		return fmt.Errorf("commit decision of rollout %s: %w", id, err)
 	}

@@ -59,17 +59,18 @@ func (r *Runner) takeOver(ctx context.Context, s, next *rollout.State, cmd *roll
 }
 
 // resumeStarts starts the rollouts whose parents were replaced for them and
-// that did not begin: the server ended between the two commits.
-func (r *Runner) resumeStarts(ctx context.Context) error {
-	var errs []error
+// that did not begin: the server ended between the two commits. It returns what
+// went wrong.
+func (r *Runner) resumeStarts(ctx context.Context) map[failure]error {
+	failed := map[failure]error{} // one that cannot start keeps no other from it
 	for _, parent := range r.unstarted() {
 		child, last := parent.state.Header.By, parent.timeline[len(parent.timeline)-1] // which is its replacement
 		start := rollout.Command{Action: rollout.Start, Actor: last.Actor, Reason: last.Reason}
 		if err := r.decide(ctx, child, &start); err != nil {
-			errs = append(errs, fmt.Errorf("start rollout %s, for which %s was replaced: %w", child, parent.state.ID, err))
+			failed[failure{rollout: child, start: true}] = fmt.Errorf("start rollout %s, for which %s was replaced: %w", child, parent.state.ID, err)
 		}
 	}
-	return errors.Join(errs...) // one that cannot start keeps no other from it
+	return failed
 }
 
 // unstarted are the rollouts that were replaced by one that nobody has started,
