@@ -19,12 +19,54 @@ func showRollout(w io.Writer, r *operator.Rollout) {
 	rows := [][]string{}
 	for i := range r.WaveList {
 		v := &r.WaveList[i]
-		rows = append(rows, []string{count(v.Number), v.Name, v.State, fmt.Sprintf("%d of %d", v.Counts["healthy"], waveSize(v)), countsText(v.Counts), needsText(v), v.Cause})
+		rows = append(rows, []string{count(v.Number), v.Name, v.State, fmt.Sprintf("%d of %d", v.Counts["healthy"], waveSize(v)), countsText(v.Counts), waveNeeds(r, v), v.Cause})
 	}
 	grid(w, []string{"wave", "name", "state", "healthy", "devices", "needs", "cause"}, rows)
+	showNext(w, r.Next)
 	showGates(w, r.Gates)
 	showStuck(w, r)
 	showFailed(w, r)
+}
+
+// showNext says whom a person approves.
+func showNext(w io.Writer, next *operator.NextWave) {
+	if next == nil {
+		return
+	}
+	heading(w, fmt.Sprintf("wave %d waits for approval, as planned now", next.Number))
+	names := named(next.Devices)
+	if len(next.Devices) < next.Total {
+		names = fmt.Sprintf("%s and %d more", strings.Join(next.Devices[:fewNamed], " "), next.Total-fewNamed)
+	}
+	facts(w, "devices", count(next.Total), "sites", countsText(next.Sites), "profiles", countsText(next.Profiles), "order", names)
+}
+
+// waveNeeds adds to what an open wave needs the gates that hold it up once it
+// has soaked.
+func waveNeeds(r *operator.Rollout, v *operator.Wave) string {
+	text := needsText(v)
+	if v.Number != r.Wave || v.State != string(rollout.WaveSoaking) || v.SoakEnds.After(time.Now()) {
+		return text
+	}
+	holds := map[string]bool{}
+	for _, g := range r.Spec.Gates {
+		holds[g.Kind] = !g.Off && g.Inconclusive == string(rollout.Hold)
+	}
+	for i := range r.Gates {
+		if g := &r.Gates[i]; holds[g.Kind] && g.Result == string(rollout.GateInconclusive) {
+			text = strings.TrimPrefix(text+", "+unanswered(g), ", ")
+		}
+	}
+	return text
+}
+
+// unanswered says how far a gate is from its answer.
+func unanswered(g *operator.Gate) string {
+	text := "gate " + g.Kind + " has no answer yet"
+	if g.Alpha > 0 && g.EFine > 0 {
+		text += fmt.Sprintf(": e-value %s of %s", eText(g.EFine), eText(1/g.Alpha))
+	}
+	return text
 }
 
 // heldOut is the control group in a few words.

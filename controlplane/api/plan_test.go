@@ -13,7 +13,7 @@ import (
 func TestNothingOfAPlanIsLost(t *testing.T) {
 	why, names := map[string]string{"cam-a1": "because"}, []string{"cam-a1"}
 	p := rollout.Plan{
-		Spec: rollout.Spec{Model: "digits", Release: second}, Begins: now, Devices: 1, Already: names, Refused: why, Unmet: why, Held: why,
+		Spec: rollout.Spec{Model: "digits", Release: second}, Begins: now, FirstOffer: now, Devices: 1, Already: names, Refused: why, Unmet: why, Held: why,
 		Conflicts: []rollout.Conflict{{Rollout: "digits-1-1", Devices: 1, Outcome: rollout.ConflictQueued}}, Control: names, Unheard: names,
 		Waves: []rollout.PlanWave{{
 			Number: 1, Name: "canary", Devices: names, Profiles: map[string]int{"pi": 1}, Sites: map[string]int{"a": 1}, Bytes: 1,

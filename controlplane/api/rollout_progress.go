@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 
+	"github.com/vedette-edge/vedette/controlplane/rollout"
 	"github.com/vedette-edge/vedette/controlplane/runner"
 	"github.com/vedette-edge/vedette/protocol/operator"
 )
@@ -24,6 +25,7 @@ func (s *Service) addProgress(out *operator.Rollout, v runner.View) {
 		}
 		out.Returns[version] += n
 	}
+	out.Next = nextWave(rollout.NextWave(v.State, v.Facts, s.d.Now()))
 	stuck := v.State.Stuck()
 	out.StuckTotal = len(stuck)
 	explain := s.explainer(v)
@@ -31,6 +33,17 @@ func (s *Service) addProgress(out *operator.Rollout, v runner.View) {
 		out.Stuck = append(out.Stuck, explain(id))
 	}
 	out.Revisions = revisions(v.Timeline)
+}
+
+// nextWave is the wave that waits for approval; nil for none.
+func nextWave(w *rollout.PlanWave) *operator.NextWave {
+	if w == nil {
+		return nil
+	}
+	return &operator.NextWave{
+		Number: w.Number, Name: w.Name, Total: len(w.Devices), Devices: append([]string{}, w.Devices[:min(len(w.Devices), operator.MaxListed)]...),
+		Profiles: w.Profiles, Sites: w.Sites,
+	}
 }
 
 // revisions are the specs that a rollout has had.

@@ -35,7 +35,7 @@ func rolloutError(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, rollout.ErrNotNow):
-		code = operator.NotNow // the text says what is possible
+		code, hint = operator.NotNow, "look at it with `vedette rollout status ID`; what is possible now is done with `vedette rollout ACTION ID --reason …`"
 	case errors.Is(err, rollout.ErrHeld):
 		code, hint = operator.Held, "let it wait with on_conflict: queue, or take the devices over with supersedes: the other rollout"
 	case errors.Is(err, rollout.ErrStale):

@@ -207,7 +207,7 @@ func (c headcount) nextWave(x *operator.Rollout) []string {
 	}
 	w := &x.WaveList[x.Wave]
 	return []string{fmt.Sprintf("Wave %s opens and brings version %s to %s; %s it now.",
-		strings.TrimSpace(fmt.Sprint(w.Number, " ", w.Name)), x.Version, waveSize(&w.Spec, x.Devices), haveDevices(c.serving))}
+		strings.TrimSpace(fmt.Sprint(w.Number, " ", w.Name)), x.Version, waveSize(w, x), haveDevices(c.serving))}
 }
 
 // waivers are the gates that fail now.
@@ -222,11 +222,16 @@ func waivers(x *operator.Rollout) []string {
 }
 
 // waveSize is how many devices a wave is to have, in words.
-func waveSize(w *operator.WaveSpec, of int) string {
-	if w.Count > 0 {
-		return devices(w.Count) + " more"
+func waveSize(w *operator.Wave, x *operator.Rollout) string {
+	switch {
+	case x.Next != nil && x.Next.Number == w.Number:
+		return devices(x.Next.Total) + " more as planned now"
+	case w.Spec.Count > 0 && x.WaitingTotal > 0:
+		return devices(min(w.Spec.Count, x.WaitingTotal)) + " more"
+	case w.Spec.Count > 0:
+		return devices(w.Spec.Count) + " more"
 	}
-	return fmt.Sprintf("%s\u2009%% of %s in all", formatNumber(w.Percent), devices(of))
+	return fmt.Sprintf("%s\u2009%% of %s in all", formatNumber(w.Spec.Percent), devices(x.Devices))
 }
 
 func devices(n int) string { return plural(n, "device", "devices") }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -36,7 +37,7 @@ func (b *binder) exchange(name string, parse func(text string) error, show func(
 		return
 	}
 	if err := parse(text); err != nil {
-		b.errs = append(b.errs, fmt.Errorf("%s %.40q: %w", words(strings.ReplaceAll(name, ".", " ")), text, err))
+		b.errs = append(b.errs, fmt.Errorf("%s %.40q: %w", fieldText(name), text, err))
 	}
 }
 
@@ -223,6 +224,8 @@ func blank(values url.Values, prefix string) bool {
 
 func formatPlain(v float64) string { return strconv.FormatFloat(v, 'g', 12, 64) }
 
+var zeroUnits = regexp.MustCompile(`^(\d+h)?(\d+m)0s$`)
+
 // shortDuration leaves out the units of a duration that are zero: 15m0s is 15m.
 func shortDuration(text string) string {
 	m := zeroUnits.FindStringSubmatch(text)
@@ -233,4 +236,15 @@ func shortDuration(text string) string {
 		return m[1]
 	}
 	return m[1] + m[2]
+}
+
+// fieldText is the name of a field for people, who count rows from one.
+func fieldText(name string) string {
+	parts := strings.Split(name, ".")
+	for i, part := range parts {
+		if n, err := strconv.Atoi(part); err == nil {
+			parts[i] = strconv.Itoa(n + 1)
+		}
+	}
+	return words(strings.Join(parts, " "))
 }

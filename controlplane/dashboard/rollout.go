@@ -5,6 +5,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vedette-edge/vedette/protocol/operator"
@@ -135,6 +136,30 @@ type waveView struct {
 	Have  int    // devices it has
 	More  int    // devices without a chip
 	Gates []gateView
+	Next  *nextView // of the wave that waits for approval
+}
+
+// nextView is whom a person approves.
+type nextView struct {
+	Sites, Profiles string
+	Names           []string
+	More            int // that are not named
+}
+
+func nextOf(n *operator.NextWave) *nextView {
+	out := &nextView{Sites: countsText(n.Sites, "no site"), Profiles: countsText(n.Profiles, "no profile")}
+	out.Names, _ = first(n.Devices, waveChips)
+	out.More = n.Total - len(out.Names)
+	return out
+}
+
+// countsText is counts in words, such as "a 2, b 1".
+func countsText(counts map[string]int, none string) string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		out = append(out, cmp.Or(name, none)+" "+formatCount(counts[name]))
+	}
+	return strings.Join(out, ", ")
 }
 
 type siteDevices struct {
@@ -146,11 +171,14 @@ type siteDevices struct {
 // newest have a part of the page to themselves.
 func waveOf(r *operator.Rollout, w *operator.Wave, now time.Time) waveView {
 	out := waveView{
-		Wave: *w, Parts: bar(apart(w.Counts, w.Late), deviceStates, stateClass), Done: w.Counts["healthy"], Have: total(w.Counts), Size: waveSize(&w.Spec, r.Devices),
+		Wave: *w, Parts: bar(apart(w.Counts, w.Late), deviceStates, stateClass), Done: w.Counts["healthy"], Have: total(w.Counts), Size: waveSize(w, r),
 		Now: w.Number == r.Wave && !r.State.Ended(), Needs: needsOf(w, now),
 	}
 	if w.Number != r.Wave || len(r.Gates) == 0 {
 		out.Gates = gateViews(w.Gates, &r.Spec)
+	}
+	if r.Next != nil && r.Next.Number == w.Number {
+		out.Next = nextOf(r.Next)
 	}
 	var shown []operator.WaveDevice
 	shown, out.More = first(troubleFirst(w.Devices, waveChips), waveChips)

@@ -1,14 +1,10 @@
 package dashboard
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
-
-	"gopkg.in/yaml.v3"
 
 	"github.com/vedette-edge/vedette/controlplane/rollout"
 	"github.com/vedette-edge/vedette/protocol/operator"
@@ -17,33 +13,8 @@ import (
 // specYAML writes a spec as people write it, its fields in the order of the
 // documentation.
 func specYAML(s *operator.RolloutSpec) (string, error) {
-	b, err := json.Marshal(s)
-	if err != nil {
-		return "", fmt.Errorf("write spec: %w", err)
-	}
-	var tree yaml.Node
-	if err := yaml.Unmarshal(b, &tree); err != nil { // JSON is YAML
-		return "", fmt.Errorf("write spec: %w", err)
-	}
-	plain(&tree)
-	var out bytes.Buffer
-	enc := yaml.NewEncoder(&out)
-	enc.SetIndent(2)
-	if err := enc.Encode(&tree); err != nil {
-		return "", fmt.Errorf("write spec: %w", err)
-	}
-	return out.String(), nil
-}
-
-var zeroUnits = regexp.MustCompile(`^(\d+h)?(\d+m)0s$`)
-
-// plain takes JSON's braces and quotes out, and what durations say of nothing.
-func plain(n *yaml.Node) {
-	n.Style = 0
-	n.Value = shortDuration(n.Value)
-	for _, c := range n.Content {
-		plain(c)
-	}
+	text, err := rollout.FormatSpec(s)
+	return string(text), err
 }
 
 // completeSpec reads a spec as a person wrote it, fills in its defaults and checks it.

@@ -207,6 +207,7 @@ type Rollout struct {
 	Decisions     int            `json:"decisions"`                // of its ledger chain, all
 	ControlCounts map[string]int `json:"control_counts,omitempty"` // control group by state
 	Returns       map[string]int `json:"returns,omitempty"`        // devices that a rollback would send back, by version; "" for having none
+	Next          *NextWave      `json:"next,omitempty"`           // the wave that waits for approval; absent when none does
 	Stuck         []WaveDevice   `json:"stuck,omitempty"`          // devices that hold it up, the longest in their state first, at most MaxStuck
 	StuckTotal    int            `json:"stuck_total,omitempty"`    // of them in all
 	Revisions     []SpecRevision `json:"revisions,omitempty"`      // of the spec, oldest first; the first is what it was created with
@@ -255,6 +256,17 @@ type Wave struct {
 	Forced   bool           `json:"forced,omitempty"`  // closed by a person
 	Spec     WaveSpec       `json:"spec"`
 	Progress WaveProgress   `json:"progress,omitzero"`
+}
+
+// NextWave is a wave that a person is asked to approve, as it would be if it were
+// opened now. Whom it gets is only settled when it opens.
+type NextWave struct {
+	Number   int            `json:"number"`
+	Name     string         `json:"name,omitempty"`
+	Total    int            `json:"total"`    // devices
+	Devices  []string       `json:"devices"`  // in the order they would be offered it, at most MaxListed
+	Profiles map[string]int `json:"profiles"` // devices by firmware profile
+	Sites    map[string]int `json:"sites"`    // devices by site
 }
 
 // WaveProgress is how much of what a wave needs is there.
