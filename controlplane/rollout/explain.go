@@ -28,7 +28,9 @@ func Explain(s *State, f *Facts, now time.Time) Explanation {
 		e.Summary += fmt.Sprintf("; %d devices ran the release", n)
 	}
 	e.Waiting = t.waitsFor()
-	if !h.Deadline.IsZero() {
+	if w := s.wave(); w != nil && h.Status == StatusRunning && !w.Deadline.IsZero() && w.Deadline.Before(h.Deadline) {
+		e.Waiting = append(e.Waiting, "otherwise the wave halts it at "+w.Deadline.Format(time.RFC3339))
+	} else if !h.Deadline.IsZero() {
 		e.Waiting = append(e.Waiting, "otherwise it ends by "+h.Deadline.Format(time.RFC3339))
 	}
 	return e

@@ -214,8 +214,7 @@ func (t *turn) expire() {
 			t.endShadow(id, d)
 			continue
 		}
-		heard := f.Reported.After(d.Deadline.Add(-time.Duration(t.waveSpec(d.Wave).Lateness)))
-		if heard && d.Order.Kind == Forward && (d.State.working() || d.State == DeviceActive) {
+		if heard := f.Reported.After(d.Deadline.Add(-t.lately(&d))); heard && d.Order.Kind == Forward && (d.State.working() || d.State == DeviceActive) {
 			t.move(id, DeviceFailed, CodeDeadline, fmt.Sprintf("still %s at its deadline", d.State))
 			continue
 		}
@@ -226,6 +225,13 @@ func (t *turn) expire() {
 			Why: d.lateness(), Devices: []string{id},
 		})
 	}
+}
+
+// lately is how long before its deadline a device must have been heard of to be
+// blamed for it: the lateness, but never so long that the report which began
+// its work counts.
+func (t *turn) lately(d *Device) time.Duration {
+	return min(time.Duration(t.waveSpec(d.Wave).Lateness), d.Deadline.Sub(d.Offered)/2)
 }
 
 // lateness says what makes a device late.

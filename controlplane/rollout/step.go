@@ -203,6 +203,9 @@ func (t *turn) due(d *Device, to DeviceState) time.Time {
 		}
 		return t.now.Add(time.Duration(t.Spec.DeviceDeadline))
 	case DeviceActive:
+		if d.State == DeviceActive && !d.Deadline.IsZero() { // one that serves now and then gains no time by it
+			return d.Deadline
+		}
 		return t.now.Add(spec.soak() + time.Duration(spec.Lateness))
 	case DeviceWaiting:
 		if t.Header.Status == StatusCompleted { // whose status has no deadline of its own
