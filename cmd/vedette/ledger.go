@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -154,7 +155,7 @@ func (a *app) audit(f *os.File) error {
 	}
 	export, sum, err := a.auditHashes(f, info.Size())
 	if err != nil {
-		return operator.Errorf(operator.Conflict, "the ledger does not hold together: %w", err).
+		return operator.Errorf(operator.Conflict, "the ledger does not hold together: %s", strings.TrimPrefix(err.Error(), ledger.ErrTampered.Error()+": ")).
 			WithHint("keep this export; compare it with an older one to see what was changed")
 	}
 	if err := ends(sum); err != nil {
@@ -162,7 +163,7 @@ func (a *app) audit(f *os.File) error {
 	}
 	replayed, err := a.auditDecisions(export, f)
 	if err != nil {
-		return operator.Errorf(operator.Conflict, "a rollout was not decided as the ledger says: %w", err).
+		return operator.Errorf(operator.Conflict, "a rollout was not decided as the ledger says: %w; a fact may have been altered, or another version of the server decided", err).
 			WithHint("was it decided by another version of vedette-control? Verify with that one's tool too")
 	}
 	result := audited{sum.Records, sum.Chains, sum.Anchored, sum.AnchoredAt, sum.Loose, replayed}

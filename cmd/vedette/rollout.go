@@ -89,6 +89,11 @@ func rolloutPlan(a *app) *cobra.Command {
 	var f specFlags
 	cmd := &cobra.Command{
 		Use: "plan [MODEL VERSION]", Short: "Say what a rollout would do; changes nothing",
+		Long: `Says which devices each wave would get, how long that takes by the presence of the
+last 14 days, and what is in the way. It makes no rollout and asks no device.
+Devices that another rollout has are planned for as if they were free.`,
+		Example: `  vedette rollout plan digits 2 --wave 1 --wave 100% --window "0 22 * * *,6h,device"
+  vedette rollout plan -f digits.yaml`,
 		Args: args(cobra.MaximumNArgs(2)), ValidArgsFunction: a.completeVersion(),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			spec, err := f.spec(cmd, given)
@@ -159,11 +164,49 @@ func showCreated(w io.Writer, r *operator.Rollout) {
 	}
 }
 
+// actHelp says what becomes of devices and of the rollout.
+var actHelp = map[string]string{
+	operator.ActStart: `Starts a draft. Its first wave opens at once, or when its time has come, other
+rollouts have ended or a person has approved it: it is then running, queued or
+awaiting_approval. Devices are asked as budget and windows allow.`,
+	operator.ActApprove: `Lets the wave open that waits for approval; "status" names its devices. Devices of
+earlier waves keep the version. The rollout is running then.`,
+	operator.ActDeny: `Refuses the wave that waits for approval. Devices keep what they have and nobody
+new is asked. The rollout is halted: resume, roll back or abort it.`,
+	operator.ActPause: `Asks nobody new. Devices under way go on and are watched; those that have the
+version keep it. The rollout is paused until it is resumed, and ends at its
+decision deadline.`,
+	operator.ActResume: `Goes on after a pause or a halt. A gate that fails now is waived as it stands, and
+fails again when it gets worse. Devices whose offer was withdrawn are asked
+again. The rollout is running then.`,
+	operator.ActNext: `Closes the open wave without waiting for its soak time, quorum or evidence.
+Devices under way go on and are watched. The next wave opens, without a further
+approval; after the last one the rollout is completed. A gate that fails is not
+overruled.`,
+	operator.ActAbort: `Ends the rollout for good: it is aborted. Devices that have the version keep it,
+offers that no device follows yet are withdrawn, and nobody goes back. Use
+rollback for that.`,
+	operator.ActRollback: `Sends every device that has the version, or is on its way to it, back to what it
+ran before, within the budget of going back. The rollout is reverting, and
+reverted when all of them were seen off the version.`,
+	operator.ActRetry: `Lets devices that failed, went back or refused the version be asked again. Others
+are not touched. The state stays as it is: a halted or paused rollout asks them
+when it is resumed.`,
+}
+
+// actReasons are reasons of examples.
+var actReasons = map[string]string{
+	operator.ActStart: "nightly training", operator.ActApprove: "the canaries look well", operator.ActDeny: "not before the fair",
+	operator.ActPause: "the site link is down", operator.ActResume: "the link is up again", operator.ActNext: "the canaries were watched long enough",
+	operator.ActAbort: "wrong version", operator.ActRollback: "customers see wrong labels", operator.ActRetry: "the power supply was at fault",
+}
+
 func rolloutAct(a *app, name, short string) *cobra.Command {
 	var reason string
 	var until waitFlags
 	cmd := &cobra.Command{
-		Use: name + " ROLLOUT --reason TEXT", Short: short,
+		Use: name + " ROLLOUT --reason TEXT", Short: short, Long: actHelp[name],
+		Example: fmt.Sprintf("  vedette rollout %s digits-2-1 --reason %q", name, actReasons[name]),
 		Args: args(cobra.ExactArgs(1)), ValidArgsFunction: a.complete(0, rolloutNames),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			c, err := a.connect()
@@ -243,7 +286,7 @@ func rolloutList(a *app) *cobra.Command {
 	var q operator.RolloutQuery
 	var state string
 	cmd := &cobra.Command{
-		Use: "list", Short: "List rollouts, newest first", Args: args(cobra.NoArgs),
+		Use: "list", Short: "List rollouts, newest first", Example: "  vedette rollout list --active --model digits", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if state != "" && !slices.Contains(rolloutStates, state) {
 				return usagef("--state %q: states are %s", state, strings.Join(rolloutStates, ", "))

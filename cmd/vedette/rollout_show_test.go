@@ -44,3 +44,15 @@ func TestStatusSaysWhomAPersonApproves(t *testing.T) {
 		t.Errorf("of 1000 devices: got %s", out.String())
 	}
 }
+
+// Whoever asks for help is told what becomes of devices, and shown an example.
+func TestActionsAreExplained(t *testing.T) {
+	for _, name := range operator.Actions() {
+		if name == operator.ActRevise {
+			continue // has its own command
+		}
+		if actHelp[name] == "" || actReasons[name] == "" {
+			t.Errorf("%s has no help or no example", name)
+		}
+	}
+}

@@ -138,7 +138,7 @@ func TestCreateRefused(t *testing.T) {
 		want   string
 		status int
 	}{
-		{url.Values{"wave.2.size": {"lots"}}, "wave 2 size &#34;lots&#34;: must be a number of devices or a percentage", http.StatusBadRequest},
+		{url.Values{"wave.2.size": {"lots"}}, "wave 3 size &#34;lots&#34;: must be a number of devices or a percentage", http.StatusBadRequest},
 		{url.Values{"wave.2.size": {"90%"}}, "the last wave must be 100 percent", http.StatusBadRequest},
 		{url.Values{"deadline": {"soon"}}, "must be a duration such as 15m or 24h", http.StatusBadRequest},
 		{url.Values{"gate.errors.limit": {"NaN"}}, "must be a number", http.StatusBadRequest},
