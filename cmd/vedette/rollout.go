@@ -207,7 +207,7 @@ func rolloutAct(a *app, name, short string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: name + " ROLLOUT --reason TEXT", Short: short, Long: actHelp[name],
 		Example: fmt.Sprintf("  vedette rollout %s digits-2-1 --reason %q", name, actReasons[name]),
-		Args: args(cobra.ExactArgs(1)), ValidArgsFunction: a.complete(0, rolloutNames),
+		Args:    args(cobra.ExactArgs(1)), ValidArgsFunction: a.complete(0, rolloutNames),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			c, err := a.connect()
 			if err != nil {

@@ -16,7 +16,8 @@ func TestWaveNeedsGates(t *testing.T) {
 		Spec:           operator.RolloutSpec{Gates: []operator.GateSpec{{Kind: "errors", Inconclusive: "hold"}, {Kind: "latency", Inconclusive: "pass"}, {Kind: "install", Inconclusive: "hold"}}},
 		Gates: []operator.Gate{
 			{Kind: "errors", Result: "inconclusive", Alpha: 0.05, EFine: 13},
-			{Kind: "latency", Result: "inconclusive", Alpha: 0.05, EFine: 2}, {Kind: "install", Result: "pass"},
+			{Kind: "latency", Result: "inconclusive", Alpha: 0.05, EFine: 2},
+			{Kind: "install", Result: "pass"},
 		},
 	}
 	w := &operator.Wave{Number: 1, State: "soaking", SoakEnds: time.Now().Add(-time.Minute)}

@@ -168,7 +168,7 @@ func wanted(t reflect.Type) string {
 	case t == reflect.TypeFor[release.Digest]():
 		return "a digest in hex"
 	}
-	switch t.Kind() {
+	switch t.Kind() { //nolint:exhaustive // a spec has no others
 	case reflect.Bool:
 		return "true or false"
 	case reflect.Float64:
