@@ -205,6 +205,7 @@ func TestPlanWarns(t *testing.T) {
 				f.Holder = "digits-v1-1"
 			}
 		}, "rollout digits-v1-1 has 1 of the devices: this one starts when it has ended"},
+		{"no control group", Spec{Waves: []WaveSpec{{Percent: 40}, {Percent: 100}}, Control: new(0.0)}, nil, nil, "there is no control group"},
 		{"blind wave", Spec{Waves: []WaveSpec{{Count: 1}, {Percent: 100}}}, nil, nil, "waves 1, 2 are too small"},
 		{"gate that cannot answer", Spec{Waves: all, Gates: []GateSpec{{Kind: Accuracy, Inconclusive: Hold}}}, nil, nil, "gate accuracy cannot answer in any wave and is to hold"},
 	} {
@@ -213,7 +214,7 @@ func TestPlanWarns(t *testing.T) {
 			t.Errorf("%s: warnings %q lack %q", c.name, p.Warnings, c.want)
 		}
 	}
-	quiet := planned(t, 20, Spec{Waves: []WaveSpec{{Percent: 40}, {Percent: 100}}}, nil, func(i int, f *DeviceFacts) {
+	quiet := planned(t, 20, Spec{Waves: []WaveSpec{{Percent: 40}, {Percent: 100}}, Control: new(0.1)}, nil, func(i int, f *DeviceFacts) {
 		f.Past = &Evidence{Rows: 100_000, Labels: 10_000, Correct: 9000, P95US: 1000 + float64(i), Classes: []uint64{50_000, 50_000}}
 	})
 	if len(quiet.Warnings) != 0 {

@@ -171,6 +171,9 @@ func (p *Plan) warnOfGates() {
 	if n := len(blind); n > 0 {
 		p.say("%s %s too small, or too little is known of the past of the devices, to see any regression by comparing", plural(n, "wave", "waves")+" "+strings.Join(blind, ", "), plural(n, "is", "are"))
 	}
+	if c := p.Spec.Control; len(compares) > 0 && len(p.Waves) > 1 && (c == nil || *c == 0) {
+		p.say("there is no control group: what happens to all devices meanwhile is blamed on the release")
+	}
 	for _, g := range p.Spec.Gates {
 		if g.Inconclusive == Hold && !g.Off && !answers[g.Kind] && compares[g.Kind] {
 			p.say("gate %s cannot answer in any wave and is to hold: the rollout would wait until its deadline", g.Kind)
