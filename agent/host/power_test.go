@@ -5,7 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
+	_ "time/tzdata" // the machine may have none
 
 	"github.com/vedette-edge/vedette/protocol"
 )
@@ -94,9 +94,6 @@ func TestPower(t *testing.T) {
 }
 
 func TestTimeZone(t *testing.T) {
-	if _, err := time.LoadLocation("Europe/Berlin"); err != nil {
-		t.Skip("no time zones here: install tzdata")
-	}
 	link := map[string]string{"etc/localtime": "->/usr/share/zoneinfo/Europe/Berlin"}
 	file := map[string]string{"etc/localtime": "TZif2", "etc/timezone": "America/Argentina/Ushuaia\n"}
 	for _, c := range []struct {

@@ -82,38 +82,40 @@ func checkNumbered(t *testing.T, first, n int, resp *Response) {
 // TestBatchMixesNothing asks from many sides with many sizes, reusing
 // responses: every row finds its own answer, and everything is counted once.
 func TestBatchMixesNothing(t *testing.T) {
-	d, seen := &doubler{}, &counts{}
-	e := batching(t, d, Limits{Concurrency: 2, BatchRows: 16, Queue: 1000}, seen)
-	d.before = func(int) error { time.Sleep(200 * time.Microsecond); return nil } // a run takes its time, so that calls meet
-	var wg sync.WaitGroup
-	var rows atomic.Int64
-	for caller := range 24 {
-		wg.Go(func() {
-			resp := &Response{}
-			for k := range 40 {
-				first, n := 1000*(caller*40+k), 1+(caller+k)%5
-				if k%13 == 0 {
-					n = 20 // more than a batch: runs alone
+	synctest.Test(t, func(t *testing.T) {
+		d, seen := &doubler{}, &counts{}
+		e := batching(t, d, Limits{Concurrency: 2, BatchRows: 16, Queue: 1000}, seen)
+		d.before = func(int) error { time.Sleep(200 * time.Microsecond); return nil } // simulated: a run takes its time, so that calls meet
+		var wg sync.WaitGroup
+		var rows atomic.Int64
+		for caller := range 24 {
+			wg.Go(func() {
+				resp := &Response{}
+				for k := range 40 {
+					first, n := 1000*(caller*40+k), 1+(caller+k)%5
+					if k%13 == 0 {
+						n = 20 // more than a batch: runs alone
+					}
+					if err := e.InferInto(context.Background(), numbered(first, n), resp); err != nil {
+						t.Error(err)
+						return
+					}
+					rows.Add(int64(n))
+					checkNumbered(t, first, n, resp)
 				}
-				if err := e.InferInto(context.Background(), numbered(first, n), resp); err != nil {
-					t.Error(err)
-					return
-				}
-				rows.Add(int64(n))
-				checkNumbered(t, first, n, resp)
-			}
-		})
-	}
-	wg.Wait()
-	if seen.calls != 24*40 || seen.rows != int(rows.Load()) || seen.failed != 0 {
-		t.Errorf("observer saw %d calls and %d rows, %d failed; callers %d and %d", seen.calls, seen.rows, seen.failed, 24*40, rows.Load())
-	}
-	if d.runs.Load() >= 24*40 {
-		t.Errorf("%d runs for %d calls: nothing was shared", d.runs.Load(), 24*40)
-	}
-	if err := e.Close(t.Context()); err != nil || !d.closed.Load() {
-		t.Errorf("close: %v, session closed: %v", err, d.closed.Load())
-	}
+			})
+		}
+		wg.Wait()
+		if seen.calls != 24*40 || seen.rows != int(rows.Load()) || seen.failed != 0 {
+			t.Errorf("observer saw %d calls and %d rows, %d failed; callers %d and %d", seen.calls, seen.rows, seen.failed, 24*40, rows.Load())
+		}
+		if d.runs.Load() >= 24*40 {
+			t.Errorf("%d runs for %d calls: nothing was shared", d.runs.Load(), 24*40)
+		}
+		if err := e.Close(t.Context()); err != nil || !d.closed.Load() {
+			t.Errorf("close: %v, session closed: %v", err, d.closed.Load())
+		}
+	})
 }
 
 func TestBatchWaitsForCompany(t *testing.T) {

@@ -123,7 +123,7 @@ var rareMutants = []mutant{
 // found, each by what it breaks. One build holds all of them.
 func TestSeedsFindMutants(t *testing.T) {
 	if os.Getenv(mutantEnv) != "" {
-		t.Skip("this process lives with a planted fault")
+		t.Skip("this process is one that TestSeedsFindMutants started, with a planted fault")
 	}
 	if raced {
 		t.Skip("what the race detector would find here, it finds in TestSeeds")

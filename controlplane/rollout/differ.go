@@ -20,7 +20,7 @@ type Difference struct {
 }
 
 // Differences compares two values by their JSON. Of lists, items are compared
-// by their place. Of an object that is on one side alone every field is a
+// by their place; the path names them by their kind if both say the same. Of an object that is on one side alone every field is a
 // difference; a list that is, is one.
 func Differences(from, to any) ([]Difference, error) {
 	a, err := tree(from)
@@ -84,9 +84,18 @@ func differLists(found []Difference, path []string, a, b []any) []Difference {
 		return nil
 	}
 	for i := range max(len(a), len(b)) {
-		found = differ(found, append(slices.Clip(path), strconv.Itoa(i+1)), at(a, i), at(b, i))
+		found = differ(found, append(slices.Clip(path), itemName(i, at(a, i), at(b, i))), at(a, i), at(b, i))
 	}
 	return found
+}
+
+func itemName(i int, a, b any) string {
+	aMap, _ := a.(map[string]any)
+	bMap, _ := b.(map[string]any)
+	if kind, ok := aMap["kind"].(string); ok && kind == bMap["kind"] {
+		return kind
+	}
+	return strconv.Itoa(i + 1)
 }
 
 // leaf is a value as JSON, "" for none.

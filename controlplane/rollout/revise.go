@@ -36,7 +36,7 @@ func (t *turn) revise(c *Command, why string) error {
 	}
 	for _, d := range changed {
 		if fixed := t.fixed(d.Path); fixed != "" {
-			return fmt.Errorf("revise rollout %s: %w: %s from %s to %s: %s", t.ID, ErrFixed, t.Spec.named(d.Path), shown(d.From), shown(d.To), fixed)
+			return fmt.Errorf("revise rollout %s: %w: %s from %s to %s: %s", t.ID, ErrFixed, d.Path, shown(d.From), shown(d.To), fixed)
 		}
 	}
 	old := t.Spec
@@ -83,22 +83,12 @@ func (t *turn) reshape() {
 func (t *turn) noteRevision(changed []Difference, why string) {
 	texts := make([]string, len(changed))
 	for i, d := range changed {
-		texts[i] = fmt.Sprintf("%s %s → %s", t.Spec.named(d.Path), shown(d.From), shown(d.To))
+		texts[i] = fmt.Sprintf("%s %s → %s", d.Path, shown(d.From), shown(d.To))
 	}
 	t.note(Change{
 		Subject: SubjectRollout, From: fmt.Sprintf("revision %d", t.Header.Revision-1), To: fmt.Sprintf("revision %d", t.Header.Revision),
 		Why: why + ": " + strings.Join(texts, ", "),
 	})
-}
-
-// named is a path of Differences for people: gates by their kind.
-func (s *Spec) named(path string) string {
-	var n int
-	var field string
-	if _, err := fmt.Sscanf(path, "gates.%d.%s", &n, &field); err != nil || n < 1 || n > len(s.Gates) {
-		return path
-	}
-	return fmt.Sprintf("gate %s %s", s.Gates[n-1].Kind, field)
 }
 
 // reschedule moves the times that follow from the spec. One that would be over

@@ -264,31 +264,22 @@ func (h *house) alive() {
 // until waits for a rollout to get somewhere, while devices go on reporting.
 func (h *house) until(id string, holds func(s *rollout.State) bool) View {
 	h.t.Helper()
-	beat := time.NewTicker(5 * time.Millisecond)
-	defer beat.Stop()
-	for {
-		v, err := h.runner.Get(id)
-		if err != nil {
-			h.t.Fatal(err)
-		}
-		if holds(v.State) {
-			return v
-		}
-		select {
-		case <-h.changed:
-		case <-beat.C:
-			h.alive()
-		case <-h.t.Context().Done():
-			h.t.Fatalf("rollout %s stays %s", id, v.State.Header.Status)
-		}
-	}
+	return h.await(id, holds, h.alive)
 }
 
 // quietly waits for a rollout to get somewhere, while no device reports: what
 // wakes the runner is all that makes it look.
 func (h *house) quietly(id string, holds func(s *rollout.State) bool) View {
 	h.t.Helper()
-	limit := time.NewTimer(20 * time.Second)
+	return h.await(id, holds, func() {})
+}
+
+// await looks at a rollout whenever it has changed, and gives the devices their
+// turns meanwhile.
+func (h *house) await(id string, holds func(s *rollout.State) bool, turn func()) View {
+	h.t.Helper()
+	beat, limit := time.NewTicker(5*time.Millisecond), time.NewTimer(20*time.Second)
+	defer beat.Stop()
 	defer limit.Stop()
 	for {
 		v, err := h.runner.Get(id)
@@ -300,6 +291,8 @@ func (h *house) quietly(id string, holds func(s *rollout.State) bool) View {
 		}
 		select {
 		case <-h.changed:
+		case <-beat.C:
+			turn()
 		case <-limit.C:
 			h.t.Fatalf("rollout %s stays %s", id, v.State.Header.Status)
 		}

@@ -20,12 +20,7 @@ const stormAllowance = time.Second
 // does, and waits until every agent is back and the server holds all that they
 // counted.
 func (b *bench) storm(ctx context.Context) error {
-	f, err := b.standingFleet(ctx)
-	if err != nil {
-		return err
-	}
-	f.server.peaked()
-	before, err := f.gauge(ctx)
+	f, before, err := b.fleetAndGauge(ctx)
 	if err != nil {
 		return err
 	}

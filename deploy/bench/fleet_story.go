@@ -94,12 +94,7 @@ func (f *fleet) ends(ctx context.Context, id string, want operator.RolloutState)
 
 // steadyFleet measures the server while nothing but reports and windows come.
 func (b *bench) steadyFleet(ctx context.Context) error {
-	f, err := b.standingFleet(ctx)
-	if err != nil {
-		return err
-	}
-	f.server.peaked()
-	before, err := f.gauge(ctx)
+	f, before, err := b.fleetAndGauge(ctx)
 	if err != nil {
 		return err
 	}
@@ -144,12 +139,7 @@ func (f *fleet) last(ctx context.Context, d time.Duration) error {
 
 // goodRollout takes a good version through three waves.
 func (b *bench) goodRollout(ctx context.Context) error {
-	f, err := b.standingFleet(ctx)
-	if err != nil {
-		return err
-	}
-	f.server.peaked()
-	before, err := f.gauge(ctx)
+	f, before, err := b.fleetAndGauge(ctx)
 	if err != nil {
 		return err
 	}
@@ -261,11 +251,7 @@ func (f *fleet) decided(ctx context.Context, ro *operator.Rollout) error {
 // badCanary offers a version whose golden vectors disagree, a few devices at a
 // time, so that there would be more offers if it were not stopped.
 func (b *bench) badCanary(ctx context.Context) error {
-	f, err := b.standingFleet(ctx)
-	if err != nil {
-		return err
-	}
-	ledger, err := f.ledgerBytes()
+	f, ledger, err := b.fleetAndLedger(ctx)
 	if err != nil {
 		return err
 	}
@@ -299,11 +285,7 @@ func (b *bench) badCanary(ctx context.Context) error {
 
 // badLate lets a version turn bad when half of the fleet has it.
 func (b *bench) badLate(ctx context.Context) error {
-	f, err := b.standingFleet(ctx)
-	if err != nil {
-		return err
-	}
-	ledger, err := f.ledgerBytes()
+	f, ledger, err := b.fleetAndLedger(ctx)
 	if err != nil {
 		return err
 	}
@@ -377,6 +359,17 @@ func (f *fleet) written(part string, ro *operator.Rollout, before int64) error {
 		Detail: fmt.Sprintf("%d records, %.0f bytes a device", ro.Decisions, size/float64(len(f.devices))),
 	})
 	return nil
+}
+
+// fleetAndLedger is the standing fleet with the bytes that its ledger has before
+// a rollout.
+func (b *bench) fleetAndLedger(ctx context.Context) (*fleet, int64, error) {
+	f, err := b.standingFleet(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	ledger, err := f.ledgerBytes()
+	return f, ledger, err
 }
 
 // ledgerBytes is what the ledger and the blobs have on the server's disk. Blobs

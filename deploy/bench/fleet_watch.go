@@ -111,6 +111,18 @@ type gauge struct {
 	stored float64 // messages
 }
 
+// fleetAndGauge is the standing fleet with what its server has used so far, its
+// peak of memory counted from now on.
+func (b *bench) fleetAndGauge(ctx context.Context) (*fleet, gauge, error) {
+	f, err := b.standingFleet(ctx)
+	if err != nil {
+		return nil, gauge{}, err
+	}
+	f.server.peaked()
+	g, err := f.gauge(ctx)
+	return f, g, err
+}
+
 func (f *fleet) gauge(ctx context.Context) (g gauge, err error) {
 	g.at = time.Now()
 	if g.cpu, err = f.server.cpu(); err != nil {
