@@ -97,10 +97,10 @@ func TestWhoImportsWhat(t *testing.T) {
 		{module + "agent/onnx", []string{"agent/onnx", "cmd/vedette-agent"}},
 		{"github.com/tidwall/buntdb", []string{"agent/outbox"}},
 		{"github.com/eclipse/paho.mqtt.golang", []string{"agent/uplink", "controlplane/broker", "cmd/e2e"}},
-		{"github.com/labstack/echo", []string{"controlplane/api", "controlplane/deviceapi", "controlplane/dashboard", "controlplane/tracking"}},
+		{"github.com/labstack/echo", []string{"controlplane/api", "controlplane/deviceapi", "controlplane/dashboard", "controlplane/mlflow"}},
 		{"github.com/nats-io", []string{
 			"controlplane/broker", "controlplane/ingest", "controlplane/desired", "controlplane/artifact",
-			"controlplane/ledger", "controlplane/retrain", "controlplane/kvstore", "cmd/e2e",
+			"controlplane/ledger", "controlplane/retrain", "controlplane/kvstore", "controlplane/tracking", "cmd/e2e",
 		}},
 		{module + "controlplane", []string{"controlplane", "cmd", "deploy/demo", "deploy/bench"}},
 		{module + "agent", []string{"agent", "cmd/vedette-agent", "cmd/vedette-sim", "cmd/e2e", "deploy/bench"}},
