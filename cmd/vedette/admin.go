@@ -194,7 +194,7 @@ func tokenCreate(a *app) *cobra.Command {
 			return a.print(t, func(w io.Writer) { fmt.Fprintln(w, t.Secret) })
 		},
 	}
-	cmd.Flags().StringVar(&role, "role", string(operator.Viewer), "viewer, operator, publisher or admin")
+	cmd.Flags().StringVar(&role, "role", string(operator.Viewer), "viewer, scientist, operator, publisher or admin")
 	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long it is good (default: until revoked)")
 	return cmd
 }

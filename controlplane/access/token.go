@@ -106,7 +106,7 @@ func (a *Authority) CreateToken(ctx context.Context, c operator.TokenCreate) (*o
 		return nil, operator.Errorf(operator.Invalid, "name must have 1 to %d bytes", maxTokenName)
 	case !c.Role.Valid():
 		return nil, operator.Errorf(operator.Invalid, "there is no role %.40q", c.Role).
-			WithHint("roles are viewer, operator, publisher and admin")
+			WithHint("roles are viewer, scientist, operator, publisher and admin")
 	case c.TTL < 0:
 		return nil, operator.Errorf(operator.Invalid, "lifetime must not be negative")
 	}

@@ -57,12 +57,13 @@ type Role string
 // Roles, from the least to the most.
 const (
 	Viewer    Role = "viewer"    // read everything except secrets
+	Scientist Role = "scientist" // log runs, register candidates, upload artifacts and labels
 	Operator  Role = "operator"  // move the fleet: rollouts, labels, device tokens, settings
 	Publisher Role = "publisher" // upload blobs and signed metadata, set stages
 	Admin     Role = "admin"     // operator tokens, device revocation, root of trust
 )
 
-var roles = []Role{Viewer, Operator, Publisher, Admin}
+var roles = []Role{Viewer, Scientist, Operator, Publisher, Admin}
 
 // Valid says whether r is a role.
 func (r Role) Valid() bool { return slices.Contains(roles, r) }
