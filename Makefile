@@ -18,6 +18,9 @@ LINT     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.
 # the linker from dropping anything: a quarter of the agent's program.
 TAGS     := grpcnotrace
 PURE     := $$($(GO) list -f '{{if .GoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v -e /agent/onnx$$ -e /cmd/vedette-agent$$)
+# A program with the race detector sleeps a second when it ends, and the tests
+# start hundreds.
+GORACE   := atexit_sleep_ms=0
 # They leave to a run without the race detector what it makes ten times as slow.
 LONG     := ./agent/outbox ./agent/updater ./protocol/delta ./controlplane/rollout ./cmd/vedette-sim ./cmd/e2e
 
@@ -35,13 +38,13 @@ demo-check: build ## run the story, assert every step, print the numbers as JSON
 
 .PHONY: test
 test: build ## all tests: race and shuffle, then without cgo the long schedules and the end-to-end runs
-	$(GO) test -race -shuffle=on -timeout 15m $$($(GO) list ./... | grep -v /cmd/e2e$$)
+	GORACE=$(GORACE) $(GO) test -race -shuffle=on -timeout 15m $$($(GO) list ./... | grep -v /cmd/e2e$$)
 	CGO_ENABLED=0 $(GO) build $(PURE)
 	CGO_ENABLED=0 $(GO) test -shuffle=on -timeout 15m $(LONG)
 
 .PHONY: test-full
 test-full: build ## what takes longer: fuzzing, long schedules, deep model checks
-	VEDETTE_FULL=1 $(GO) test -race -shuffle=on -timeout 60m ./...
+	VEDETTE_FULL=1 GORACE=$(GORACE) $(GO) test -race -shuffle=on -timeout 60m ./...
 	deploy/fuzz.sh 30s
 
 .PHONY: bench-agent
