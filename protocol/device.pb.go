@@ -1978,12 +1978,14 @@ func (x *Labels) GetRole() string {
 
 // CalibrationBin is one tenth of the confidence range.
 type CalibrationBin struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Count         uint64                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
-	Confidence    float64                `protobuf:"fixed64,2,opt,name=confidence,proto3" json:"confidence,omitempty"` // sum
-	Correct       uint64                 `protobuf:"varint,3,opt,name=correct,proto3" json:"correct,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Count             uint64                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	Confidence        float64                `protobuf:"fixed64,2,opt,name=confidence,proto3" json:"confidence,omitempty"` // sum
+	Correct           uint64                 `protobuf:"varint,3,opt,name=correct,proto3" json:"correct,omitempty"`
+	Squared           float64                `protobuf:"fixed64,4,opt,name=squared,proto3" json:"squared,omitempty"`                                              // sum of squared confidence; 0 from agents that do not count it
+	ConfidenceCorrect float64                `protobuf:"fixed64,5,opt,name=confidence_correct,json=confidenceCorrect,proto3" json:"confidence_correct,omitempty"` // sum of confidence where the prediction was correct; makes the Brier score exact
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *CalibrationBin) Reset() {
@@ -2033,6 +2035,20 @@ func (x *CalibrationBin) GetConfidence() float64 {
 func (x *CalibrationBin) GetCorrect() uint64 {
 	if x != nil {
 		return x.Correct
+	}
+	return 0
+}
+
+func (x *CalibrationBin) GetSquared() float64 {
+	if x != nil {
+		return x.Squared
+	}
+	return 0
+}
+
+func (x *CalibrationBin) GetConfidenceCorrect() float64 {
+	if x != nil {
+		return x.ConfidenceCorrect
 	}
 	return 0
 }
@@ -3122,13 +3138,15 @@ const file_device_proto_rawDesc = "" +
 	"\tconfusion\x18\n" +
 	" \x03(\x04R\tconfusion\x12<\n" +
 	"\vcalibration\x18\v \x03(\v2\x1a.vedette.v1.CalibrationBinR\vcalibration\x12\x12\n" +
-	"\x04role\x18\f \x01(\tR\x04role\"`\n" +
+	"\x04role\x18\f \x01(\tR\x04role\"\xa9\x01\n" +
 	"\x0eCalibrationBin\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x1e\n" +
 	"\n" +
 	"confidence\x18\x02 \x01(\x01R\n" +
 	"confidence\x12\x18\n" +
-	"\acorrect\x18\x03 \x01(\x04R\acorrect\"\xd4\x02\n" +
+	"\acorrect\x18\x03 \x01(\x04R\acorrect\x12\x18\n" +
+	"\asquared\x18\x04 \x01(\x01R\asquared\x12-\n" +
+	"\x12confidence_correct\x18\x05 \x01(\x01R\x11confidenceCorrect\"\xd4\x02\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x18\n" +

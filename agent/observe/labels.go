@@ -214,8 +214,10 @@ func calibrate(n *protocol.Labels, confidence float32, correct bool) {
 	b := n.GetCalibration()[min(int(c*calibrationBins), calibrationBins-1)]
 	b.Count++
 	b.Confidence += c
+	b.Squared += c * c
 	if correct {
 		b.Correct++
+		b.ConfidenceCorrect += c
 	}
 }
 

@@ -3,6 +3,7 @@ package observe
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -75,8 +76,10 @@ func TestFeedback(t *testing.T) {
 		if pairs != 2 || l.GetConfusion()[3*((y[1]+1)%3)+y[1]] != 1 {
 			t.Errorf("confusion: got %v", l.GetConfusion())
 		}
-		if b := l.GetCalibration()[8]; b.GetCount() != 2 || b.GetCorrect() != 1 {
-			t.Errorf("calibration of 0.8: got %v", b)
+		b := l.GetCalibration()[8]
+		near := func(got, want float64) bool { return math.Abs(got-want) < 1e-6 }
+		if b.GetCount() != 2 || b.GetCorrect() != 1 || !near(b.GetSquared(), 1.28) || !near(b.GetConfidenceCorrect(), 0.8) {
+			t.Errorf("calibration of 0.8: got %v, want two of 0.8, one of them correct", b)
 		}
 		o.Close()
 	})

@@ -174,6 +174,8 @@ func addCalibration(dst, src *protocol.Labels) {
 		d.Count += c.GetCount()
 		d.Confidence += c.GetConfidence()
 		d.Correct += c.GetCorrect()
+		d.Squared += c.GetSquared()
+		d.ConfidenceCorrect += c.GetConfidenceCorrect()
 	}
 }
 

@@ -206,7 +206,7 @@ func TestMergeLabels(t *testing.T) {
 	a := &protocol.Labels{Model: "m", Unmatched: 2}
 	b := &protocol.Labels{
 		Model: "m", Matched: 3, Correct: 2, StartWallMs: 5, EndWallMs: 9, Confusion: []uint64{2, 0, 1, 0},
-		Calibration: []*protocol.CalibrationBin{{Count: 3, Confidence: 2.5, Correct: 2}},
+		Calibration: []*protocol.CalibrationBin{{Count: 3, Confidence: 2.5, Correct: 2, Squared: 2.25, ConfidenceCorrect: 1.75}},
 	}
 	for range 2 {
 		if err := MergeLabels(a, b); err != nil {
@@ -215,7 +215,7 @@ func TestMergeLabels(t *testing.T) {
 	}
 	want := &protocol.Labels{
 		Model: "m", Matched: 6, Unmatched: 2, Correct: 4, StartWallMs: 5, EndWallMs: 9, Confusion: []uint64{4, 0, 2, 0},
-		Calibration: []*protocol.CalibrationBin{{Count: 6, Confidence: 5, Correct: 4}},
+		Calibration: []*protocol.CalibrationBin{{Count: 6, Confidence: 5, Correct: 4, Squared: 4.5, ConfidenceCorrect: 3.5}},
 	}
 	if !proto.Equal(a, want) {
 		t.Errorf("got %v, want %v", a, want)
