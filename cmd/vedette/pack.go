@@ -43,9 +43,11 @@ type versionFlags struct {
 	minAgent   string
 	minRuntime string
 
-	author, run, data, commit, parent string
-	metrics                           map[string]string
-	metricsFile                       string
+	author, run, source, data, commit, parent string
+	metrics                                   map[string]string
+	metricsFile                               string
+
+	sampling samplingFlags
 }
 
 func (f *versionFlags) register(cmd *cobra.Command) {
@@ -61,11 +63,13 @@ func (f *versionFlags) register(cmd *cobra.Command) {
 	fs.StringVar(&f.minRuntime, "min-runtime", "", "oldest ONNX Runtime version that may run it")
 	fs.StringVar(&f.author, "author", "", "lineage: who trained it")
 	fs.StringVar(&f.run, "run", "", "lineage: id of the training run")
+	fs.StringVar(&f.source, "source", "", "lineage: registered version it was packed from, e.g. models:/digits/7")
 	fs.StringVar(&f.data, "data-version", "", "lineage: version of the training data")
 	fs.StringVar(&f.commit, "commit", "", "lineage: commit of the training code")
 	fs.StringVar(&f.parent, "parent", "", "lineage: version (or digest) it was derived from")
 	fs.StringToStringVar(&f.metrics, "metric", nil, "lineage: metric, e.g. accuracy=0.98 (repeat)")
 	fs.StringVar(&f.metricsFile, "metrics-file", "", "lineage: JSON object of metrics")
+	f.sampling.register(fs)
 }
 
 // folder is a model's folder, read and checked.
@@ -288,7 +292,7 @@ func precisionOf(name string) string {
 // next and what a parent's name stands for.
 func (f *folder) manifest(flags versionFlags, others []operator.Version, now time.Time) (*release.Manifest, error) {
 	m := &release.Manifest{
-		Format: release.Format, Model: flags.model, Version: flags.version, Sequence: flags.sequence,
+		Model: flags.model, Version: flags.version, Sequence: flags.sequence,
 		Schema: f.schema, Baseline: f.baseline, Golden: f.golden,
 	}
 	var err error
@@ -301,6 +305,10 @@ func (f *folder) manifest(flags versionFlags, others []operator.Version, now tim
 	if m.Lineage, err = flags.lineage(others, now); err != nil {
 		return nil, err
 	}
+	if m.Sampling, err = flags.sampling.plan(&f.schema); err != nil {
+		return nil, err
+	}
+	m.Format = m.LeastFormat()
 	if m.Sequence == 0 {
 		for _, v := range others {
 			m.Sequence = max(m.Sequence, v.Sequence)
@@ -325,7 +333,7 @@ func (f versionFlags) limits() (release.Limits, error) {
 
 func (f versionFlags) lineage(others []operator.Version, now time.Time) (release.Lineage, error) {
 	l := release.Lineage{
-		Created: now.UTC().Truncate(time.Second), Author: f.author, Run: f.run, DataVersion: f.data, Commit: f.commit,
+		Created: now.UTC().Truncate(time.Second), Author: f.author, Run: f.run, Source: f.source, DataVersion: f.data, Commit: f.commit,
 		Metrics: map[string]float64{},
 	}
 	if f.metricsFile != "" {

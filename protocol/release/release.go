@@ -10,10 +10,15 @@ import (
 	"github.com/vedette-edge/vedette/protocol"
 )
 
-// Format is the version of the manifest's layout. History:
+// Versions of the manifest's layout. A manifest has the lowest one that has all
+// of its fields, so older devices go on reading what they can. History:
 //
 //	1  2026-11-23  first
-const Format = 1
+//	2  2026-11-23  lineage.source, sampling
+const (
+	Format       = 1 // of a manifest that uses no later field
+	FormatSample = 2 // of one with lineage.source or sampling
+)
 
 // Digest is the SHA-256 of a file or of a manifest's canonical bytes. As text
 // and in JSON it is 64 lower-case hex digits.
@@ -31,6 +36,8 @@ type Manifest struct {
 	Golden   File      `json:"golden"`   // Golden as JSON
 	Limits   Limits    `json:"limits"`
 	Lineage  Lineage   `json:"lineage"`
+	// Sampling lets rows leave the device for labelling; nil: none ever do.
+	Sampling *Sampling `json:"sampling,omitempty"` // since format 2
 }
 
 // File is content by digest. Name is a plain file name for people: no path.
@@ -98,6 +105,7 @@ type Lineage struct {
 	Created     time.Time          `json:"created"`
 	Author      string             `json:"author,omitempty"`
 	Run         string             `json:"run,omitempty"`
+	Source      string             `json:"source,omitempty"` // registered version it was packed from, "models:/NAME/VERSION"; since format 2
 	DataVersion string             `json:"data_version,omitempty"`
 	Commit      string             `json:"commit,omitempty"`
 	Parent      *Digest            `json:"parent,omitempty"` // release it was derived from

@@ -63,6 +63,7 @@ func TestVectors(t *testing.T) {
 	for name, want := range map[string]string{
 		"full":    "23c3f0cbe9c470995d28c33e4eef5663f53fe4ec21cf4fe1a0f03ccf30d3c097",
 		"minimal": "69623e0f280ac1a8ac92772cba72c06af2d33ed38ad60212f2f2bed328c0f30c",
+		"sampled": "29ee19d6a097251464be2aaf0f2a6d18273d673097fdde4a20a1adfa4cfb2e34",
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, err := os.ReadFile(filepath.Join("testdata", name+".manifest.json"))
@@ -94,6 +95,60 @@ func TestSampleIsTheFullVector(t *testing.T) {
 	}
 	if got := encode(t, sample()); !bytes.Equal(got, want) {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// sampled is a manifest with all that format 2 brought.
+func sampled() *Manifest {
+	m := sample()
+	m.Format, m.Lineage.Source = FormatSample, "models:/meter-digits/7"
+	m.Sampling = &Sampling{
+		Recipient: "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
+		Rows:      16, Rate: 0.01, Strata: StrataClass, Expires: Duration(DefaultSampleExpiry),
+	}
+	return m
+}
+
+func TestSampledIsItsVector(t *testing.T) {
+	want, err := os.ReadFile("testdata/sampled.manifest.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := encode(t, sampled()); !bytes.Equal(got, want) {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestSamplingRefuses(t *testing.T) {
+	tests := []struct {
+		spoil   func(m *Manifest)
+		mention string
+	}{
+		{func(m *Manifest) {
+			m.Sampling.Recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8q"
+		}, "recipient"},
+		{func(m *Manifest) { m.Sampling.Recipient = "ssh-ed25519 AAAA" }, "recipient"},
+		{func(m *Manifest) { m.Sampling.Rows = 0 }, "rows are 0"},
+		{func(m *Manifest) { m.Sampling.Rows = MaxSampleRows + 1 }, "rows are 65"},
+		{func(m *Manifest) { m.Sampling.Rate = 0 }, "rate is 0"},
+		{func(m *Manifest) { m.Sampling.Rate = 1.01 }, "rate is 1.01"},
+		{func(m *Manifest) { m.Sampling.Rate = math.NaN() }, "rate is NaN"},
+		{func(m *Manifest) { m.Sampling.Strata = "device" }, "strata"},
+		{func(m *Manifest) { m.Schema.Scores, m.Sampling.Strata = "", StrataConfidence }, "names no output"},
+		{func(m *Manifest) { m.Sampling.Expires = Duration(time.Minute) }, "expires"},
+		{func(m *Manifest) { m.Sampling.Expires = Duration(400 * 24 * time.Hour) }, "expires"},
+		{func(m *Manifest) { m.Schema.Inputs[0].Shape[1], m.Schema.Inputs[0].Features = 224*224*3, nil }, "a row has 602132 bytes"},
+		{func(m *Manifest) { m.Format = Format }, "a manifest with these fields has 2"},
+		{func(m *Manifest) { m.Sampling, m.Lineage.Source = nil, "" }, "a manifest with these fields has 1"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.mention, func(t *testing.T) {
+			m := sampled()
+			tt.spoil(m)
+			if err := m.Validate(); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tt.mention) {
+				t.Errorf("got %v, want %v naming %q", err, ErrInvalid, tt.mention)
+			}
+		})
 	}
 }
 
@@ -283,7 +338,7 @@ func TestDigest(t *testing.T) {
 
 // FuzzDecode: whatever decodes encodes to the same bytes.
 func FuzzDecode(f *testing.F) {
-	for _, name := range []string{"full", "minimal"} {
+	for _, name := range []string{"full", "minimal", "sampled"} {
 		b, err := os.ReadFile(filepath.Join("testdata", name+".manifest.json"))
 		if err != nil {
 			f.Fatal(err)

@@ -56,8 +56,8 @@ func (m *Manifest) Validate() error {
 }
 
 func (m *Manifest) validate() error {
-	if m.Format != Format {
-		return invalid("format", "is %d, this program reads %d: use a program of the same age as the one that packed it", m.Format, Format)
+	if err := m.checkFormat(); err != nil {
+		return err
 	}
 	if err := protocol.CheckName(m.Model); err != nil {
 		return invalid("model", "%w", err)
@@ -68,7 +68,27 @@ func (m *Manifest) validate() error {
 	if m.Sequence < 1 || m.Sequence > MaxSequence {
 		return invalid("sequence", "is %d, must be 1 to %d", m.Sequence, uint64(MaxSequence))
 	}
-	return errors.Join(m.checkVariants(), m.checkFiles(), m.Schema.Validate(), m.Limits.check(), m.Lineage.check())
+	return errors.Join(m.checkVariants(), m.checkFiles(), m.Schema.Validate(), m.Limits.check(), m.Lineage.check(), m.Sampling.check(&m.Schema))
+}
+
+// LeastFormat is the format of a manifest with these fields: what Format must be.
+func (m *Manifest) LeastFormat() int {
+	if m.Lineage.Source != "" || m.Sampling != nil {
+		return FormatSample
+	}
+	return Format
+}
+
+// checkFormat refuses a format other than the least one: with two spellings one
+// content would have two digests.
+func (m *Manifest) checkFormat() error {
+	if m.Format < Format || m.Format > FormatSample {
+		return invalid("format", "is %d, this program reads %d to %d: use a program of the same age as the one that packed it", m.Format, Format, FormatSample)
+	}
+	if least := m.LeastFormat(); m.Format != least {
+		return invalid("format", "is %d, a manifest with these fields has %d", m.Format, least)
+	}
+	return nil
 }
 
 func (m *Manifest) checkVariants() error {
@@ -310,7 +330,7 @@ func (l *Lineage) check() error {
 	if l.Created.IsZero() || l.Created.Location() != time.UTC || l.Created.Year() > 9999 {
 		return invalid("lineage", "created %v must be a time in UTC", l.Created)
 	}
-	for _, s := range []string{l.Author, l.Run, l.DataVersion, l.Commit} {
+	for _, s := range []string{l.Author, l.Run, l.Source, l.DataVersion, l.Commit} {
 		if s == "" {
 			continue
 		}
