@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vedette-edge/vedette/controlplane/bootclock"
 	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/release"
 	"github.com/vedette-edge/vedette/protocol/sketch"
@@ -11,10 +12,10 @@ import (
 
 // deviceState is the checkpoint of a device.
 type deviceState struct {
-	Seq    uint64 `json:"seq"` // of the last message in it
-	Device string `json:"device"`
-	Clock  clock  `json:"clock"`
-	Lost   Total  `json:"lost"` // losses, and what belongs to no track
+	Seq    uint64          `json:"seq"` // of the last message in it
+	Device string          `json:"device"`
+	Clock  bootclock.Clock `json:"clock"`
+	Lost   Total           `json:"lost"` // losses, and what belongs to no track
 	// Current is the release last served by model, and until when.
 	Current map[string]current `json:"current,omitempty"`
 }
@@ -86,7 +87,7 @@ func bodyOf(a *protocol.Accepted) *protocol.Body {
 func (s *deviceState) take(seq uint64, a *protocol.Accepted, e *protocol.Event) bool {
 	changed := false
 	if a.GetHello() != nil || a.GetReport() != nil {
-		changed = s.Clock.sync(seq, a.GetSent(), a.GetReceivedMs())
+		changed = s.Clock.Sync(seq, a.GetSent(), a.GetReceivedMs())
 	}
 	if cursor := a.GetCursor(); cursor != nil && cursor.GetCloned() != s.Lost.Cloned {
 		s.Lost.Cloned, changed = cursor.GetCloned(), true // an operator may lift the mark
@@ -127,7 +128,7 @@ func (m *Monitor) applyWindow(seq uint64, d *device, a *protocol.Accepted, at *p
 		}
 		return
 	}
-	start, end, sure := d.state.Clock.window(seq, at, w, a.GetReceivedMs())
+	start, end, sure := d.state.Clock.Window(seq, at, w, a.GetReceivedMs())
 	if seq > t.state.Seq {
 		if beside {
 			t.state.applyChallenger(w, start, end, sure)
@@ -170,7 +171,7 @@ func (m *Monitor) applyLabels(seq uint64, d *device, a *protocol.Accepted, at *p
 		}
 		return
 	}
-	start, end, sure := d.state.Clock.labels(seq, at, l, a.GetReceivedMs())
+	start, end, sure := d.state.Clock.Labels(seq, at, l, a.GetReceivedMs())
 	if shadow {
 		if seq > t.state.Seq && sure {
 			t.state.applyChallengerLabels(l, start, end)

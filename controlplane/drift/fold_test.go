@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/vedette-edge/vedette/controlplane/bootclock"
 	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
@@ -363,7 +364,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	for i := range byte(40) {
 		m.Apply(uint64(3000+int(i)), hello(100+i, 0, start.UnixMilli()))
 	}
-	if n := len(d.state.Clock.Boots); n > maxBoots {
+	if n := len(d.state.Clock.Boots); n > bootclock.MaxBoots {
 		t.Errorf("kept %d boots", n)
 	}
 }

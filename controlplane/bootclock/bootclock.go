@@ -1,4 +1,7 @@
-package drift
+// Package bootclock places what devices say on the server's clock. A device may
+// have booted in 1970: its records carry the boot and monotonic time, and every
+// hello and report shows how far that is from the time of its arrival.
+package bootclock
 
 import (
 	"bytes"
@@ -7,9 +10,9 @@ import (
 	"github.com/vedette-edge/vedette/protocol"
 )
 
-// maxBoots bounds the boots a device is remembered by. Records of an older one
+// MaxBoots bounds the boots a device is remembered by. Records of an older one
 // are time-uncertain.
-const maxBoots = 16
+const MaxBoots = 16
 
 // boot places the monotonic clock of one start of an agent on the server's.
 type boot struct {
@@ -31,15 +34,16 @@ const (
 	maxOffsets = 8
 )
 
-// clock knows the boots of one device, oldest first.
-type clock struct {
+// Clock knows the boots of one device, oldest first. It belongs to a fold's
+// checkpoint, and is not for concurrent use.
+type Clock struct {
 	Boots []boot `json:"boots,omitempty"`
 }
 
-// sync takes the stamp of a message that was sent the moment before it arrived
+// Sync takes the stamp of a message that was sent the moment before it arrived
 // and tells whether anything was learned. The smallest difference is the one
 // with the least delay in it.
-func (c *clock) sync(seq uint64, sent *protocol.Stamp, receivedMS int64) bool {
+func (c *Clock) Sync(seq uint64, sent *protocol.Stamp, receivedMS int64) bool {
 	if len(sent.GetBoot()) != protocol.BootSize || receivedMS <= 0 {
 		return false
 	}
@@ -47,7 +51,7 @@ func (c *clock) sync(seq uint64, sent *protocol.Stamp, receivedMS int64) bool {
 	i := slices.IndexFunc(c.Boots, func(b boot) bool { return bytes.Equal(b.ID, sent.GetBoot()) })
 	if i < 0 {
 		c.Boots = append(c.Boots, boot{bytes.Clone(sent.GetBoot()), []offset{o}})
-		c.Boots = c.Boots[max(0, len(c.Boots)-maxBoots):]
+		c.Boots = c.Boots[max(0, len(c.Boots)-MaxBoots):]
 		return true
 	}
 	b := &c.Boots[i]
@@ -59,7 +63,7 @@ func (c *clock) sync(seq uint64, sent *protocol.Stamp, receivedMS int64) bool {
 }
 
 // at returns the offset of a boot as it was known when message seq arrived.
-func (c *clock) at(seq uint64, id []byte) (ms int64, ok bool) {
+func (c *Clock) at(seq uint64, id []byte) (ms int64, ok bool) {
 	for i := range c.Boots {
 		if !bytes.Equal(c.Boots[i].ID, id) {
 			continue
@@ -73,9 +77,9 @@ func (c *clock) at(seq uint64, id []byte) (ms int64, ok bool) {
 	return ms, ok
 }
 
-// window returns when a window was open in server time. ok is false when its
+// Window returns when a window was open in server time. ok is false when its
 // boot was never heard of.
-func (c *clock) window(seq uint64, at *protocol.Stamp, w *protocol.Window, receivedMS int64) (start, end int64, ok bool) {
+func (c *Clock) Window(seq uint64, at *protocol.Stamp, w *protocol.Window, receivedMS int64) (start, end int64, ok bool) {
 	zero, ok := c.at(seq, at.GetBoot())
 	if !ok {
 		return 0, 0, false
@@ -85,10 +89,10 @@ func (c *clock) window(seq uint64, at *protocol.Stamp, w *protocol.Window, recei
 	return bound(start, end, receivedMS)
 }
 
-// labels returns when the predictions were made that labels were joined to. A
+// Labels returns when the predictions were made that labels were joined to. A
 // prediction of a former boot has no monotonic time in this one; then only the
 // distance on the device's own clock is left, which may have been set since.
-func (c *clock) labels(seq uint64, at *protocol.Stamp, l *protocol.Labels, receivedMS int64) (start, end int64, ok bool) {
+func (c *Clock) Labels(seq uint64, at *protocol.Stamp, l *protocol.Labels, receivedMS int64) (start, end int64, ok bool) {
 	zero, ok := c.at(seq, at.GetBoot())
 	if !ok || l.GetMatched() == 0 {
 		return 0, 0, false
