@@ -105,8 +105,9 @@ A new device:         vedette-agent enrol TOKEN && vedette-agent run
 Is it all right?      vedette-agent doctor
 What does it do now?  vedette-agent status
 
-Publishers profile a model before they sign it (vedette-agent profile), and
-anybody scores a file with it (vedette-agent score).`,
+Publishers profile a model before they sign it (vedette-agent profile) and evaluate
+it on labelled rows (vedette-agent evaluate), and anybody scores a file with it
+(vedette-agent score).`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       version,
@@ -127,7 +128,7 @@ anybody scores a file with it (vedette-agent score).`,
 		return usagef("%w; see `%s --help`", err, cmd.CommandPath())
 	})
 	root.AddCommand(a.enrolCommand(), a.runCommand(), a.statusCommand(), a.doctorCommand(),
-		a.profileCommand(), a.scoreCommand(), a.trialCommand(), a.probeCommand(), a.manualCommand(), a.loopCommand(), a.versionCommand())
+		a.profileCommand(), a.evaluateCommand(), a.scoreCommand(), a.trialCommand(), a.probeCommand(), a.manualCommand(), a.loopCommand(), a.versionCommand())
 	return root
 }
 

@@ -32,7 +32,9 @@ const manifestFile = "manifest.json"
 type scored struct {
 	graph    string
 	schema   *release.Schema
-	baseline string // path
+	baseline string            // path
+	golden   string            // path; empty for none
+	manifest *release.Manifest // nil when there is none
 }
 
 // find returns what the flags name.
@@ -40,7 +42,7 @@ func (f *scoreFlags) find() (*scored, error) {
 	switch {
 	case f.graph != "":
 		s, err := readSchema(f.schema)
-		return &scored{f.graph, s, f.baseline}, err
+		return &scored{graph: f.graph, schema: s, baseline: f.baseline}, err
 	case f.release != "":
 		return releaseFolder(f.release)
 	}
@@ -52,7 +54,7 @@ func (f *scoreFlags) find() (*scored, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &scored{r.Path(v.Graph), &r.Manifest.Schema, r.Path(r.Manifest.Baseline)}, nil
+	return &scored{graph: r.Path(v.Graph), schema: &r.Manifest.Schema, baseline: r.Path(r.Manifest.Baseline)}, nil
 }
 
 // releaseFolder reads the folder of a version: one with a manifest, whose files
@@ -78,7 +80,11 @@ func releaseFolder(dir string) (*scored, error) {
 		return nil, err
 	}
 	baseline, err := releaseFile(dir, m.Baseline)
-	return &scored{graph, &m.Schema, baseline}, err
+	if err != nil {
+		return nil, err
+	}
+	golden, err := releaseFile(dir, m.Golden)
+	return &scored{graph: graph, schema: &m.Schema, baseline: baseline, golden: golden, manifest: m}, err
 }
 
 // releaseFile finds a file of a manifest and checks that it is the one.
@@ -113,7 +119,12 @@ func unpackedFolder(dir string) (*scored, error) {
 	if len(graphs) != 1 {
 		return nil, fmt.Errorf("%s has %d graphs (*.onnx) and no manifest: name one with --graph and --schema", dir, len(graphs))
 	}
-	return &scored{graphs[0], schema, filepath.Join(dir, baselineFile)}, nil
+	m := &scored{graph: graphs[0], schema: schema, baseline: filepath.Join(dir, baselineFile)}
+	golden := filepath.Join(dir, goldenFile)
+	if _, err := os.Stat(golden); err == nil {
+		m.golden = golden
+	}
+	return m, nil
 }
 
 // readBaseline reads what the training data looked like.
