@@ -218,6 +218,8 @@ type Hello struct {
 	Epochs        []*Epoch               `protobuf:"bytes,6,rep,name=epochs,proto3" json:"epochs,omitempty"`                         // epochs with records not yet acknowledged, and the current one
 	Facts         *Facts                 `protobuf:"bytes,7,opt,name=facts,proto3" json:"facts,omitempty"`
 	RootDigest    []byte                 `protobuf:"bytes,8,opt,name=root_digest,json=rootDigest,proto3" json:"root_digest,omitempty"` // of the TUF root the device trusts now
+	Predictions   string                 `protobuf:"bytes,9,opt,name=predictions,proto3" json:"predictions,omitempty"`                 // what the ids of this boot's predictions begin with, unless the caller named them [P-9.2]
+	Truths        uint64                 `protobuf:"varint,10,opt,name=truths,proto3" json:"truths,omitempty"`                         // number of the newest batch of truths taken, 0 for none [P-9.3]
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -306,6 +308,20 @@ func (x *Hello) GetRootDigest() []byte {
 		return x.RootDigest
 	}
 	return nil
+}
+
+func (x *Hello) GetPredictions() string {
+	if x != nil {
+		return x.Predictions
+	}
+	return ""
+}
+
+func (x *Hello) GetTruths() uint64 {
+	if x != nil {
+		return x.Truths
+	}
+	return 0
 }
 
 // Epoch is one unbroken counter of records [P-4].
@@ -1415,6 +1431,7 @@ type Body struct {
 	//	*Body_Window
 	//	*Body_Labels
 	//	*Body_Event
+	//	*Body_Sample
 	Kind          isBody_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1491,6 +1508,15 @@ func (x *Body) GetEvent() *Event {
 	return nil
 }
 
+func (x *Body) GetSample() *Sample {
+	if x != nil {
+		if x, ok := x.Kind.(*Body_Sample); ok {
+			return x.Sample
+		}
+	}
+	return nil
+}
+
 type isBody_Kind interface {
 	isBody_Kind()
 }
@@ -1507,11 +1533,17 @@ type Body_Event struct {
 	Event *Event `protobuf:"bytes,12,opt,name=event,proto3,oneof"`
 }
 
+type Body_Sample struct {
+	Sample *Sample `protobuf:"bytes,13,opt,name=sample,proto3,oneof"`
+}
+
 func (*Body_Window) isBody_Kind() {}
 
 func (*Body_Labels) isBody_Kind() {}
 
 func (*Body_Event) isBody_Kind() {}
+
+func (*Body_Sample) isBody_Kind() {}
 
 // Histogram counts one stream of the baseline. Bins are those of the
 // baseline, in its order; merging is addition.
@@ -2361,6 +2393,9 @@ type Settings struct {
 	ReportMs      uint32                 `protobuf:"varint,2,opt,name=report_ms,json=reportMs,proto3" json:"report_ms,omitempty"`                                                      // longest time between two reports, 0 for the default
 	SnapshotMs    uint32                 `protobuf:"varint,3,opt,name=snapshot_ms,json=snapshotMs,proto3" json:"snapshot_ms,omitempty"`                                                // how often the open window is written down, 0 for the default
 	Labels        map[string]string      `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // the device's labels, as the operator set them
+	Truths        uint64                 `protobuf:"varint,5,opt,name=truths,proto3" json:"truths,omitempty"`                                                                          // number of the newest batch of truths that waits for the device, 0 for none; no part of the generation [P-9.3]
+	SamplingOff   bool                   `protobuf:"varint,6,opt,name=sampling_off,json=samplingOff,proto3" json:"sampling_off,omitempty"`                                             // no row leaves the device
+	SampleRows    uint32                 `protobuf:"varint,7,opt,name=sample_rows,json=sampleRows,proto3" json:"sample_rows,omitempty"`                                                // at most so many rows of a window are sampled, 0 for what the manifest says
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2421,6 +2456,27 @@ func (x *Settings) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *Settings) GetTruths() uint64 {
+	if x != nil {
+		return x.Truths
+	}
+	return 0
+}
+
+func (x *Settings) GetSamplingOff() bool {
+	if x != nil {
+		return x.SamplingOff
+	}
+	return false
+}
+
+func (x *Settings) GetSampleRows() uint32 {
+	if x != nil {
+		return x.SampleRows
+	}
+	return 0
 }
 
 // Ack says what the server holds durably. It is the only receipt.
@@ -2934,6 +2990,646 @@ func (x *EpochCursor) GetAbandoned() bool {
 	return false
 }
 
+// Sample is rows of one window that leave the device for labelling, as the
+// publisher allowed in the signed manifest [P-10]. It counts nothing.
+type Sample struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Model            string                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	Release          []byte                 `protobuf:"bytes,2,opt,name=release,proto3" json:"release,omitempty"`
+	StartWallMs      int64                  `protobuf:"varint,3,opt,name=start_wall_ms,json=startWallMs,proto3" json:"start_wall_ms,omitempty"` // of the window
+	EndWallMs        int64                  `protobuf:"varint,4,opt,name=end_wall_ms,json=endWallMs,proto3" json:"end_wall_ms,omitempty"`
+	StartMonotonicMs uint64                 `protobuf:"varint,5,opt,name=start_monotonic_ms,json=startMonotonicMs,proto3" json:"start_monotonic_ms,omitempty"`
+	EndMonotonicMs   uint64                 `protobuf:"varint,6,opt,name=end_monotonic_ms,json=endMonotonicMs,proto3" json:"end_monotonic_ms,omitempty"`
+	Strata           []*Stratum             `protobuf:"bytes,7,rep,name=strata,proto3" json:"strata,omitempty"`                         // those that rows were drawn from
+	Sealed           []byte                 `protobuf:"bytes,8,opt,name=sealed,proto3" json:"sealed,omitempty"`                         // SampleRows, encrypted with age to the recipient that the manifest names
+	ExpiresMs        uint64                 `protobuf:"varint,9,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"` // after the window's end it must be deleted
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Sample) Reset() {
+	*x = Sample{}
+	mi := &file_device_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sample) ProtoMessage() {}
+
+func (x *Sample) ProtoReflect() protoreflect.Message {
+	mi := &file_device_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sample.ProtoReflect.Descriptor instead.
+func (*Sample) Descriptor() ([]byte, []int) {
+	return file_device_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Sample) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *Sample) GetRelease() []byte {
+	if x != nil {
+		return x.Release
+	}
+	return nil
+}
+
+func (x *Sample) GetStartWallMs() int64 {
+	if x != nil {
+		return x.StartWallMs
+	}
+	return 0
+}
+
+func (x *Sample) GetEndWallMs() int64 {
+	if x != nil {
+		return x.EndWallMs
+	}
+	return 0
+}
+
+func (x *Sample) GetStartMonotonicMs() uint64 {
+	if x != nil {
+		return x.StartMonotonicMs
+	}
+	return 0
+}
+
+func (x *Sample) GetEndMonotonicMs() uint64 {
+	if x != nil {
+		return x.EndMonotonicMs
+	}
+	return 0
+}
+
+func (x *Sample) GetStrata() []*Stratum {
+	if x != nil {
+		return x.Strata
+	}
+	return nil
+}
+
+func (x *Sample) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *Sample) GetExpiresMs() uint64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+// Stratum is how a reservoir was drawn.
+type Stratum struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Seen          uint64                 `protobuf:"varint,2,opt,name=seen,proto3" json:"seen,omitempty"` // rows that the reservoir chose from: about rate × all rows of the stratum
+	Rows          uint32                 `protobuf:"varint,3,opt,name=rows,proto3" json:"rows,omitempty"` // rows of it in the sample
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stratum) Reset() {
+	*x = Stratum{}
+	mi := &file_device_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stratum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stratum) ProtoMessage() {}
+
+func (x *Stratum) ProtoReflect() protoreflect.Message {
+	mi := &file_device_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stratum.ProtoReflect.Descriptor instead.
+func (*Stratum) Descriptor() ([]byte, []int) {
+	return file_device_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Stratum) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Stratum) GetSeen() uint64 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
+}
+
+func (x *Stratum) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+// SampleRows is what only the publisher reads.
+type SampleRows struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rows          []*SampleRow           `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SampleRows) Reset() {
+	*x = SampleRows{}
+	mi := &file_device_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SampleRows) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SampleRows) ProtoMessage() {}
+
+func (x *SampleRows) ProtoReflect() protoreflect.Message {
+	mi := &file_device_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SampleRows.ProtoReflect.Descriptor instead.
+func (*SampleRows) Descriptor() ([]byte, []int) {
+	return file_device_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *SampleRows) GetRows() []*SampleRow {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+// SampleRow is one prediction.
+type SampleRow struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // of the prediction, for its truth
+	WallMs        int64                  `protobuf:"varint,2,opt,name=wall_ms,json=wallMs,proto3" json:"wall_ms,omitempty"`
+	Stratum       string                 `protobuf:"bytes,3,opt,name=stratum,proto3" json:"stratum,omitempty"`
+	Inputs        []*Array               `protobuf:"bytes,4,rep,name=inputs,proto3" json:"inputs,omitempty"` // in the order of the schema, without the batch dimension
+	Outputs       []*Array               `protobuf:"bytes,5,rep,name=outputs,proto3" json:"outputs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SampleRow) Reset() {
+	*x = SampleRow{}
+	mi := &file_device_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SampleRow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SampleRow) ProtoMessage() {}
+
+func (x *SampleRow) ProtoReflect() protoreflect.Message {
+	mi := &file_device_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SampleRow.ProtoReflect.Descriptor instead.
+func (*SampleRow) Descriptor() ([]byte, []int) {
+	return file_device_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *SampleRow) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SampleRow) GetWallMs() int64 {
+	if x != nil {
+		return x.WallMs
+	}
+	return 0
+}
+
+func (x *SampleRow) GetStratum() string {
+	if x != nil {
+		return x.Stratum
+	}
+	return ""
+}
+
+func (x *SampleRow) GetInputs() []*Array {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
+func (x *SampleRow) GetOutputs() []*Array {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+// Array is a tensor. Raw holds its elements little-endian, as the Open Inference
+// Protocol has them in binary; BYTES are in strings instead.
+type Array struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Datatype      string                 `protobuf:"bytes,2,opt,name=datatype,proto3" json:"datatype,omitempty"`
+	Shape         []int64                `protobuf:"varint,3,rep,packed,name=shape,proto3" json:"shape,omitempty"`
+	Raw           []byte                 `protobuf:"bytes,4,opt,name=raw,proto3" json:"raw,omitempty"`
+	Strings       [][]byte               `protobuf:"bytes,5,rep,name=strings,proto3" json:"strings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Array) Reset() {
+	*x = Array{}
+	mi := &file_device_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Array) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Array) ProtoMessage() {}
+
+func (x *Array) ProtoReflect() protoreflect.Message {
+	mi := &file_device_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Array.ProtoReflect.Descriptor instead.
+func (*Array) Descriptor() ([]byte, []int) {
+	return file_device_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Array) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Array) GetDatatype() string {
+	if x != nil {
+		return x.Datatype
+	}
+	return ""
+}
+
+func (x *Array) GetShape() []int64 {
+	if x != nil {
+		return x.Shape
+	}
+	return nil
+}
+
+func (x *Array) GetRaw() []byte {
+	if x != nil {
+		return x.Raw
+	}
+	return nil
+}
+
+func (x *Array) GetStrings() [][]byte {
+	if x != nil {
+		return x.Strings
+	}
+	return nil
+}
+
+// Truth is what was right about one prediction.
+type Truth struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Label         string                 `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"` // class name, or the index of one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Truth) Reset() {
+	*x = Truth{}
+	mi := &file_device_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Truth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Truth) ProtoMessage() {}
+
+func (x *Truth) ProtoReflect() protoreflect.Message {
+	mi := &file_device_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Truth.ProtoReflect.Descriptor instead.
+func (*Truth) Descriptor() ([]byte, []int) {
+	return file_device_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Truth) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Truth) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+// TruthBatch is what a device fetches: truths of one upload about predictions
+// that it made.
+type TruthBatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"` // rises with every batch of the device
+	Upload        string                 `protobuf:"bytes,2,opt,name=upload,proto3" json:"upload,omitempty"`
+	Model         string                 `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`
+	Truths        []*Truth               `protobuf:"bytes,4,rep,name=truths,proto3" json:"truths,omitempty"`
+	ExpiresMs     int64                  `protobuf:"varint,5,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"` // server's clock: no prediction can be held any more then
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TruthBatch) Reset() {
+	*x = TruthBatch{}
+	mi := &file_device_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TruthBatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TruthBatch) ProtoMessage() {}
+
+func (x *TruthBatch) ProtoReflect() protoreflect.Message {
+	mi := &file_device_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TruthBatch.ProtoReflect.Descriptor instead.
+func (*TruthBatch) Descriptor() ([]byte, []int) {
+	return file_device_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *TruthBatch) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *TruthBatch) GetUpload() string {
+	if x != nil {
+		return x.Upload
+	}
+	return ""
+}
+
+func (x *TruthBatch) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *TruthBatch) GetTruths() []*Truth {
+	if x != nil {
+		return x.Truths
+	}
+	return nil
+}
+
+func (x *TruthBatch) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+// TruthTaken says what became of a batch.
+type TruthTaken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	Matched       uint64                 `protobuf:"varint,2,opt,name=matched,proto3" json:"matched,omitempty"`
+	Unmatched     uint64                 `protobuf:"varint,3,opt,name=unmatched,proto3" json:"unmatched,omitempty"` // no prediction of that id is held
+	Repeated      uint64                 `protobuf:"varint,4,opt,name=repeated,proto3" json:"repeated,omitempty"`   // had a label already: counted nothing
+	Refused       uint64                 `protobuf:"varint,5,opt,name=refused,proto3" json:"refused,omitempty"`     // no class of the model, or a model that is not there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TruthTaken) Reset() {
+	*x = TruthTaken{}
+	mi := &file_device_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TruthTaken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TruthTaken) ProtoMessage() {}
+
+func (x *TruthTaken) ProtoReflect() protoreflect.Message {
+	mi := &file_device_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TruthTaken.ProtoReflect.Descriptor instead.
+func (*TruthTaken) Descriptor() ([]byte, []int) {
+	return file_device_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *TruthTaken) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *TruthTaken) GetMatched() uint64 {
+	if x != nil {
+		return x.Matched
+	}
+	return 0
+}
+
+func (x *TruthTaken) GetUnmatched() uint64 {
+	if x != nil {
+		return x.Unmatched
+	}
+	return 0
+}
+
+func (x *TruthTaken) GetRepeated() uint64 {
+	if x != nil {
+		return x.Repeated
+	}
+	return 0
+}
+
+func (x *TruthTaken) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+// TruthQueue is what waits for one device, as the server keeps it.
+type TruthQueue struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Newest        uint64                 `protobuf:"varint,1,opt,name=newest,proto3" json:"newest,omitempty"` // number of the newest batch ever queued
+	Waiting       []*TruthBatch          `protobuf:"bytes,2,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	Chunks        [][]byte               `protobuf:"bytes,3,rep,name=chunks,proto3" json:"chunks,omitempty"` // first 8 bytes of the digests of the newest chunks taken, so that none is queued twice
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TruthQueue) Reset() {
+	*x = TruthQueue{}
+	mi := &file_device_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TruthQueue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TruthQueue) ProtoMessage() {}
+
+func (x *TruthQueue) ProtoReflect() protoreflect.Message {
+	mi := &file_device_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TruthQueue.ProtoReflect.Descriptor instead.
+func (*TruthQueue) Descriptor() ([]byte, []int) {
+	return file_device_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *TruthQueue) GetNewest() uint64 {
+	if x != nil {
+		return x.Newest
+	}
+	return 0
+}
+
+func (x *TruthQueue) GetWaiting() []*TruthBatch {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+func (x *TruthQueue) GetChunks() [][]byte {
+	if x != nil {
+		return x.Chunks
+	}
+	return nil
+}
+
 var File_device_proto protoreflect.FileDescriptor
 
 const file_device_proto_rawDesc = "" +
@@ -2951,7 +3647,7 @@ const file_device_proto_rawDesc = "" +
 	" \x01(\v2\x11.vedette.v1.HelloH\x00R\x05hello\x12,\n" +
 	"\x06report\x18\v \x01(\v2\x12.vedette.v1.ReportH\x00R\x06report\x12,\n" +
 	"\x06record\x18\f \x01(\v2\x12.vedette.v1.RecordH\x00R\x06recordB\x06\n" +
-	"\x04body\"\x9a\x02\n" +
+	"\x04body\"\xd4\x02\n" +
 	"\x05Hello\x12#\n" +
 	"\ragent_version\x18\x01 \x01(\tR\fagentVersion\x12\x1d\n" +
 	"\n" +
@@ -2966,7 +3662,10 @@ const file_device_proto_rawDesc = "" +
 	"\x06epochs\x18\x06 \x03(\v2\x11.vedette.v1.EpochR\x06epochs\x12'\n" +
 	"\x05facts\x18\a \x01(\v2\x11.vedette.v1.FactsR\x05facts\x12\x1f\n" +
 	"\vroot_digest\x18\b \x01(\fR\n" +
-	"rootDigest\"\xa9\x01\n" +
+	"rootDigest\x12 \n" +
+	"\vpredictions\x18\t \x01(\tR\vpredictions\x12\x16\n" +
+	"\x06truths\x18\n" +
+	" \x01(\x04R\x06truths\"\xa9\x01\n" +
 	"\x05Epoch\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04sent\x18\x02 \x01(\x04R\x04sent\x12\x14\n" +
@@ -3082,13 +3781,14 @@ const file_device_proto_rawDesc = "" +
 	"\x02to\x18\x01 \x01(\x04R\x02to\x12\x14\n" +
 	"\x05chain\x18\x02 \x01(\fR\x05chain\x12'\n" +
 	"\x05total\x18\x03 \x01(\v2\x11.vedette.v1.TallyR\x05total\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xb8\x01\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xe6\x01\n" +
 	"\x04Body\x12!\n" +
 	"\x02at\x18\x01 \x01(\v2\x11.vedette.v1.StampR\x02at\x12,\n" +
 	"\x06window\x18\n" +
 	" \x01(\v2\x12.vedette.v1.WindowH\x00R\x06window\x12,\n" +
 	"\x06labels\x18\v \x01(\v2\x12.vedette.v1.LabelsH\x00R\x06labels\x12)\n" +
-	"\x05event\x18\f \x01(\v2\x11.vedette.v1.EventH\x00R\x05eventB\x06\n" +
+	"\x05event\x18\f \x01(\v2\x11.vedette.v1.EventH\x00R\x05event\x12,\n" +
+	"\x06sample\x18\r \x01(\v2\x12.vedette.v1.SampleH\x00R\x06sampleB\x06\n" +
 	"\x04kind\"O\n" +
 	"\tHistogram\x12\x12\n" +
 	"\x04bins\x18\x01 \x03(\x04R\x04bins\x12\x18\n" +
@@ -3179,13 +3879,17 @@ const file_device_proto_rawDesc = "" +
 	"\arelease\x18\x02 \x01(\fR\arelease\x12\x12\n" +
 	"\x04role\x18\x03 \x01(\tR\x04role\x12\x14\n" +
 	"\x05share\x18\x04 \x01(\rR\x05share\x12\x1a\n" +
-	"\bdecision\x18\x05 \x01(\x04R\bdecision\"\xda\x01\n" +
+	"\bdecision\x18\x05 \x01(\x04R\bdecision\"\xb6\x02\n" +
 	"\bSettings\x12\x1b\n" +
 	"\twindow_ms\x18\x01 \x01(\rR\bwindowMs\x12\x1b\n" +
 	"\treport_ms\x18\x02 \x01(\rR\breportMs\x12\x1f\n" +
 	"\vsnapshot_ms\x18\x03 \x01(\rR\n" +
 	"snapshotMs\x128\n" +
-	"\x06labels\x18\x04 \x03(\v2 .vedette.v1.Settings.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x04 \x03(\v2 .vedette.v1.Settings.LabelsEntryR\x06labels\x12\x16\n" +
+	"\x06truths\x18\x05 \x01(\x04R\x06truths\x12!\n" +
+	"\fsampling_off\x18\x06 \x01(\bR\vsamplingOff\x12\x1f\n" +
+	"\vsample_rows\x18\a \x01(\rR\n" +
+	"sampleRows\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf3\x01\n" +
@@ -3231,7 +3935,60 @@ const file_device_proto_rawDesc = "" +
 	"\x05total\x18\x04 \x01(\v2\x11.vedette.v1.TallyR\x05total\x12\x18\n" +
 	"\ahistory\x18\x05 \x01(\fR\ahistory\x12\x16\n" +
 	"\x06closed\x18\x06 \x01(\bR\x06closed\x12\x1c\n" +
-	"\tabandoned\x18\a \x01(\bR\tabandonedB3Z1github.com/vedette-edge/vedette/protocol;protocolb\x06proto3"
+	"\tabandoned\x18\a \x01(\bR\tabandoned\"\xb8\x02\n" +
+	"\x06Sample\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
+	"\arelease\x18\x02 \x01(\fR\arelease\x12\"\n" +
+	"\rstart_wall_ms\x18\x03 \x01(\x03R\vstartWallMs\x12\x1e\n" +
+	"\vend_wall_ms\x18\x04 \x01(\x03R\tendWallMs\x12,\n" +
+	"\x12start_monotonic_ms\x18\x05 \x01(\x04R\x10startMonotonicMs\x12(\n" +
+	"\x10end_monotonic_ms\x18\x06 \x01(\x04R\x0eendMonotonicMs\x12+\n" +
+	"\x06strata\x18\a \x03(\v2\x13.vedette.v1.StratumR\x06strata\x12\x16\n" +
+	"\x06sealed\x18\b \x01(\fR\x06sealed\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\t \x01(\x04R\texpiresMs\"E\n" +
+	"\aStratum\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04seen\x18\x02 \x01(\x04R\x04seen\x12\x12\n" +
+	"\x04rows\x18\x03 \x01(\rR\x04rows\"7\n" +
+	"\n" +
+	"SampleRows\x12)\n" +
+	"\x04rows\x18\x01 \x03(\v2\x15.vedette.v1.SampleRowR\x04rows\"\xa6\x01\n" +
+	"\tSampleRow\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
+	"\awall_ms\x18\x02 \x01(\x03R\x06wallMs\x12\x18\n" +
+	"\astratum\x18\x03 \x01(\tR\astratum\x12)\n" +
+	"\x06inputs\x18\x04 \x03(\v2\x11.vedette.v1.ArrayR\x06inputs\x12+\n" +
+	"\aoutputs\x18\x05 \x03(\v2\x11.vedette.v1.ArrayR\aoutputs\"y\n" +
+	"\x05Array\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bdatatype\x18\x02 \x01(\tR\bdatatype\x12\x14\n" +
+	"\x05shape\x18\x03 \x03(\x03R\x05shape\x12\x10\n" +
+	"\x03raw\x18\x04 \x01(\fR\x03raw\x12\x18\n" +
+	"\astrings\x18\x05 \x03(\fR\astrings\"-\n" +
+	"\x05Truth\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\"\x96\x01\n" +
+	"\n" +
+	"TruthBatch\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
+	"\x06upload\x18\x02 \x01(\tR\x06upload\x12\x14\n" +
+	"\x05model\x18\x03 \x01(\tR\x05model\x12)\n" +
+	"\x06truths\x18\x04 \x03(\v2\x11.vedette.v1.TruthR\x06truths\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x05 \x01(\x03R\texpiresMs\"\x8c\x01\n" +
+	"\n" +
+	"TruthTaken\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x18\n" +
+	"\amatched\x18\x02 \x01(\x04R\amatched\x12\x1c\n" +
+	"\tunmatched\x18\x03 \x01(\x04R\tunmatched\x12\x1a\n" +
+	"\brepeated\x18\x04 \x01(\x04R\brepeated\x12\x18\n" +
+	"\arefused\x18\x05 \x01(\x04R\arefused\"n\n" +
+	"\n" +
+	"TruthQueue\x12\x16\n" +
+	"\x06newest\x18\x01 \x01(\x04R\x06newest\x120\n" +
+	"\awaiting\x18\x02 \x03(\v2\x16.vedette.v1.TruthBatchR\awaiting\x12\x16\n" +
+	"\x06chunks\x18\x03 \x03(\fR\x06chunksB3Z1github.com/vedette-edge/vedette/protocol;protocolb\x06proto3"
 
 var (
 	file_device_proto_rawDescOnce sync.Once
@@ -3245,7 +4002,7 @@ func file_device_proto_rawDescGZIP() []byte {
 	return file_device_proto_rawDescData
 }
 
-var file_device_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_device_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_device_proto_goTypes = []any{
 	(*Stamp)(nil),          // 0: vedette.v1.Stamp
 	(*Up)(nil),             // 1: vedette.v1.Up
@@ -3277,8 +4034,17 @@ var file_device_proto_goTypes = []any{
 	(*Accepted)(nil),       // 27: vedette.v1.Accepted
 	(*Cursor)(nil),         // 28: vedette.v1.Cursor
 	(*EpochCursor)(nil),    // 29: vedette.v1.EpochCursor
-	nil,                    // 30: vedette.v1.Event.AttributesEntry
-	nil,                    // 31: vedette.v1.Settings.LabelsEntry
+	(*Sample)(nil),         // 30: vedette.v1.Sample
+	(*Stratum)(nil),        // 31: vedette.v1.Stratum
+	(*SampleRows)(nil),     // 32: vedette.v1.SampleRows
+	(*SampleRow)(nil),      // 33: vedette.v1.SampleRow
+	(*Array)(nil),          // 34: vedette.v1.Array
+	(*Truth)(nil),          // 35: vedette.v1.Truth
+	(*TruthBatch)(nil),     // 36: vedette.v1.TruthBatch
+	(*TruthTaken)(nil),     // 37: vedette.v1.TruthTaken
+	(*TruthQueue)(nil),     // 38: vedette.v1.TruthQueue
+	nil,                    // 39: vedette.v1.Event.AttributesEntry
+	nil,                    // 40: vedette.v1.Settings.LabelsEntry
 }
 var file_device_proto_depIdxs = []int32{
 	0,  // 0: vedette.v1.Up.sent:type_name -> vedette.v1.Stamp
@@ -3302,30 +4068,37 @@ var file_device_proto_depIdxs = []int32{
 	16, // 18: vedette.v1.Body.window:type_name -> vedette.v1.Window
 	18, // 19: vedette.v1.Body.labels:type_name -> vedette.v1.Labels
 	20, // 20: vedette.v1.Body.event:type_name -> vedette.v1.Event
-	15, // 21: vedette.v1.Window.streams:type_name -> vedette.v1.Histogram
-	17, // 22: vedette.v1.Window.comparison:type_name -> vedette.v1.Comparison
-	19, // 23: vedette.v1.Labels.calibration:type_name -> vedette.v1.CalibrationBin
-	30, // 24: vedette.v1.Event.attributes:type_name -> vedette.v1.Event.AttributesEntry
-	12, // 25: vedette.v1.Event.lost:type_name -> vedette.v1.Tally
-	23, // 26: vedette.v1.Desired.assignments:type_name -> vedette.v1.Assignment
-	24, // 27: vedette.v1.Desired.settings:type_name -> vedette.v1.Settings
-	31, // 28: vedette.v1.Settings.labels:type_name -> vedette.v1.Settings.LabelsEntry
-	12, // 29: vedette.v1.Ack.total:type_name -> vedette.v1.Tally
-	22, // 30: vedette.v1.Down.desired:type_name -> vedette.v1.Desired
-	25, // 31: vedette.v1.Down.ack:type_name -> vedette.v1.Ack
-	0,  // 32: vedette.v1.Accepted.sent:type_name -> vedette.v1.Stamp
-	2,  // 33: vedette.v1.Accepted.hello:type_name -> vedette.v1.Hello
-	5,  // 34: vedette.v1.Accepted.report:type_name -> vedette.v1.Report
-	11, // 35: vedette.v1.Accepted.record:type_name -> vedette.v1.Record
-	12, // 36: vedette.v1.Accepted.lost:type_name -> vedette.v1.Tally
-	28, // 37: vedette.v1.Accepted.cursor:type_name -> vedette.v1.Cursor
-	29, // 38: vedette.v1.Cursor.epochs:type_name -> vedette.v1.EpochCursor
-	12, // 39: vedette.v1.EpochCursor.total:type_name -> vedette.v1.Tally
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	30, // 21: vedette.v1.Body.sample:type_name -> vedette.v1.Sample
+	15, // 22: vedette.v1.Window.streams:type_name -> vedette.v1.Histogram
+	17, // 23: vedette.v1.Window.comparison:type_name -> vedette.v1.Comparison
+	19, // 24: vedette.v1.Labels.calibration:type_name -> vedette.v1.CalibrationBin
+	39, // 25: vedette.v1.Event.attributes:type_name -> vedette.v1.Event.AttributesEntry
+	12, // 26: vedette.v1.Event.lost:type_name -> vedette.v1.Tally
+	23, // 27: vedette.v1.Desired.assignments:type_name -> vedette.v1.Assignment
+	24, // 28: vedette.v1.Desired.settings:type_name -> vedette.v1.Settings
+	40, // 29: vedette.v1.Settings.labels:type_name -> vedette.v1.Settings.LabelsEntry
+	12, // 30: vedette.v1.Ack.total:type_name -> vedette.v1.Tally
+	22, // 31: vedette.v1.Down.desired:type_name -> vedette.v1.Desired
+	25, // 32: vedette.v1.Down.ack:type_name -> vedette.v1.Ack
+	0,  // 33: vedette.v1.Accepted.sent:type_name -> vedette.v1.Stamp
+	2,  // 34: vedette.v1.Accepted.hello:type_name -> vedette.v1.Hello
+	5,  // 35: vedette.v1.Accepted.report:type_name -> vedette.v1.Report
+	11, // 36: vedette.v1.Accepted.record:type_name -> vedette.v1.Record
+	12, // 37: vedette.v1.Accepted.lost:type_name -> vedette.v1.Tally
+	28, // 38: vedette.v1.Accepted.cursor:type_name -> vedette.v1.Cursor
+	29, // 39: vedette.v1.Cursor.epochs:type_name -> vedette.v1.EpochCursor
+	12, // 40: vedette.v1.EpochCursor.total:type_name -> vedette.v1.Tally
+	31, // 41: vedette.v1.Sample.strata:type_name -> vedette.v1.Stratum
+	33, // 42: vedette.v1.SampleRows.rows:type_name -> vedette.v1.SampleRow
+	34, // 43: vedette.v1.SampleRow.inputs:type_name -> vedette.v1.Array
+	34, // 44: vedette.v1.SampleRow.outputs:type_name -> vedette.v1.Array
+	35, // 45: vedette.v1.TruthBatch.truths:type_name -> vedette.v1.Truth
+	36, // 46: vedette.v1.TruthQueue.waiting:type_name -> vedette.v1.TruthBatch
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_device_proto_init() }
@@ -3342,6 +4115,7 @@ func file_device_proto_init() {
 		(*Body_Window)(nil),
 		(*Body_Labels)(nil),
 		(*Body_Event)(nil),
+		(*Body_Sample)(nil),
 	}
 	file_device_proto_msgTypes[26].OneofWrappers = []any{
 		(*Down_Desired)(nil),
@@ -3358,7 +4132,7 @@ func file_device_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_device_proto_rawDesc), len(file_device_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
