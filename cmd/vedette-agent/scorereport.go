@@ -77,10 +77,18 @@ func verdict(r *score.Report) string {
 
 func finding(f divergence.FeatureScore) string {
 	switch {
-	case !f.Enough:
-		return "too few rows"
 	case f.Apart:
 		return "apart"
+	case f.Missing != nil && f.Missing.Apart:
+		return "missing values: " + share(f.Missing)
+	case f.New != nil && f.New.Apart:
+		return "values not seen in training: " + share(f.New)
+	case !f.Enough:
+		return "too few rows"
 	}
 	return "as in training"
+}
+
+func share(s *divergence.Share) string {
+	return fmt.Sprintf("%.1f%%, in training %.1f%%", 100*s.After, 100*s.Before)
 }

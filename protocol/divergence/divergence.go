@@ -1,17 +1,34 @@
 // Package divergence says how far two samples over the bins of one baseline are
 // apart, and which differences chance alone does not explain. The control plane
 // judges windows with it, and a device the files that it scores, so that both
-// say the same of the same rows.
+// say the same of the same rows. It is pure.
 //
-// Without drift PSI is about (1/n + 1/m)·χ²(B−1) (Yurdakul & Naranjo 2020),
-// which gives every stream a p-value; Benjamini–Hochberg holds the share of
-// false discoveries over the streams of a comparison. A stream is apart when its
-// PSI is above the threshold and its p-value is discovered. It is pure.
+// Three statistics decide. PSI says whether a difference is large enough to
+// matter. Two tests say whether chance explains it: without drift PSI is about
+// (1/n + 1/m)·χ²(B−1) (Yurdakul & Naranjo 2020), and the χ² test of homogeneity,
+// which takes the reference for the sample that it is, has the same degrees of
+// freedom, those of the columns that are not empty. Each errs on its own side
+// where bins are rare, so the larger p-value counts; Benjamini–Hochberg holds
+// the share of false discoveries over the streams of a comparison. A stream is
+// apart when its PSI is above the threshold and its p-value is discovered.
+//
+// Missing values and values that the baseline does not know are bins of that
+// comparison. They are findings of their own too: two points more of missing
+// values are a fault long before they are a large PSI. There Fisher's exact test
+// decides, over its own family.
+//
+// The others are shown and decide nothing. The Jensen–Shannon distance lies
+// between 0 and 1 whatever the bins are. The Kolmogorov–Smirnov distance of the
+// values lies between KS and KSUp, for bins tell it at their edges alone; KSP is
+// of the lower bound, so it is never below the p-value of the values. LInf is the
+// largest change of one bin's share, the one to read of categories. Wasserstein's
+// distance would need the values, and Hellinger's says what Jensen–Shannon's does.
 package divergence
 
 import (
 	"cmp"
 	"iter"
+	"math"
 	"slices"
 
 	"github.com/vedette-edge/vedette/protocol"
@@ -36,6 +53,9 @@ const (
 	// DefaultRowsPerBin keeps the χ² approximation of PSI honest: at ten rows a
 	// bin it is exceeded 11% of the time at a nominal 5%.
 	DefaultRowsPerBin = 50
+	// DefaultShare is the smallest change of a share of missing or of new values
+	// that matters: with five points PSI sees it as well.
+	DefaultShare = 0.02
 )
 
 // Limits say when a difference is one.
@@ -43,11 +63,12 @@ type Limits struct {
 	Threshold  float64 `json:"threshold"`    // PSI above which a difference matters
 	Alpha      float64 `json:"alpha"`        // false discovery rate over the streams of one comparison
 	RowsPerBin int     `json:"rows_per_bin"` // rows needed for each bin before a stream is judged
+	Share      float64 `json:"share"`        // change of the share of missing or of new values that matters
 }
 
 // DefaultLimits are those of a fleet that sets none.
 func DefaultLimits() Limits {
-	return Limits{Threshold: DefaultThreshold, Alpha: DefaultAlpha, RowsPerBin: DefaultRowsPerBin}
+	return Limits{Threshold: DefaultThreshold, Alpha: DefaultAlpha, RowsPerBin: DefaultRowsPerBin, Share: DefaultShare}
 }
 
 // FeatureScore compares one stream of the baseline between two samples.
@@ -59,6 +80,7 @@ type FeatureScore struct {
 	JS     float64 `json:"js"`     // Jensen–Shannon distance, base 2, 0 to 1
 	KS     float64 `json:"ks"`     // lower bound of the Kolmogorov–Smirnov distance; 0 for categories
 	KSUp   float64 `json:"ks_up"`  // its upper bound: KS + the largest bin
+	KSP    float64 `json:"ks_p"`   // p-value of KS, 1 for categories: that of the values is no larger
 	LInf   float64 `json:"l_inf"`  // largest difference of a bin's share
 	P      float64 `json:"p"`      // of PSI under no drift
 	Chi2P  float64 `json:"chi2_p"` // of the χ² test of homogeneity
@@ -67,6 +89,18 @@ type FeatureScore struct {
 	Bins   int     `json:"bins"`   // bins that hold anything in either sample
 	Enough bool    `json:"enough"` // m is at least RowsPerBin·Bins
 	Apart  bool    `json:"apart"`  // PSI above the threshold and above noise
+	// Missing and New are the shares of missing values and of values that the
+	// baseline does not know, nil when neither sample has any.
+	Missing *Share `json:"missing,omitempty"`
+	New     *Share `json:"new,omitempty"`
+}
+
+// Share is one part of the rows in both samples.
+type Share struct {
+	Before float64 `json:"before"` // in the reference
+	After  float64 `json:"after"`
+	P      float64 `json:"p"`     // of Fisher's exact test, two-sided
+	Apart  bool    `json:"apart"` // changed by more than matters, and not by chance
 }
 
 // Comparison is one sample against one reference, over all streams.
@@ -74,6 +108,8 @@ type Comparison struct {
 	Features []FeatureScore `json:"features"`
 	MaxPSI   float64        `json:"max_psi"` // over the features with enough rows
 	Apart    int            `json:"apart"`   // features found apart
+	Missing  int            `json:"missing"` // features whose share of missing values changed
+	New      int            `json:"new"`     // features whose share of unknown values changed
 	Enough   bool           `json:"enough"`  // at least half of the features have enough rows
 	M        uint64         `json:"m"`       // effective rows judged
 	// Condition of the training data that is nearest, when the baseline knows several.
@@ -102,15 +138,21 @@ func Compare(n, m uint64, limits Limits, streams iter.Seq[Stream]) Comparison {
 		}
 		f := x.score()
 		f.Name, f.Side = s.Name, string(s.Side)
+		bins := len(s.P) - Reserved
+		f.Missing, f.New = x.share(bins), x.share(bins+1)
 		f.Enough = min(f.M, f.N) >= uint64(limits.RowsPerBin*min(max(f.Bins, 2), MaxBins)) //nolint:gosec // small and positive
 		if f.Enough {
-			ps = append(ps, f.P)
+			ps = append(ps, f.chance())
 		}
 		c.Features = append(c.Features, f)
 	}
 	c.judge(ps, limits)
+	c.judgeShares(limits)
 	return c
 }
+
+// chance is the p-value that decides: the larger one of both tests.
+func (f *FeatureScore) chance() float64 { return max(f.P, f.Chi2P) }
 
 func (c *Comparison) judge(ps []float64, limits Limits) {
 	level := discoveries(ps, limits.Alpha)
@@ -122,13 +164,59 @@ func (c *Comparison) judge(ps []float64, limits Limits) {
 		if !f.Enough {
 			continue
 		}
-		f.Apart = f.PSI > limits.Threshold && f.P <= level
+		f.Apart = f.PSI > limits.Threshold && f.chance() <= level
 		if f.Apart {
 			c.Apart++
 		}
 		c.MaxPSI = max(c.MaxPSI, f.PSI)
 	}
 	c.Enough = len(ps) > 0 && 2*len(ps) >= len(c.Features)
+}
+
+// judgeShares finds the shares that changed. Their family is all that could
+// have: two for each stream.
+func (c *Comparison) judgeShares(limits Limits) {
+	ps := make([]float64, 0, Reserved*len(c.Features))
+	for i := range c.Features {
+		ps = append(ps, c.Features[i].Missing.chance(), c.Features[i].New.chance())
+	}
+	level := discoveries(ps, limits.Alpha)
+	for i := range c.Features {
+		f := &c.Features[i]
+		if f.Missing.judge(level, limits.Share) {
+			c.Missing++
+		}
+		if f.New.judge(level, limits.Share) {
+			c.New++
+		}
+	}
+}
+
+// chance is the share's p-value, 1 where there is none of it.
+func (s *Share) chance() float64 {
+	if s == nil {
+		return 1
+	}
+	return s.P
+}
+
+func (s *Share) judge(level, matters float64) bool {
+	if s == nil {
+		return false
+	}
+	s.Apart = math.Abs(s.After-s.Before) > matters && s.P <= level
+	return s.Apart
+}
+
+// ApartOn counts the streams of one side that were found apart: those of the
+// inputs, or those of the predictions.
+func (c *Comparison) ApartOn(side sketch.Side) (n int) {
+	for i := range c.Features {
+		if c.Features[i].Apart && c.Features[i].Side == string(side) {
+			n++
+		}
+	}
+	return n
 }
 
 // Nearest is the comparison with the least apart of n references, the first one

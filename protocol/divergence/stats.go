@@ -24,7 +24,7 @@ type cells struct {
 // score compares the two samples of a stream.
 func (c cells) score() FeatureScore {
 	k := c.used()
-	s := FeatureScore{Bins: k, N: uint64(c.n), M: uint64(c.m), P: 1, Chi2P: 1}
+	s := FeatureScore{Bins: k, N: uint64(c.n), M: uint64(c.m), P: 1, Chi2P: 1, KSP: 1}
 	if c.n == 0 || c.m == 0 || k < 2 {
 		return s
 	}
@@ -49,6 +49,7 @@ func (c cells) score() FeatureScore {
 	s.KS = c.ks()
 	if c.ordered > 0 {
 		s.KSUp = math.Min(1, s.KS+widest)
+		s.KSP = kolmogorov(s.KS * math.Sqrt(c.n*c.m/(c.n+c.m)))
 	}
 	s.P = chi2Survival(psi/(1/c.n+1/c.m), k-1)
 	s.Chi2P = chi2Survival(chi2, k-1)
@@ -74,6 +75,64 @@ func (c cells) ks() float64 {
 		most = math.Max(most, math.Abs(at))
 	}
 	return most
+}
+
+// kolmogorov is the probability that the scaled distance of two samples of one
+// distribution is above x (Kolmogorov 1933, Smirnov 1948): of the two series, the
+// one that converges at x.
+func kolmogorov(x float64) float64 {
+	if x < 0.2 {
+		return 1 // less than 1e-11 is missing
+	}
+	sum := 0.0
+	if x < 1.18 {
+		for k := 1.0; k <= 7; k += 2 {
+			sum += math.Exp(-k * k * math.Pi * math.Pi / (8 * x * x))
+		}
+		return 1 - math.Sqrt(2*math.Pi)/x*sum
+	}
+	for k := 1.0; k <= 5; k++ {
+		sum += math.Pow(-1, k-1) * math.Exp(-2*k*k*x*x)
+	}
+	return 2 * sum
+}
+
+// share compares cell i with all others, nil when it is empty in both samples.
+func (c cells) share(i int) *Share {
+	if c.n == 0 || c.m == 0 || c.p[i]+c.q[i] == 0 {
+		return nil
+	}
+	return &Share{Before: c.p[i] / c.n, After: c.q[i] / c.m, P: fisher(c.p[i], c.q[i], c.n, c.m)}
+}
+
+// fisher is the exact test of a in n rows beside b in m rows, two-sided by
+// doubling the smaller tail. Counts scaled to effective rows are rounded.
+func fisher(a, b, n, m float64) float64 {
+	a, b, n, m = math.Round(a), math.Round(b), math.Round(n), math.Round(m)
+	a, b = min(a, n), min(b, m)
+	return min(1, 2*min(upperTail(b, a+b, n, m), upperTail(a, a+b, m, n)))
+}
+
+// upperTail is the probability that of k marked rows among n + m at least b fall
+// into the m. The terms of a hypergeometric distribution fall faster than a
+// geometric series beyond its middle; before it the tail is no small one.
+func upperTail(b, k, n, m float64) float64 {
+	if b*(n+m) <= k*m {
+		return 1
+	}
+	term := math.Exp(logChoose(m, b) + logChoose(n, k-b) - logChoose(n+m, k))
+	sum := 0.0
+	for term > sum*1e-16 {
+		sum += term
+		term *= (m - b) * (k - b) / ((b + 1) * (n - k + b + 1))
+		b++
+	}
+	return min(1, sum)
+}
+
+// logChoose is the logarithm of n over k.
+func logChoose(n, k float64) float64 {
+	return -math.Log(n+1) - mathext.Lbeta(k+1, n-k+1)
 }
 
 // halfKL is p·log2(p/m)/2.
