@@ -164,8 +164,8 @@ func Batch(schema *release.Schema, rows int, inputs, outputs []infer.Tensor) *sk
 	return b.of(&infer.Call{Rows: rows, Inputs: inputs, Outputs: outputs})
 }
 
-// predicted is class and confidence of one row, class −1 when not known.
-func predicted(b *sketch.Batch, r int) (class int32, confidence float32) {
+// Predicted is class and confidence of one row, class −1 and NaN when not known.
+func Predicted(b *sketch.Batch, r int) (class int32, confidence float32) {
 	class, confidence = -1, float32(math.NaN())
 	if b.Classes > 0 && (r+1)*b.Classes <= len(b.Scores) {
 		best, p := sketch.Predicted(b.Scores[r*b.Classes : (r+1)*b.Classes])

@@ -69,8 +69,8 @@ func agree(own *sketch.Batch, in *info, other *sketch.Batch, otherInfo *info, r 
 	if in.schema.Label == "" && in.schema.Scores == "" {
 		return in.closeOutputs(own.Outputs, other.Outputs, r)
 	}
-	a, _ := predicted(own, r)
-	b, _ := predicted(other, r)
+	a, _ := Predicted(own, r)
+	b, _ := Predicted(other, r)
 	if a < 0 || b < 0 {
 		return false
 	}

@@ -71,38 +71,14 @@ func (l *labels) fresh() *protocol.Labels {
 // not held any more, was never seen or has its label already; that is counted,
 // and no error.
 func (o *Observer) Feedback(_ context.Context, model, id, label string) (matched bool, err error) {
-	fallback, ok := o.fallback(model)
-	if !ok {
-		return false, fmt.Errorf("%w: %q", ErrUnknownModel, model)
-	}
-	p, err := o.ring.find(model, id)
-	k, found := o.known.find(p.release)
-	if err != nil || !found || o.expired(p) {
-		if !errors.Is(err, errNoPrediction) && err != nil {
-			return false, err
-		}
-		if _, err := classOf(fallback.Classes, label); err != nil {
-			return false, err
-		}
-		o.labelsOf(labelsKey{model: model, release: fallback.Release}, len(fallback.Classes)).unmatched()
-		return false, nil
-	}
-	truth, err := classOf(k.Classes, label)
+	joined, l, err := o.join(model, id, label)
 	if err != nil {
 		return false, err
 	}
-	first, err := o.ring.label(p)
-	if err != nil {
-		return false, err
+	if joined != Matched {
+		l.unmatched(1)
 	}
-	l := o.labelsOf(labelsKey{model: model, release: k.Release, former: o.former(p), role: p.role()}, len(k.Classes))
-	if !first {
-		l.unmatched()
-		return false, nil
-	}
-	l.matched(p, truth)
-	o.scoreShadow(model, id, k.Classes[truth])
-	return true, nil
+	return joined == Matched, nil
 }
 
 // role is the one of the release that answered, empty for the primary one.
@@ -156,10 +132,13 @@ func (o *Observer) labelsOf(key labelsKey, classes int) *labels {
 	return l
 }
 
-func (l *labels) unmatched() {
+func (l *labels) unmatched(n uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.now.Unmatched++
+	if n == 0 {
+		return
+	}
+	l.now.Unmatched += n
 	l.changed = true
 }
 

@@ -286,7 +286,7 @@ func (o *Observer) Snapshot() error {
 	defer o.flushing.Unlock()
 	o.ring.settle()
 	var errs []error
-	windows, labels := o.open()
+	windows, records := o.open()
 	for _, w := range windows {
 		if b := w.peek(o); b != nil {
 			if err := o.sink.PutOpen(w.name, b); err != nil {
@@ -295,15 +295,31 @@ func (o *Observer) Snapshot() error {
 			}
 		}
 	}
-	for _, l := range labels {
-		if b := l.peek(o); b != nil {
-			if err := o.sink.PutOpen(l.name, b); err != nil {
-				l.touch()
-				errs = append(errs, err)
-			}
+	for l, b := range o.collect(records, (*labels).peek) {
+		if err := o.sink.PutOpen(l.name, b); err != nil {
+			l.touch()
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// collect takes what label records hold by take, and then makes sure that no
+// power cut lets the ring forget which predictions have their labels: those
+// would be counted a second time.
+func (o *Observer) collect(list []*labels, take func(*labels, *Observer) *protocol.Body) map[*labels]*protocol.Body {
+	bodies := map[*labels]*protocol.Body{}
+	for _, l := range list {
+		if b := take(l, o); b != nil {
+			bodies[l] = b
+		}
+	}
+	if len(bodies) > 0 {
+		if err := errors.Join(o.ring.sync(), o.shadows.Load().sync()); err != nil {
+			o.cfg.Logger.Warn("predictions are not synced: a power cut may let a label be taken twice", "error", err)
+		}
+	}
+	return bodies
 }
 
 // CloseWindows hands every open window and label record over. One that the
@@ -312,7 +328,7 @@ func (o *Observer) CloseWindows() error {
 	o.flushing.Lock()
 	defer o.flushing.Unlock()
 	var errs []error
-	windows, labels := o.open()
+	windows, records := o.open()
 	for _, w := range windows {
 		out := w.swap()
 		if out == nil {
@@ -323,12 +339,10 @@ func (o *Observer) CloseWindows() error {
 		w.settle(out, err != nil)
 		errs = append(errs, err)
 	}
-	for _, l := range labels {
-		if b := l.take(o); b != nil {
-			if err := o.sink.CloseOpen(l.name, b); err != nil {
-				l.giveBack(b.GetLabels())
-				errs = append(errs, err)
-			}
+	for l, b := range o.collect(records, (*labels).take) {
+		if err := o.sink.CloseOpen(l.name, b); err != nil {
+			l.giveBack(b.GetLabels())
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)

@@ -262,7 +262,7 @@ func (r *ring) append(c *infer.Call, b *sketch.Batch, at moment, release uint64)
 			r.first = slot
 		}
 		p := prediction{number: r.last, id: r.hashRow(c.Model, c.ID, row, b.Rows), release: release, at: at, share: c.Role == infer.RoleShare}
-		p.class, p.confidence = predicted(b, row)
+		p.class, p.confidence = Predicted(b, row)
 		r.index.remove(r.ids, slot)
 		r.ids[slot] = p.id
 		r.index.put(r.ids, slot)
