@@ -81,6 +81,7 @@ var kinds = []struct {
 	{trust.ErrExpired, "metadata_expired", true},
 	{trust.ErrRollback, "metadata_rollback", false},
 	{trust.ErrSignature, "metadata_signature", false},
+	{trust.ErrNotDelegated, "metadata_not_delegated", false},
 	{trust.ErrRoot, "wrong_root", false},
 	{trust.ErrTampered, "metadata_tampered", false},
 	{trust.ErrMalformed, "metadata_malformed", true},

@@ -157,7 +157,7 @@ func (p *Puller) Resolve(ctx context.Context, model string, d release.Digest) (*
 }
 
 func (p *Puller) target(ctx context.Context, model string, d release.Digest) (trust.Target, error) {
-	err := p.cfg.Trust.Refresh(ctx, p.cfg.Metadata, p.cfg.Now())
+	err := p.cfg.Trust.Refresh(ctx, p.cfg.Metadata, p.cfg.Now(), model)
 	if err == nil {
 		return p.cfg.Trust.Release(model, d)
 	}

@@ -134,7 +134,7 @@ func (w *world) serveTargets(targets []byte) {
 		w.t.Fatal(err)
 	}
 	w.files[fmt.Sprintf("%stargets.%d.json", trustPath, h.Version)] = w.targets
-	snapshot := w.must(trust.SignSnapshot(w.snapshotKey, w.version, w.targets, day0.Add(year)))
+	snapshot := w.must(trust.SignSnapshot(w.snapshotKey, w.version, [][]byte{w.targets}, day0.Add(year)))
 	w.files[fmt.Sprintf("%ssnapshot.%d.json", trustPath, w.version)] = snapshot
 	w.files[trustPath+"timestamp.json"] = w.must(trust.SignTimestamp(w.timestampKey, w.version, snapshot, day0.Add(24*time.Hour)))
 }

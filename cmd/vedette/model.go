@@ -510,7 +510,7 @@ func asDevice(ctx context.Context, c operator.TrustStore, pin release.Digest, v 
 	if err != nil {
 		return none, fileError(err)
 	}
-	if err := store.Refresh(ctx, fetcher{c}, time.Now()); err != nil {
+	if err := store.Refresh(ctx, fetcher{c}, time.Now(), v.Model); err != nil {
 		return none, operator.Errorf(operator.TrustRefused, "the server's metadata: %w", err)
 	}
 	target, err := store.Release(v.Model, v.Release)

@@ -233,7 +233,7 @@ func (s *Service) Publish(ctx context.Context, u operator.TargetsUpload) (*opera
 	if err != nil {
 		return nil, registryError(err)
 	}
-	out := &operator.Published{Targets: done.Targets, Added: []operator.ReleaseRef{}}
+	out := &operator.Published{Role: done.Role, Targets: done.Targets, Added: []operator.ReleaseRef{}}
 	for _, t := range done.Added {
 		out.Added = append(out.Added, operator.ReleaseRef{Model: t.Model, Version: t.Version, Release: t.Digest})
 		s.Changed(operator.EventModel, t.Model)

@@ -108,7 +108,7 @@ func (s *Server) peer(c echo.Context) (device string, cert *x509.Certificate, ex
 }
 
 // maxMetadataName is well above any name of TUF metadata.
-const maxMetadataName = 64
+const maxMetadataName = 128
 
 func (s *Server) trust(c echo.Context) error {
 	name, ok := strings.CutSuffix(c.Param("file"), ".json")
@@ -117,7 +117,7 @@ func (s *Server) trust(c echo.Context) error {
 	}
 	data, err := s.cfg.Trust.TrustMetadata(name)
 	if err != nil {
-		return fmt.Errorf("%w: metadata %.64q", errNotFound, name)
+		return fmt.Errorf("%w: metadata %.128q", errNotFound, name)
 	}
 	c.Response().Header().Set(echo.HeaderCacheControl, "no-cache")
 	return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, data)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/vedette-edge/vedette/controlplane/kvstore"
@@ -20,7 +19,8 @@ import (
 
 // Published is what a targets file changed.
 type Published struct {
-	Targets   int64 // version now
+	Role      string // whose file it is: "targets", or a delegated role
+	Targets   int64  // version of it now
 	Added     []trust.Target
 	Withdrawn []trust.Target
 }
@@ -64,8 +64,8 @@ func (r *Registry) checkOnline(root []byte) error {
 	)
 }
 
-// Publish makes a signed targets file the newest. previous is the version of
-// the targets it was made from, 0 for the first. Every release that it newly
+// Publish makes a signed file of the targets or of a delegated role the newest.
+// previous is the version of the file it was made from, 0 for the first. Every release that it newly
 // lists must be here with all its files and hold together; nothing is taken
 // otherwise.
 func (r *Registry) Publish(ctx context.Context, actor string, targets []byte, previous int64) (Published, error) {
@@ -83,37 +83,36 @@ func (r *Registry) Publish(ctx context.Context, actor string, targets []byte, pr
 		models = append(models, t.Model)
 	}
 	slices.Sort(models)
-	r.cfg.Log.Info("targets published", "version", p.Targets, "added", len(p.Added), "withdrawn", len(p.Withdrawn), "actor", actor)
+	r.cfg.Log.Info("targets published", "role", p.Role, "version", p.Targets, "added", len(p.Added), "withdrawn", len(p.Withdrawn), "actor", actor)
 	r.cfg.Changed(slices.Compact(models)...)
 	return p, nil
 }
 
-func (r *Registry) publish(ctx context.Context, actor string, targets []byte, previous int64) (Published, error) {
+func (r *Registry) publish(ctx context.Context, actor string, file []byte, previous int64) (Published, error) {
 	v, now := r.current(), r.cfg.Now()
 	root := v.file(roleRoot)
 	if root == nil {
 		return Published{}, ErrNoRoot
 	}
-	parsed, err := trust.CheckTargets(root, v.file(roleTargets), targets, now)
+	next := v.clone()
+	role, err := next.take(file, previous, now)
 	if err != nil {
-		return Published{}, fmt.Errorf("%w: %w", ErrRefused, err)
-	}
-	if previous != v.head.Targets {
-		return Published{}, fmt.Errorf("%w: made from targets version %d, the newest is %d", ErrStale, previous, v.head.Targets)
+		return Published{}, err
 	}
 	if err := r.checkOnline(root); err != nil {
 		return Published{}, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	p := Published{Targets: parsed.Version, Added: difference(parsed, v.targets), Withdrawn: difference(v.targets, parsed)}
+	h, err := trust.ReadHeader(file)
+	if err != nil {
+		return Published{}, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	p := Published{Role: role, Targets: h.Version, Added: difference(next.targets, v.targets), Withdrawn: difference(v.targets, next.targets)}
 	for _, t := range p.Added {
 		if err := r.check(ctx, t); err != nil {
 			return Published{}, fmt.Errorf("%s %s: %w", t.Model, t.Version, err)
 		}
 	}
-	next := v.clone()
-	next.targets = parsed
-	next.head.Targets, next.head.At, next.head.By = parsed.Version, now.UTC(), actor
-	next.meta[metaName(roleTargets, parsed.Version)] = targets
+	next.head.At, next.head.By = now.UTC(), actor
 	if err := r.sign(next, now); err != nil {
 		return Published{}, err
 	}
@@ -247,7 +246,7 @@ func (r *Registry) Resign(ctx context.Context, now time.Time) error {
 // sign makes the next snapshot and timestamp of v.
 func (r *Registry) sign(v *view, now time.Time) error {
 	version := nextVersion(v.head.Snapshot, now)
-	b, err := trust.SignSnapshot(r.snapshot, version, v.file(roleTargets), now.Add(r.cfg.SnapshotLifetime))
+	b, err := trust.SignSnapshot(r.snapshot, version, v.named(), now.Add(r.cfg.SnapshotLifetime))
 	if err != nil {
 		return err
 	}
@@ -317,7 +316,7 @@ func (r *Registry) commit(ctx context.Context, old, next *view) error {
 func (v *view) outdated() (names []string) {
 	byRole := map[string][]int64{}
 	for name := range v.meta {
-		role, digits, _ := strings.Cut(name, ".")
+		role, digits := splitName(name)
 		if n, err := strconv.ParseInt(digits, 10, 64); err == nil && role != roleRoot {
 			byRole[role] = append(byRole[role], n)
 		}

@@ -34,12 +34,13 @@ func (r *Registry) OnlineKeys() (snapshot, timestamp trust.PublicKey) {
 }
 
 // TrustMetadata is a metadata file, byte for byte. Names are "root", "targets",
-// "snapshot" and "timestamp" for the newest, with ".N" for a version.
+// "snapshot" and "timestamp" for the newest, with ".N" for a version; those of
+// delegated roles are "model-NAME.newest" and "model-NAME.N".
 func (r *Registry) TrustMetadata(name string) ([]byte, error) {
 	v := r.current()
 	b, ok := v.meta[name]
-	if !strings.Contains(name, ".") {
-		b = v.file(name)
+	if role, newest := strings.CutSuffix(name, ".newest"); newest || !strings.Contains(name, ".") {
+		b = v.file(role)
 		ok = b != nil
 	}
 	if !ok {
@@ -85,7 +86,11 @@ func (v *view) trustFile(role string) operator.TrustFile {
 		return operator.TrustFile{}
 	}
 	f := operator.TrustFile{Version: h.Version, Digest: release.DigestOf(b).String(), Expires: h.Expires}
-	signers, err := trust.SignersOf(v.file(roleRoot), b)
+	delegator := v.file(roleRoot)
+	if h.Role != "" {
+		delegator = v.file(roleTargets)
+	}
+	signers, err := trust.SignersOf(delegator, b)
 	if err != nil {
 		return f
 	}
@@ -103,9 +108,10 @@ func (r *Registry) Signature(d release.Digest) (operator.Signature, error) {
 		return operator.Signature{}, err
 	}
 	v := r.current()
-	f := v.trustFile(roleTargets)
+	role := v.signer(ver.Target)
+	f := v.trustFile(role)
 	return operator.Signature{
-		Targets: f.Version, Threshold: f.Threshold, KeyIDs: f.KeyIDs, Expires: f.Expires,
+		Role: role, Targets: f.Version, Threshold: f.Threshold, KeyIDs: f.KeyIDs, Expires: f.Expires,
 		Floor: v.targets.Floors[ver.Model], MetadataDigest: f.Digest,
 	}, nil
 }

@@ -35,8 +35,12 @@ const (
 
 // head says which metadata files are the newest. Zero means none yet.
 type head struct {
-	Root      int64     `json:"root"`
-	Targets   int64     `json:"targets"`
+	Root    int64 `json:"root"`
+	Targets int64 `json:"targets"`
+	// Delegated are the newest files of delegated roles, by model. Those of roles
+	// that were taken away stay: snapshots go on naming them.
+	Delegated map[string]int64 `json:"delegated,omitempty"`
+
 	Snapshot  int64     `json:"snapshot"`
 	Timestamp int64     `json:"timestamp"`
 	At        time.Time `json:"at"` // of the newest publication
@@ -60,7 +64,7 @@ type view struct {
 	head     head
 	revision uint64            // of head
 	meta     map[string][]byte // by "role.N"
-	targets  *trust.Targets    // nil before the first
+	targets  *trust.Targets    // what devices accept by the signatures, of all roles; nil before the first
 	versions map[release.Digest]Version
 }
 
@@ -68,6 +72,7 @@ func (v *view) clone() *view {
 	c := *v
 	c.meta = maps.Clone(v.meta)
 	c.versions = maps.Clone(v.versions)
+	c.head.Delegated = maps.Clone(v.head.Delegated)
 	return &c
 }
 
@@ -76,7 +81,14 @@ func metaName(role string, version int64) string { return role + "." + strconv.F
 // metaKey holds the digest, so that two writers of one version cannot touch
 // each other's file.
 func metaKey(name string, d release.Digest) string {
-	return metaPrefix + "." + name + "." + d.String()
+	role, version := splitName(name)
+	return metaPrefix + "." + kvstore.Key(role, version, d.String())
+}
+
+// splitName undoes metaName. Names of delegated roles may hold dots.
+func splitName(name string) (role, version string) {
+	i := strings.LastIndexByte(name, '.')
+	return name[:max(i, 0)], name[i+1:]
 }
 
 func versionKey(t trust.Target) string {
@@ -85,6 +97,9 @@ func versionKey(t trust.Target) string {
 
 // file is the newest metadata of a role, or nil.
 func (v *view) file(role string) []byte {
+	if model, ok := trust.ModelOf(role); ok {
+		return v.meta[metaName(role, v.head.Delegated[model])]
+	}
 	n := map[string]int64{
 		roleRoot: v.head.Root, roleTargets: v.head.Targets,
 		roleSnapshot: v.head.Snapshot, roleTimestamp: v.head.Timestamp,
@@ -101,13 +116,13 @@ func (r *Registry) load(ctx context.Context) error {
 	v := &view{meta: map[string][]byte{}, versions: map[release.Digest]Version{}}
 	files := map[string][]byte{}
 	for _, e := range entries {
-		kind, rest, _ := strings.Cut(e.Key, ".")
+		kind, _, _ := strings.Cut(e.Key, ".")
 		switch kind {
 		case headKey:
 			v.revision = e.Revision
 			err = json.Unmarshal(e.Value, &v.head)
 		case metaPrefix:
-			files[rest] = e.Value
+			files[e.Key] = e.Value
 		case versionPrefix:
 			err = r.loadVersion(ctx, v, e)
 		}
@@ -116,16 +131,14 @@ func (r *Registry) load(ctx context.Context) error {
 		}
 	}
 	for name, d := range v.head.Files {
-		b, ok := files[name+"."+d.String()]
+		b, ok := files[metaKey(name, d)]
 		if !ok || release.DigestOf(b) != d {
 			return fmt.Errorf("metadata %s is missing or damaged in the bucket: restore it from a backup", name)
 		}
 		v.meta[name] = b
 	}
-	if b := v.file(roleTargets); b != nil {
-		if v.targets, err = trust.ReadTargets(b); err != nil {
-			return err
-		}
+	if err := v.list(); err != nil {
+		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -83,6 +83,7 @@ type VersionDetail struct {
 
 // Signature says who signed the targets that name a release.
 type Signature struct {
+	Role           string    `json:"role"`      // "targets", or "model-NAME" for the model's delegated role
 	Targets        int64     `json:"targets"`   // version of the signed metadata
 	Threshold      int       `json:"threshold"` // signatures needed
 	KeyIDs         []string  `json:"key_ids"`   // of valid signatures
@@ -153,18 +154,20 @@ type RootUpload struct {
 	Root []byte `json:"root"` // root.json, signed, byte for byte (base64 in JSON)
 }
 
-// TargetsUpload publishes: the manifests it newly names must have been
-// uploaded as blobs with all their files. Previous is the version of the
-// targets it was made from; another version in the server means Stale.
+// TargetsUpload publishes the file of the targets or of a delegated role: the
+// manifests it newly names must have been uploaded as blobs with all their files.
+// Previous is the version of the file it was made from; another version in the
+// server means Stale.
 type TargetsUpload struct {
-	Targets  []byte `json:"targets"` // targets.json, signed, byte for byte (base64 in JSON)
+	Targets  []byte `json:"targets"` // targets.json or model-NAME.json, signed, byte for byte (base64 in JSON)
 	Previous int64  `json:"previous"`
 	Reason   string `json:"reason,omitempty"`
 }
 
 // Published is what a targets upload changed.
 type Published struct {
-	Targets   int64        `json:"targets"` // version now
+	Role      string       `json:"role"`    // "targets", or "model-NAME"
+	Targets   int64        `json:"targets"` // version of its file now
 	Added     []ReleaseRef `json:"added"`
 	Withdrawn []ReleaseRef `json:"withdrawn,omitempty"`
 }

@@ -12,9 +12,18 @@ import (
 
 // Header is what all metadata has in common.
 type Header struct {
-	Type    string    `json:"_type"` // root, targets, snapshot, timestamp
+	Type    string    `json:"_type"`        // root, targets, snapshot, timestamp
+	Role    string    `json:"vedette_role"` // of a delegated role's targets; empty otherwise
 	Version int64     `json:"version"`
 	Expires time.Time `json:"expires"`
+}
+
+// Name is the name of the role whose file it is.
+func (h Header) Name() string {
+	if h.Role != "" {
+		return h.Role
+	}
+	return h.Type
 }
 
 // ReadHeader reads type, version and expiry without verifying anything.
@@ -30,6 +39,9 @@ func ReadHeader(b []byte) (Header, error) {
 	}
 	if !slices.Contains(metadata.TOP_LEVEL_ROLE_NAMES[:], doc.Signed.Type) {
 		return Header{}, fmt.Errorf("%w: type %q", ErrMalformed, doc.Signed.Type)
+	}
+	if _, ok := ModelOf(doc.Signed.Role); doc.Signed.Role != "" && (!ok || doc.Signed.Type != metadata.TARGETS) {
+		return Header{}, fmt.Errorf("%w: %s of role %q", ErrMalformed, doc.Signed.Type, doc.Signed.Role)
 	}
 	return doc.Signed, nil
 }

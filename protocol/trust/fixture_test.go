@@ -22,7 +22,8 @@ type repo struct {
 	snapshot, timestamp *Key
 	files               map[string][]byte // as a Fetcher names them
 	newestTargets       []byte
-	serial              int64 // version of snapshot and timestamp
+	roles               map[string][]byte // newest file of each delegated role, by model
+	serial              int64             // version of snapshot and timestamp
 	asked               []string
 }
 
@@ -72,7 +73,7 @@ func newRepo(t *testing.T) *repo {
 	t.Helper()
 	r := &repo{
 		t: t, root: []*Key{newKey(t), newKey(t)}, targets: []*Key{newKey(t), newKey(t)},
-		snapshot: newKey(t), timestamp: newKey(t), files: map[string][]byte{},
+		snapshot: newKey(t), timestamp: newKey(t), files: map[string][]byte{}, roles: map[string][]byte{},
 	}
 	root, targets, err := Init(r.plan(), day0.Add(year))
 	if err != nil {
@@ -109,11 +110,20 @@ func (r *repo) serve(targets []byte) {
 	r.online(day0.Add(30*24*time.Hour), day0.Add(7*24*time.Hour))
 }
 
+// named are the files that a snapshot names.
+func (r *repo) named() [][]byte {
+	files := [][]byte{r.newestTargets}
+	for _, b := range r.roles {
+		files = append(files, b)
+	}
+	return files
+}
+
 // online signs the next snapshot and timestamp.
 func (r *repo) online(snapshotExpires, timestampExpires time.Time) {
 	r.t.Helper()
 	r.serial++
-	snapshot := signed(r.t)(SignSnapshot(r.snapshot, r.serial, r.newestTargets, snapshotExpires))
+	snapshot := signed(r.t)(SignSnapshot(r.snapshot, r.serial, r.named(), snapshotExpires))
 	r.files[fmt.Sprintf("snapshot.%d", r.serial)] = snapshot
 	r.files["timestamp"] = signed(r.t)(SignTimestamp(r.timestamp, r.serial, snapshot, timestampExpires))
 }

@@ -23,7 +23,7 @@ import (
 // taken from there, or fetched again. Layout of set.00000017:
 //
 //	root.1.json …      the chain of roots from the pinned one on
-//	timestamp.json  snapshot.json  targets.json
+//	timestamp.json  snapshot.json  targets.json  model-NAME.json …
 //	marks.json         the highest versions and floors seen
 //
 // No metadata is believed because it lies there: it is verified again from the
@@ -52,6 +52,7 @@ type marks struct {
 	Timestamp int64             `json:"timestamp"`
 	Snapshot  int64             `json:"snapshot"`
 	Targets   int64             `json:"targets"`
+	Delegated map[string]int64  `json:"delegated,omitempty"` // by role
 	Floors    map[string]uint64 `json:"floors,omitempty"`
 	// Keys are the key ids of each role under which the marks were made.
 	Keys map[string][]string `json:"keys,omitempty"`
@@ -69,6 +70,7 @@ type sealedMarks struct {
 func (m *marks) clone() *marks {
 	c := *m
 	c.Floors = maps.Clone(m.Floors)
+	c.Delegated = maps.Clone(m.Delegated)
 	c.Keys = maps.Clone(m.Keys)
 	c.Accepted = slices.Clone(m.Accepted)
 	return &c

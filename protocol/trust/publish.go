@@ -109,33 +109,47 @@ func addRole(root *metadata.RootType, name string, h Holders) error {
 	return nil
 }
 
-// AddRelease makes the targets version that also lists the manifest. Its
-// sequence must be above every other of the model, so that a floor can be drawn
-// between any two releases.
-func AddRelease(targets []byte, m *release.Manifest, expires time.Time) ([]byte, error) {
+// AddRelease makes the version of a file, that of the targets or of the model's
+// role, that also lists the manifest. others are what further files list. The
+// manifest's sequence must be above every other of the model, so that a floor
+// can be drawn between any two releases.
+func AddRelease(file []byte, m *release.Manifest, expires time.Time, others ...*Targets) ([]byte, error) {
 	t, err := TargetOf(m)
 	if err != nil {
 		return nil, err
 	}
-	return edit(targets, expires, func(s *metadata.TargetsType, now *Targets) error {
-		for _, r := range now.Releases {
-			if r.Model == t.Model && r.Version == t.Version {
-				return fmt.Errorf("%w: %s %s is released already, as %s", ErrEdit, t.Model, t.Version, r.Digest.Short())
-			}
-			if r.Model == t.Model && r.Sequence >= t.Sequence {
-				return fmt.Errorf("%w: %s has sequence %d (%s), the new release has %d and needs a higher one", ErrEdit, t.Model, r.Sequence, r.Version, t.Sequence)
+	return edit(file, expires, func(s *metadata.TargetsType, now *Targets) error {
+		if now.Model != "" && now.Model != t.Model {
+			return fmt.Errorf("%w: role %s lists no releases of %s", ErrEdit, RoleOf(now.Model), t.Model)
+		}
+		for _, listed := range append([]*Targets{now}, others...) {
+			if err := listed.takes(t); err != nil {
+				return err
 			}
 		}
-		if floor := now.Floors[t.Model]; t.Sequence < floor {
-			return fmt.Errorf("%w: the floor of %s is %d, above the new release's sequence %d", ErrEdit, t.Model, floor, t.Sequence)
-		}
-		file, err := t.file()
+		entry, err := t.file()
 		if err != nil {
 			return err
 		}
-		s.Targets[t.Path()] = file
+		s.Targets[t.Path()] = entry
 		return nil
 	})
+}
+
+// takes reports whether t may follow the releases that are listed.
+func (t *Targets) takes(next Target) error {
+	for _, r := range t.Releases {
+		if r.Model == next.Model && r.Version == next.Version {
+			return fmt.Errorf("%w: %s %s is released already, as %s", ErrEdit, next.Model, next.Version, r.Digest.Short())
+		}
+		if r.Model == next.Model && r.Sequence >= next.Sequence {
+			return fmt.Errorf("%w: %s has sequence %d (%s), the new release has %d and needs a higher one", ErrEdit, next.Model, r.Sequence, r.Version, next.Sequence)
+		}
+	}
+	if floor := t.Floors[next.Model]; next.Sequence < floor {
+		return fmt.Errorf("%w: the floor of %s is %d, above the new release's sequence %d", ErrEdit, next.Model, floor, next.Sequence)
+	}
+	return nil
 }
 
 func (t Target) file() (*metadata.TargetFiles, error) {
@@ -167,13 +181,16 @@ func RemoveRelease(targets []byte, model string, d release.Digest, expires time.
 // RaiseFloor makes the targets version whose floor of the model is the given
 // sequence: everything below is refused by every device that learns of it, also
 // offline and also if a later floor is lower. It must not be above the newest
-// release, which would leave nothing to run.
-func RaiseFloor(targets []byte, model string, sequence uint64, expires time.Time) ([]byte, error) {
-	return edit(targets, expires, func(s *metadata.TargetsType, now *Targets) error {
+// release, which would leave nothing to run; others are what delegated roles list.
+func RaiseFloor(targets []byte, model string, sequence uint64, expires time.Time, others ...*Targets) ([]byte, error) {
+	return editTop(targets, expires, func(s *metadata.TargetsType, now *Targets) error {
 		if old := now.Floors[model]; sequence <= old {
 			return fmt.Errorf("%w: the floor of %s is %d already and can only rise", ErrEdit, model, old)
 		}
-		if !slices.ContainsFunc(now.Releases, func(r Target) bool { return r.Model == model && r.Sequence >= sequence }) {
+		left := func(t *Targets) bool {
+			return slices.ContainsFunc(t.Releases, func(r Target) bool { return r.Model == model && r.Sequence >= sequence })
+		}
+		if !left(now) && !slices.ContainsFunc(others, left) {
 			return fmt.Errorf("%w: %s has no release with sequence %d or above", ErrEdit, model, sequence)
 		}
 		now.Floors[model] = sequence
@@ -190,7 +207,17 @@ func Extend(targets []byte, expires time.Time) ([]byte, error) {
 	return edit(targets, expires, func(*metadata.TargetsType, *Targets) error { return nil })
 }
 
-// edit applies fn to a targets file, raises its version and drops signatures.
+// editTop is edit for what the targets role alone may state.
+func editTop(targets []byte, expires time.Time, fn func(*metadata.TargetsType, *Targets) error) ([]byte, error) {
+	return edit(targets, expires, func(s *metadata.TargetsType, now *Targets) error {
+		if now.Model != "" {
+			return fmt.Errorf("%w: role %s states releases and nothing else", ErrEdit, RoleOf(now.Model))
+		}
+		return fn(s, now)
+	})
+}
+
+// edit applies fn to the file of the targets or of a delegated role, raises its version and drops signatures.
 func edit(targets []byte, expires time.Time, fn func(*metadata.TargetsType, *Targets) error) ([]byte, error) {
 	m, err := parse[metadata.TargetsType](targets, MaxTargets)
 	if err != nil {
@@ -213,8 +240,12 @@ func edit(targets []byte, expires time.Time, fn func(*metadata.TargetsType, *Tar
 	if err != nil {
 		return nil, err
 	}
-	if len(b) > MaxTargets {
-		return nil, fmt.Errorf("%w: %d bytes of targets, at most %d: remove old releases", ErrEdit, len(b), MaxTargets)
+	limit := MaxTargets
+	if now.Model != "" {
+		limit = MaxDelegated
+	}
+	if len(b) > limit {
+		return nil, fmt.Errorf("%w: %d bytes of targets, at most %d: remove old releases", ErrEdit, len(b), limit)
 	}
 	return b, nil
 }

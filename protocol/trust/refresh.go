@@ -15,15 +15,18 @@ import (
 )
 
 // Refresh brings metadata up to date with the server: roots along their chain,
-// then timestamp, snapshot and targets (TUF client workflow 5.3 to 5.6). What
+// then timestamp, snapshot and targets (TUF client workflow 5.3 to 5.6), then the
+// files of the roles that the targets delegate to for the given models. What
 // verified before an error is kept and persisted, so a server cannot make a
-// device forget a newer root by failing afterwards. now must be trusted time.
-func (s *Store) Refresh(ctx context.Context, f Fetcher, now time.Time) error {
+// device forget a newer root by failing afterwards. Trouble with a delegated
+// role's own file is no error here: Release tells of it when it is asked for a
+// release of that model. now must be trusted time.
+func (s *Store) Refresh(ctx context.Context, f Fetcher, now time.Time, models ...string) error {
 	s.refreshing.Lock()
 	defer s.refreshing.Unlock()
 
 	s.mu.Lock()
-	r := &refresh{now: now, files: s.files, marks: s.marks.clone()}
+	r := &refresh{now: now, models: models, files: s.files, marks: s.marks.clone()}
 	s.mu.Unlock()
 
 	r.get = func(name string, limit int64) ([]byte, error) { return fetch(ctx, f, name, limit) }
@@ -49,30 +52,28 @@ func (s *Store) adopt(r *refresh) error {
 	r.marks.Accepted = slices.Clone(s.marks.Accepted)
 	r.marks.raise(r.files)
 	if r.targets != nil {
-		r.marks.prune(r.targets)
+		r.marks.prune(&r.known)
 	}
-	if sameFiles(s.files, r.files) && sameMarks(s.marks, r.marks) {
-		return nil
+	if !sameFiles(s.files, r.files) || !sameMarks(s.marks, r.marks) {
+		if err := s.save(r.files, r.marks); err != nil {
+			return err
+		}
 	}
-	if err := s.save(r.files, r.marks); err != nil {
-		return err
-	}
-	if r.targets != nil {
-		s.targets = r.targets
-	} else if r.files.targets == nil {
-		s.targets = nil // their keys were replaced
+	if r.targets != nil || r.files.targets == nil { // nil: their keys were replaced
+		s.known = r.known
 	}
 	return nil
 }
 
 func sameFiles(a, b trusted) bool {
 	return slices.EqualFunc(a.roots, b.roots, slices.Equal[[]byte]) &&
-		slices.Equal(a.timestamp, b.timestamp) && slices.Equal(a.snapshot, b.snapshot) && slices.Equal(a.targets, b.targets)
+		slices.Equal(a.timestamp, b.timestamp) && slices.Equal(a.snapshot, b.snapshot) && slices.Equal(a.targets, b.targets) &&
+		maps.EqualFunc(a.delegated, b.delegated, slices.Equal[[]byte])
 }
 
 func sameMarks(a, b *marks) bool {
 	return a.Root == b.Root && a.Timestamp == b.Timestamp && a.Snapshot == b.Snapshot && a.Targets == b.Targets &&
-		maps.Equal(a.Floors, b.Floors) && maps.EqualFunc(a.Keys, b.Keys, slices.Equal[[]string]) && slices.Equal(a.Accepted, b.Accepted)
+		maps.Equal(a.Floors, b.Floors) && maps.Equal(a.Delegated, b.Delegated) && maps.EqualFunc(a.Keys, b.Keys, slices.Equal[[]string]) && slices.Equal(a.Accepted, b.Accepted)
 }
 
 // raise lifts the versions to those of verified files.
@@ -88,38 +89,58 @@ func (m *marks) raise(files trusted) {
 	lift(&m.Timestamp, files.timestamp)
 	lift(&m.Snapshot, files.snapshot)
 	lift(&m.Targets, files.targets)
+	for model, b := range files.delegated {
+		mark := m.Delegated[RoleOf(model)]
+		lift(&mark, b)
+		if m.Delegated == nil {
+			m.Delegated = map[string]int64{}
+		}
+		m.Delegated[RoleOf(model)] = mark
+	}
 }
 
 // prune lifts the floors and forgets accepted releases that publishers removed
-// or that fell below a floor.
-func (m *marks) prune(t *Targets) {
+// or that fell below a floor. It forgets none while the file of a role is not
+// there that listed releases before: it may list them still.
+func (m *marks) prune(k *known) {
 	if m.Floors == nil {
 		m.Floors = map[string]uint64{}
 	}
-	for model, floor := range t.Floors {
+	for model, floor := range k.targets.Floors {
 		m.Floors[model] = max(m.Floors[model], floor)
 	}
+	listed := slices.Clone(k.targets.Releases)
+	for model := range k.roles {
+		t := k.delegated[model]
+		if t == nil && m.Delegated[RoleOf(model)] > 0 {
+			return
+		}
+		if t != nil {
+			listed = append(listed, t.Releases...)
+		}
+	}
 	m.Accepted = slices.DeleteFunc(m.Accepted, func(d release.Digest) bool {
-		return !slices.ContainsFunc(t.Releases, func(r Target) bool { return r.Digest == d && r.Sequence >= m.Floors[r.Model] })
+		return !slices.ContainsFunc(listed, func(r Target) bool { return r.Digest == d && r.Sequence >= m.Floors[r.Model] })
 	})
 }
 
 // refresh is one Refresh under way.
 type refresh struct {
-	get   func(name string, limit int64) ([]byte, error)
-	now   time.Time
-	files trusted
-	marks *marks
+	get    func(name string, limit int64) ([]byte, error)
+	now    time.Time
+	models []string // whose delegated roles are asked for
+	files  trusted
+	marks  *marks
 
-	tm      *trustedmetadata.TrustedMetadata
-	targets *Targets
+	tm *trustedmetadata.TrustedMetadata
+	known
 	expires time.Time
 }
 
 func (r *refresh) run(pin release.Digest) error {
 	steps := []func() error{
 		func() error { return r.pinnedRoot(pin) },
-		r.newerRoots, r.timestamp, r.snapshot, r.targetsFile,
+		r.newerRoots, r.timestamp, r.snapshot, r.targetsFile, r.delegatedFiles,
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -219,20 +240,28 @@ func (r *refresh) forgetRotated() {
 		r.files.targets = nil
 		r.marks.Targets, r.marks.Floors = 0, nil
 	}
-	r.marks.Keys = map[string][]string{}
+	if r.marks.Keys == nil {
+		r.marks.Keys = map[string][]string{}
+	}
 	for name, role := range root.Roles {
 		r.marks.Keys[name] = slices.Sorted(slices.Values(role.KeyIDs))
 	}
 }
 
 func (r *refresh) rotated(root *metadata.RootType, role string) bool {
+	return r.replaced(role, root.Roles[role].KeyIDs, root.Roles[role].Threshold)
+}
+
+// replaced reports whether too few of the keys remain under which the marks of
+// a role were made.
+func (r *refresh) replaced(role string, ids []string, threshold int) bool {
 	kept := 0
 	for _, id := range r.marks.Keys[role] {
-		if slices.Contains(root.Roles[role].KeyIDs, id) {
+		if slices.Contains(ids, id) {
 			kept++
 		}
 	}
-	return len(r.marks.Keys[role]) > 0 && kept < root.Roles[role].Threshold
+	return len(r.marks.Keys[role]) > 0 && kept < threshold
 }
 
 func (r *refresh) timestamp() error {

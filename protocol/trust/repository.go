@@ -2,6 +2,7 @@ package trust
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
@@ -55,8 +56,14 @@ func CheckTargets(root, current, next []byte, now time.Time) (*Targets, error) {
 	if err != nil {
 		return nil, err
 	}
+	if t.Model != "" {
+		return nil, fmt.Errorf("%w: this is the file of role %s", ErrNotDelegated, RoleOf(t.Model))
+	}
 	if now.After(t.Expires) {
 		return nil, fmt.Errorf("%w: targets expired on %v", ErrExpired, t.Expires)
+	}
+	if err := checkOffline(r, t.Delegations); err != nil {
+		return nil, err
 	}
 	if current == nil {
 		return t, nil
@@ -76,6 +83,21 @@ func CheckTargets(root, current, next []byte, now time.Time) (*Targets, error) {
 	return t, nil
 }
 
+// checkOffline refuses to delegate to keys that the control plane holds: whoever
+// took it over could then bring releases.
+func checkOffline(root *metadata.Metadata[metadata.RootType], list []Delegation) error {
+	for _, d := range list {
+		for _, key := range d.Keys {
+			for _, online := range []string{metadata.SNAPSHOT, metadata.TIMESTAMP} {
+				if slices.Contains(root.Signed.Roles[online].KeyIDs, key.ID()) {
+					return fmt.Errorf("%w: %s is given to the control plane's %s key", ErrNotDelegated, d.Role(), online)
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // CheckOnline reports whether key may sign the role ("snapshot" or "timestamp")
 // under root.
 func CheckOnline(root []byte, role string, key PublicKey) error {
@@ -91,16 +113,25 @@ func CheckOnline(root []byte, role string, key PublicKey) error {
 	return fmt.Errorf("%w: root gives %s to another key than this control plane's %s", ErrSignature, role, key)
 }
 
-// SignSnapshot says which targets file is the newest.
-func SignSnapshot(key *Key, version int64, targets []byte, expires time.Time) ([]byte, error) {
-	h, err := ReadHeader(targets)
-	if err != nil {
-		return nil, err
-	}
+// SignSnapshot says which files of the targets and of delegated roles are the
+// newest. A role that was named once must be named ever after, also when it was
+// taken away: TUF clients refuse a snapshot in which a name is missing.
+func SignSnapshot(key *Key, version int64, files [][]byte, expires time.Time) ([]byte, error) {
 	m := metadata.Snapshot(expires.UTC().Truncate(time.Second))
 	m.Signed.Version = version
-	m.Signed.Meta = map[string]*metadata.MetaFiles{"targets.json": metaOf(h.Version, targets)}
-	return signOnline(m, key)
+	m.Signed.Meta = map[string]*metadata.MetaFiles{}
+	for _, b := range files {
+		h, err := ReadHeader(b)
+		if err != nil {
+			return nil, err
+		}
+		m.Signed.Meta[h.Name()+".json"] = metaOf(h.Version, b)
+	}
+	b, err := signOnline(m, key)
+	if err == nil && len(b) > MaxOnline {
+		err = fmt.Errorf("%w: %d bytes of snapshot, at most %d: too many roles", ErrEdit, len(b), MaxOnline)
+	}
+	return b, err
 }
 
 // SignTimestamp says which snapshot is the newest.

@@ -114,19 +114,19 @@ type Signers struct {
 func (s Signers) Enough() bool { return len(s.Signed) >= s.Threshold }
 
 // SignersOf checks the signatures of a root or targets file against the keys
-// that the given root names for its type. A root that follows another must
-// satisfy both: call it once with the old root and once with itself.
-func SignersOf(root, doc []byte) (Signers, error) {
-	r, err := ReadRoot(root)
-	if err != nil {
-		return Signers{}, err
-	}
+// that the delegator names for its role: a root, or targets for the file of a
+// delegated role. A root that follows another must satisfy both: call it once
+// with the old root and once with itself.
+func SignersOf(delegator, doc []byte) (Signers, error) {
 	h, err := ReadHeader(doc)
 	if err != nil {
 		return Signers{}, err
 	}
-	role := r.Roles[h.Type]
-	s := Signers{Role: h.Type, Threshold: role.Threshold}
+	role, err := holdersOf(delegator, h.Name())
+	if err != nil {
+		return Signers{}, err
+	}
+	s := Signers{Role: h.Name(), Threshold: role.Threshold}
 	for _, key := range role.Keys {
 		ok, err := signedBy(h.Type, doc, key)
 		if err != nil {
@@ -139,6 +139,27 @@ func SignersOf(root, doc []byte) (Signers, error) {
 		}
 	}
 	return s, nil
+}
+
+// holdersOf are the keys that a root or a targets file names for a role.
+func holdersOf(delegator []byte, role string) (Holders, error) {
+	model, delegated := ModelOf(role)
+	if !delegated {
+		r, err := ReadRoot(delegator)
+		if err != nil {
+			return Holders{}, err
+		}
+		return r.Roles[role], nil
+	}
+	t, err := ReadTargets(delegator)
+	if err != nil {
+		return Holders{}, err
+	}
+	d, ok := t.Delegation(model)
+	if !ok {
+		return Holders{}, fmt.Errorf("%w: targets version %d name no keys for %s", ErrNotDelegated, t.Version, role)
+	}
+	return d.Holders, nil
 }
 
 // signedBy asks go-tuf about one key: a root that knows only this key, with

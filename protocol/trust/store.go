@@ -21,19 +21,33 @@ type Store struct {
 
 	refreshing sync.Mutex // held by one Refresh at a time
 
-	mu      sync.Mutex // guards everything below
-	files   trusted
-	targets *Targets // parsed from files.targets; nil before the first
-	marks   *marks
-	last    uint64    // number of the newest set on disk
-	fresh   time.Time // until when new releases may be accepted; zero: never refreshed
-	clock   time.Time // of the last Refresh
+	mu    sync.Mutex // guards everything below
+	files trusted
+	known known
+	marks *marks
+	last  uint64    // number of the newest set on disk
+	fresh time.Time // until when new releases may be accepted; zero: never refreshed
+	clock time.Time // of the last Refresh
 }
 
 // trusted are verified metadata files, as fetched. Nil means not there.
 type trusted struct {
 	roots                        [][]byte // from the pinned one on
 	timestamp, snapshot, targets []byte
+	delegated                    map[string][]byte // by model; replaced, never changed
+}
+
+// known is what verified files state, and how good it is.
+type known struct {
+	targets   *Targets            // nil before the first
+	delegated map[string]*Targets // by model, of those roles whose files are there
+	roles     map[string]roleNews // by model, of all delegated roles
+}
+
+// roleNews says whether a delegated role's file is the newest.
+type roleNews struct {
+	err     error     // why it is not; nil when it is, or when there is none yet
+	expires time.Time // of the file
 }
 
 // Open reads what is left in dir, which is made when it does not exist. pin is
@@ -65,7 +79,7 @@ func Open(dir string, pin release.Digest) (*Store, error) {
 func (s *Store) Release(model string, d release.Digest) (Target, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t, err := s.find(model, d)
+	t, news, err := s.find(model, d)
 	if err != nil {
 		return Target{}, err
 	}
@@ -75,8 +89,12 @@ func (s *Store) Release(model string, d release.Digest) (Target, error) {
 	switch {
 	case s.fresh.IsZero():
 		return Target{}, fmt.Errorf("%w: %s", ErrUnchecked, t.Path())
+	case news.err != nil:
+		return Target{}, fmt.Errorf("%s: %w", t.Path(), news.err)
 	case s.clock.After(s.fresh):
 		return Target{}, fmt.Errorf("%w on %v: %s is new to this device", ErrExpired, s.fresh, t.Path())
+	case !news.expires.IsZero() && s.clock.After(news.expires):
+		return Target{}, fmt.Errorf("%w: role %s on %v: %s is new to this device", ErrExpired, RoleOf(model), news.expires, t.Path())
 	}
 	next := s.marks.clone()
 	next.Accepted = append(next.Accepted, d)
@@ -89,7 +107,7 @@ func (s *Store) Release(model string, d release.Digest) (Target, error) {
 func (s *Store) Accepted(model string, d release.Digest) (Target, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t, err := s.find(model, d)
+	t, _, err := s.find(model, d)
 	if err != nil {
 		return Target{}, err
 	}
@@ -99,21 +117,40 @@ func (s *Store) Accepted(model string, d release.Digest) (Target, error) {
 	return t, nil
 }
 
-// find looks a release up in the newest verified targets. s.mu is held.
-func (s *Store) find(model string, d release.Digest) (Target, error) {
-	if s.targets == nil {
-		return Target{}, fmt.Errorf("%w: %s", ErrUnchecked, TargetPath(model, d))
+// find looks a release up in the newest verified files: in the targets first,
+// then in the model's role (TUF client workflow 5.6.7). s.mu is held.
+func (s *Store) find(model string, d release.Digest) (t Target, news roleNews, err error) {
+	path := TargetPath(model, d)
+	if s.known.targets == nil {
+		return t, news, fmt.Errorf("%w: %s", ErrUnchecked, path)
 	}
-	for _, t := range s.targets.Releases {
-		if t.Model != model || t.Digest != d {
-			continue
-		}
-		if floor := s.floor(model); t.Sequence < floor {
-			return Target{}, fmt.Errorf("%w: %s %s has sequence %d, the floor is %d", ErrBelowFloor, model, t.Version, t.Sequence, floor)
-		}
-		return t, nil
+	t, ok := s.known.targets.find(model, d)
+	if !ok {
+		news = s.known.roles[model]
+		t, ok = s.known.delegated[model].find(model, d)
 	}
-	return Target{}, fmt.Errorf("%w: %s is not in targets version %d", ErrUnknownRelease, TargetPath(model, d), s.targets.Version)
+	floor := s.floor(model)
+	switch {
+	case ok && t.Sequence < floor:
+		return t, news, fmt.Errorf("%w: %s %s has sequence %d, the floor is %d", ErrBelowFloor, model, t.Version, t.Sequence, floor)
+	case ok:
+		return t, news, nil
+	case news.err != nil: // what it lists now is not known
+		return t, news, fmt.Errorf("%s: %w", path, news.err)
+	}
+	return t, news, fmt.Errorf("%w: %s is not in targets version %d nor in a role of the model", ErrUnknownRelease, path, s.known.targets.Version)
+}
+
+// find looks a release up among those that are listed. A nil t lists none.
+func (t *Targets) find(model string, d release.Digest) (Target, bool) {
+	if t == nil {
+		return Target{}, false
+	}
+	i := slices.IndexFunc(t.Releases, func(r Target) bool { return r.Model == model && r.Digest == d })
+	if i < 0 {
+		return Target{}, false
+	}
+	return t.Releases[i], true
 }
 
 // Floor is the lowest sequence of the model that may run: the highest floor
@@ -126,8 +163,8 @@ func (s *Store) Floor(model string) uint64 {
 
 func (s *Store) floor(model string) uint64 {
 	floor := s.marks.Floors[model]
-	if s.targets != nil {
-		floor = max(floor, s.targets.Floors[model])
+	if s.known.targets != nil {
+		floor = max(floor, s.known.targets.Floors[model])
 	}
 	return floor
 }
@@ -158,6 +195,9 @@ func (s *Store) save(files trusted, m *marks) error {
 			out[name] = b
 		}
 	}
+	for model, b := range files.delegated {
+		out[delegatedFile(model)] = b
+	}
 	if err := writeSet(s.dir, s.last+1, out); err != nil {
 		return err
 	}
@@ -167,6 +207,8 @@ func (s *Store) save(files trusted, m *marks) error {
 }
 
 func rootFile(version int64) string { return fmt.Sprintf("root.%d.json", version) }
+
+func delegatedFile(model string) string { return RoleOf(model) + ".json" }
 
 // load takes what verifies from the sets, newest first. It runs before the
 // store is shared.
@@ -186,9 +228,31 @@ func (s *Store) load(numbers []uint64) {
 		snapshot:  loadVerified(sets, tm, metadata.SNAPSHOT, snapshotFile, MaxOnline),
 		targets:   loadVerified(sets, tm, metadata.TARGETS, targetsFile, MaxTargets),
 	}
+	s.loadKnown(sets)
 	s.marks.raise(s.files)
-	if s.files.targets != nil {
-		s.targets = deviceTargets(s.files.targets)
+}
+
+// loadKnown reads the targets that verified, and the files of the roles that
+// they delegate to.
+func (s *Store) loadKnown(sets []setFolder) {
+	top, err := parse[metadata.TargetsType](s.files.targets, MaxTargets)
+	if err != nil {
+		return
+	}
+	if s.known.targets, _, err = listTargets(top); err != nil {
+		s.known.targets = nil // this program does not understand the whole
+		return
+	}
+	s.files.delegated, s.known.delegated, s.known.roles = map[string][]byte{}, map[string]*Targets{}, map[string]roleNews{}
+	for _, d := range s.known.targets.Delegations {
+		s.known.roles[d.Model] = roleNews{err: ErrUnchecked}
+		for _, set := range sets {
+			b := set.read(delegatedFile(d.Model), MaxDelegated)
+			if t, err := verifyDelegated(top, b); err == nil && t.Model == d.Model {
+				s.files.delegated[d.Model], s.known.delegated[d.Model] = b, t
+				break
+			}
+		}
 	}
 }
 
@@ -265,18 +329,4 @@ func updateRoot(tm *trustedmetadata.TrustedMetadata, root []byte) error {
 		_, err := tm.UpdateRoot(root)
 		return err
 	}))
-}
-
-// deviceTargets reads verified targets, without the entries that this program
-// does not understand. It returns nil when it does not understand the whole.
-func deviceTargets(b []byte) *Targets {
-	m, err := parse[metadata.TargetsType](b, MaxTargets)
-	if err != nil {
-		return nil
-	}
-	t, _, err := listTargets(m)
-	if err != nil {
-		return nil
-	}
-	return t
 }

@@ -425,7 +425,7 @@ func TestMarksAlone(t *testing.T) {
 			r.files["timestamp"] = signed(r.t)(SignTimestamp(r.timestamp, r.serial-1, snapshot, day0.Add(year)))
 		}},
 		{"snapshot", []string{timestampFile, snapshotFile}, func(r *repo) {
-			older := signed(r.t)(SignSnapshot(r.snapshot, r.serial-1, r.newestTargets, day0.Add(year)))
+			older := signed(r.t)(SignSnapshot(r.snapshot, r.serial-1, r.named(), day0.Add(year)))
 			r.files[fmt.Sprintf("snapshot.%d", r.serial-1)] = older
 			r.files["timestamp"] = signed(r.t)(SignTimestamp(r.timestamp, r.serial+1, older, day0.Add(year)))
 		}},

@@ -7,6 +7,8 @@
 //
 //   - Publishers hold the root and targets keys, offline, m of n. They say which
 //     releases exist and from which sequence on a model may run (the floor).
+//   - A CI system may hold the keys of one model's delegated role. It says which
+//     releases of that model exist beside those of the targets, and nothing else.
 //   - The control plane holds the snapshot and timestamp keys, online. It says
 //     which of the publishers' statements is the newest, and nothing else.
 //   - A device holds no key. It holds the SHA-256 of one root.json, which came
@@ -18,8 +20,12 @@
 //	root (m of n, offline)      → the keys and thresholds of all roles; the next root
 //	                              is signed by the old threshold and by its own
 //	targets (m of n, offline)   → manifest path, length, SHA-256, {model, version,
-//	                              sequence}; the floor of each model
-//	snapshot (online)           → version, length and SHA-256 of targets
+//	                              sequence}; the floor of each model; for some models
+//	                              the keys and threshold of a delegated role
+//	model-NAME (m of n, in CI)  → the same about releases of the model NAME; no floor,
+//	                              no other model, no delegation of its own
+//	snapshot (online)           → version, length and SHA-256 of targets and of every
+//	                              delegated role
 //	timestamp (online, short)   → version, length and SHA-256 of snapshot
 //
 // # What follows
@@ -28,7 +34,11 @@
 // publishers signed and that are not below the floor, and can withhold news
 // until the timestamp expires. It cannot bring an unsigned release, one that
 // publishers removed, or one below the floor, and cannot go back to older
-// metadata. Whoever holds fewer than m targets keys can do nothing.
+// metadata. Whoever holds fewer than m targets keys can do nothing. Whoever holds
+// the keys of a delegated role can bring releases of its one model, not below the
+// floor, until publishers take the role away; what the role lists then counts no
+// longer, except what targets list themselves. Trouble with one role's file (it
+// expired, is damaged, is withheld) touches new releases of its model only.
 //
 // A device refuses: metadata older than it has seen, expired metadata, a wrong
 // length, hash, key or signature, a root that does not lead back to its pin, a
@@ -73,6 +83,9 @@ var (
 	ErrTampered = errors.New("content differs from what was signed")
 	// ErrMalformed says that bytes are not TUF metadata of the expected kind.
 	ErrMalformed = errors.New("not readable as metadata")
+	// ErrNotDelegated says that a role states what is not its to state, or that
+	// the targets delegate nothing to it.
+	ErrNotDelegated = errors.New("not delegated to this role")
 	// ErrUnavailable says that metadata could not be fetched; worth a retry.
 	ErrUnavailable = errors.New("metadata is not available")
 	// ErrUnchecked says that the release is new to this device and metadata has
@@ -85,10 +98,11 @@ var (
 // Limits of what is read, in bytes. A targets entry is about 400 bytes, so there
 // is room for some 2,500 releases; a value of this size still fits a message.
 const (
-	MaxRoot     = 64 << 10
-	MaxOnline   = 16 << 10 // timestamp, snapshot
-	MaxTargets  = 1 << 20
-	maxNewRoots = 256 // in one refresh
+	MaxRoot      = 64 << 10
+	MaxOnline    = 32 << 10 // timestamp, snapshot
+	MaxTargets   = 1 << 20
+	MaxDelegated = 256 << 10 // one model's role
+	maxNewRoots  = 256       // in one refresh
 )
 
 // floorsField is the signed field of targets metadata that states the floors.
@@ -96,7 +110,7 @@ const (
 const floorsField = "vedette_floors"
 
 // Fetcher reads metadata from the server. Names are "root.N", "timestamp",
-// "snapshot.N" and "targets.N", with N the version: a server keeps a few old
+// "snapshot.N", "targets.N" and "model-NAME.N", with N the version: a server keeps a few old
 // versions, so a device that is in the middle of a refresh is not disturbed. It
 // returns at most limit bytes, and an error that wraps ErrNotFound when the
 // server has no such metadata.
@@ -131,14 +145,17 @@ func TargetOf(m *release.Manifest) (Target, error) {
 // Targets is what a targets file states. It is as trustworthy as the bytes it
 // was read from.
 type Targets struct {
-	Version  int64
-	Expires  time.Time
-	Floors   map[string]uint64 // by model: lowest sequence that may run
-	Releases []Target          // by model, then sequence
+	Model       string // of a delegated role; empty for the targets role itself
+	Version     int64
+	Expires     time.Time
+	Floors      map[string]uint64 // by model: lowest sequence that may run
+	Delegations []Delegation      // by model
+	Releases    []Target          // by model, then sequence
 }
 
-// ReadTargets reads a targets file without verifying its signatures. Every
-// entry must be a release; versions and sequences must be unique per model.
+// ReadTargets reads a targets file, or that of a delegated role, without
+// verifying its signatures. Every entry must be a release; versions and
+// sequences must be unique per model.
 func ReadTargets(b []byte) (*Targets, error) {
 	m, err := parse[metadata.TargetsType](b, MaxTargets)
 	if err != nil {
@@ -155,28 +172,36 @@ func readTargets(m *metadata.Metadata[metadata.TargetsType]) (*Targets, error) {
 	if len(odd) > 0 {
 		return nil, odd[0]
 	}
+	return t, checkUnique(t.Releases)
+}
+
+// checkUnique refuses two releases of one model with the same version name or
+// the same sequence.
+func checkUnique(releases []Target) error {
 	names, sequences := map[string]bool{}, map[string]bool{}
-	for _, r := range t.Releases {
+	for _, r := range releases {
 		name, seq := r.Model+" "+r.Version, fmt.Sprintf("%s %d", r.Model, r.Sequence)
 		if names[name] || sequences[seq] {
-			return nil, fmt.Errorf("%w: targets list %s %s (sequence %d) twice", ErrMalformed, r.Model, r.Version, r.Sequence)
+			return fmt.Errorf("%w: targets list %s %s (sequence %d) twice", ErrMalformed, r.Model, r.Version, r.Sequence)
 		}
 		names[name], sequences[seq] = true, true
 	}
-	return t, nil
+	return nil
 }
 
 // listTargets reads what this program understands and returns the rest as odd:
 // a device skips entries of a kind that it does not know yet.
 func listTargets(m *metadata.Metadata[metadata.TargetsType]) (t *Targets, odd []error, err error) {
-	if m.Signed.Delegations != nil {
-		return nil, nil, fmt.Errorf("%w: targets delegate to other roles, which is not supported", ErrMalformed)
-	}
-	floors, err := readFloors(m.Signed.UnrecognizedFields[floorsField])
-	if err != nil {
+	t = &Targets{Version: m.Signed.Version, Expires: m.Signed.Expires}
+	if t.Model, err = roleModel(m.Signed.UnrecognizedFields[roleField]); err != nil {
 		return nil, nil, err
 	}
-	t = &Targets{Version: m.Signed.Version, Expires: m.Signed.Expires, Floors: floors}
+	if t.Floors, err = readFloors(m.Signed.UnrecognizedFields[floorsField]); err != nil {
+		return nil, nil, err
+	}
+	if t.Delegations, odd, err = readDelegations(m.Signed.Delegations); err != nil {
+		return nil, nil, err
+	}
 	for _, path := range slices.Sorted(maps.Keys(m.Signed.Targets)) {
 		r, err := readTarget(path, m.Signed.Targets[path])
 		if err != nil {
@@ -186,7 +211,7 @@ func listTargets(m *metadata.Metadata[metadata.TargetsType]) (t *Targets, odd []
 		t.Releases = append(t.Releases, r)
 	}
 	slices.SortFunc(t.Releases, compareTargets)
-	return t, odd, nil
+	return t, odd, t.checkScope(m.Signed.Delegations != nil)
 }
 
 func compareTargets(a, b Target) int {
