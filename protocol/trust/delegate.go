@@ -67,7 +67,7 @@ func roleModel(field any) (string, error) {
 	return model, nil
 }
 
-// checkScope holds a delegated role to its one model.
+// checkScope holds a delegated role to its one model [P-6.5].
 func (t *Targets) checkScope(delegates bool) error {
 	if t.Model == "" {
 		return nil
@@ -114,7 +114,7 @@ func readDelegations(d *metadata.Delegations) (list []Delegation, odd []error, e
 }
 
 // readDelegation reads one role: terminating, for the targets of the model that
-// it is named after and no others.
+// it is named after and no others [P-6.4].
 func readDelegation(role *metadata.DelegatedRole, keys map[string]*metadata.Key) (Delegation, error) {
 	model, ok := ModelOf(role.Name)
 	d := Delegation{Model: model, Holders: Holders{Threshold: role.Threshold}}
@@ -273,11 +273,11 @@ func verifyDelegated(top *metadata.Metadata[metadata.TargetsType], doc []byte) (
 // entry, and of one model. That versions leave no gap keeps a stolen key from
 // using up all numbers.
 func CheckDelegated(targets, current, next []byte, now time.Time) (*Targets, error) {
-	t, err := VerifyDelegated(targets, next)
-	if err != nil {
+	if _, err := VerifyDelegated(targets, next); err != nil {
 		return nil, err
 	}
-	if t, err = ReadTargets(next); err != nil {
+	t, err := ReadTargets(next)
+	if err != nil {
 		return nil, err
 	}
 	if now.After(t.Expires) {

@@ -25,6 +25,7 @@ type repo struct {
 	roles               map[string][]byte // newest file of each delegated role, by model
 	serial              int64             // version of snapshot and timestamp
 	asked               []string
+	refresh             func() // of the device under attack
 }
 
 func (r *repo) Metadata(_ context.Context, name string, _ int64) ([]byte, error) {

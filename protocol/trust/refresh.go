@@ -367,6 +367,9 @@ func (r *refresh) updateTargets(b []byte) error {
 		return err
 	}
 	t, _, err := listTargets(m)
+	if err == nil && t.Model != "" {
+		err = fmt.Errorf("%w: this is the file of role %s", ErrNotDelegated, RoleOf(t.Model))
+	}
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 
 // delegatedFiles brings the roles that the targets delegate to up to date: all
 // of them as far as what is stored goes, those of the models asked for from the
-// server. It fails only when the caller gave up.
+// server. It fails only when the caller gave up [P-6.7].
 func (r *refresh) delegatedFiles() error {
 	r.delegated, r.roles = map[string]*Targets{}, map[string]roleNews{}
 	stored := r.files.delegated

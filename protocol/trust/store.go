@@ -239,7 +239,7 @@ func (s *Store) loadKnown(sets []setFolder) {
 	if err != nil {
 		return
 	}
-	if s.known.targets, _, err = listTargets(top); err != nil {
+	if s.known.targets, _, err = listTargets(top); err != nil || s.known.targets.Model != "" {
 		s.known.targets = nil // this program does not understand the whole
 		return
 	}
