@@ -34,6 +34,12 @@ type Fold struct {
 	Every time.Duration
 	// Ready is called once when the fold has all that was stored when it began; may be nil.
 	Ready func()
+	// Written is called when all that Dirty has returned so far is durable: no
+	// message that was folded before its last call comes again. May be nil.
+	Written func()
+	// Late lets a fold without a checkpoint begin with the oldest message that the
+	// stream still holds: what it says of the time before is nothing, not wrong.
+	Late bool
 }
 
 // marker says up to where a fold's records are complete, and of which stream.
@@ -86,6 +92,9 @@ func (r *folding) load(ctx context.Context) error {
 	}
 	if !found {
 		mark.Incarnation = info.Created
+	}
+	if !found && r.fold.Late && info.State.FirstSeq > 1 {
+		mark.Seq = info.State.FirstSeq - 1
 	}
 	r.mark = mark
 	if err := r.ingest.continues(ctx, r.mark); err != nil {
@@ -197,10 +206,19 @@ func (r *folding) loop(ctx context.Context, messages <-chan followed, ended <-ch
 			}
 		case err := <-w.done:
 			timer.Reset(w.rest(every))
-			if w.ended(err); err != nil {
-				r.ingest.log.Warn("fold could not be written down, trying again", "fold", r.fold.Name, "error", err)
-			}
+			r.ended(w, err)
 		}
+	}
+}
+
+// ended takes in how writing went.
+func (r *folding) ended(w *writing, err error) {
+	w.ended(err)
+	switch {
+	case err != nil:
+		r.ingest.log.Warn("fold could not be written down, trying again", "fold", r.fold.Name, "error", err)
+	case r.fold.Written != nil:
+		r.fold.Written()
 	}
 }
 

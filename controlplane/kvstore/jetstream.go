@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -38,7 +39,7 @@ var (
 // broker's setting; the control plane's broker syncs every write. It reads every
 // value once: ErrDamaged when one is lost.
 func Open(ctx context.Context, nc *nats.Conn, name string) (Bucket, error) {
-	s, values, err := open(ctx, nc, name)
+	s, values, err := open(ctx, nc, name, 0)
 	if err == nil {
 		err = check(ctx, values, "$KV."+name+".")
 	}
@@ -48,8 +49,36 @@ func Open(ctx context.Context, nc *nats.Conn, name string) (Bucket, error) {
 	return s, nil
 }
 
+// OpenAged is Open for a bucket that forgets values keep after they were
+// written. It reads none of them beforehand: there may be gigabytes, and one
+// that is lost is missed when it is asked for.
+func OpenAged(ctx context.Context, nc *nats.Conn, name string, keep time.Duration) (Bucket, error) {
+	s, _, err := open(ctx, nc, name, keep)
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", name, err)
+	}
+	return s, nil
+}
+
+// Size is how many bytes a bucket takes on disk, or in memory.
+func Size(ctx context.Context, b Bucket) (uint64, error) {
+	switch b := b.(type) {
+	case *stream:
+		ctx, cancel := within(ctx)
+		defer cancel()
+		status, err := b.kv.Status(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("measure bucket %s: %w", b.kv.Bucket(), err)
+		}
+		return status.Bytes(), nil
+	case *Memory:
+		return b.size(), nil
+	}
+	return 0, fmt.Errorf("measure bucket: a %T cannot be", b)
+}
+
 // open returns the bucket, and the stream that it is.
-func open(ctx context.Context, nc *nats.Conn, name string) (*stream, jetstream.Stream, error) {
+func open(ctx context.Context, nc *nats.Conn, name string, keep time.Duration) (*stream, jetstream.Stream, error) {
 	ctx, cancel := within(ctx)
 	defer cancel()
 	js, err := jetstream.New(nc)
@@ -60,6 +89,7 @@ func open(ctx context.Context, nc *nats.Conn, name string) (*stream, jetstream.S
 		Bucket:  name,
 		History: 1,
 		Storage: jetstream.FileStorage,
+		TTL:     keep,
 	})
 	if err != nil {
 		return nil, nil, err

@@ -148,6 +148,15 @@ func (m *Memory) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
+func (m *Memory) size() (bytes uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for key, e := range m.entries {
+		bytes += uint64(len(key) + len(e.Value))
+	}
+	return bytes
+}
+
 // publish wakes the watchers; mu is held.
 func (m *Memory) publish(c Change) {
 	m.log = append(m.log, c)
