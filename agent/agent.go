@@ -21,9 +21,11 @@ import (
 	"github.com/vedette-edge/vedette/agent/observe"
 	"github.com/vedette-edge/vedette/agent/outbox"
 	"github.com/vedette-edge/vedette/agent/pull"
+	"github.com/vedette-edge/vedette/agent/sample"
 	"github.com/vedette-edge/vedette/agent/serve"
 	"github.com/vedette-edge/vedette/agent/slots"
 	"github.com/vedette-edge/vedette/agent/trial"
+	"github.com/vedette-edge/vedette/agent/truth"
 	"github.com/vedette-edge/vedette/agent/updater"
 	"github.com/vedette-edge/vedette/agent/uplink"
 	"github.com/vedette-edge/vedette/protocol"
@@ -39,11 +41,13 @@ type Agent struct {
 	facts *protocol.Facts
 	share share
 
-	lost     *unknown // why there is no identity, nor uplink and puller; else nil
+	lost     *unknown // why there is no identity, nor uplink, puller and truths; else nil
 	identity *identity.Identity
 	boot     *host.Boot
 	outbox   *outbox.Outbox
 	observer *observe.Observer
+	sampler  *sample.Sampler
+	truths   *truth.Taker
 	engine   *infer.Engine
 	files    *slots.Root
 	puller   *pull.Puller
@@ -64,7 +68,7 @@ func New(cfg Config) (*Agent, error) {
 		a.log = slog.New(slog.DiscardHandler)
 	}
 	for _, open := range []func() error{
-		a.describe, a.openIdentity, a.openOutbox, a.openObserver, a.openEngine, a.openUpdater, a.openServer, a.openUplink,
+		a.describe, a.openIdentity, a.openOutbox, a.openObserver, a.openEngine, a.openUpdater, a.openServer, a.openTruths, a.openUplink,
 	} {
 		if err := open(); err != nil {
 			return nil, errors.Join(err, a.endBoot(), a.Close())
@@ -146,6 +150,27 @@ func (a *Agent) openObserver() error {
 	dir := filepath.Join(a.cfg.State, ringDir)
 	a.observer = observe.New(dir, a.outbox, a.boot, observe.Config{Provider: a.provider, Logger: a.log})
 	a.opened = append(a.opened, a.observer)
+	a.sampler = sample.New(a.outbox, a.boot, sample.Config{Logger: a.log})
+	return nil
+}
+
+// watchers are told of every call: one counts it, the other may keep a row.
+type watchers struct {
+	count  *observe.Observer
+	sample *sample.Sampler
+}
+
+// Served implements infer.Observer.
+func (w watchers) Served(c *infer.Call) {
+	w.count.Served(c)
+	w.sample.Served(c)
+}
+
+// openTruths gets ready to fetch what others found out about predictions.
+func (a *Agent) openTruths() error {
+	if a.lost == nil {
+		a.truths = truth.New(a.cfg.State, &truth.HTTP{Client: a.client(), Base: a.identity.DeviceAPI()}, a.observer, a.log)
+	}
 	return nil
 }
 
@@ -153,7 +178,7 @@ func (a *Agent) openEngine() error {
 	limits := a.cfg.Calls
 	limits.Concurrency = cmp.Or(limits.Concurrency, a.share.concurrency)
 	a.engine = infer.New(a.cfg.Runtime, infer.Config{
-		Limits: limits, Models: a.cfg.Models, Observer: a.observer, Hung: a.onHung, ChallengerHung: a.onChallengerHung, Log: a.log,
+		Limits: limits, Models: a.cfg.Models, Observer: watchers{a.observer, a.sampler}, Hung: a.onHung, ChallengerHung: a.onChallengerHung, Log: a.log,
 	})
 	return nil
 }
@@ -217,6 +242,7 @@ func (a *Agent) openUpdater() error {
 	}
 	if d := a.updater.Held(); d != nil {
 		a.observer.Apply(d.GetSettings())
+		a.sampler.Apply(d.GetSettings())
 	}
 	return nil
 }
@@ -271,6 +297,7 @@ func (a *Agent) onActive(r infer.Release) error {
 	if err != nil {
 		return fmt.Errorf("read baseline: %w", err)
 	}
+	a.sampler.SetRelease(r.Digest, r.Role, r.Manifest)
 	return a.observer.SetRelease(r.Manifest.Model, r.Digest, r.Role, r.Manifest, b)
 }
 
@@ -300,7 +327,7 @@ func (a *Agent) openUplink() (err error) {
 	a.uplink, err = uplink.New(uplink.Config{
 		Device: a.identity.Device(), Brokers: a.identity.MQTT(), TLS: a.identity.TLS,
 		Outbox: a.outbox, Hello: a.hello, Report: a.reportUp, Stamp: a.boot.Stamp,
-		Desired: a.updater.Desired, ServerTime: a.identity.TrustedTime, Logger: a.log,
+		Desired: a.desired, ServerTime: a.identity.TrustedTime, Logger: a.log,
 	})
 	if err != nil {
 		return fmt.Errorf("make uplink: %w", err)
@@ -309,8 +336,16 @@ func (a *Agent) openUplink() (err error) {
 	return nil
 }
 
+// desired takes a message of the control plane. That truths wait is no part of
+// its generation [P-9.3].
+func (a *Agent) desired(d *protocol.Desired) {
+	a.truths.Tell(d.GetSettings().GetTruths())
+	a.updater.Desired(d)
+}
+
 func (a *Agent) applySettings(s *protocol.Settings) {
 	a.observer.Apply(s)
+	a.sampler.Apply(s)
 	if a.lost != nil {
 		return
 	}

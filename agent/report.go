@@ -27,6 +27,8 @@ func (a *Agent) hello() *protocol.Hello {
 		Generation:   a.updater.Held().GetGeneration(),
 		Facts:        facts,
 		RootDigest:   root[:],
+		Predictions:  a.engine.IDPrefix(),
+		Truths:       a.truths.Taken(),
 	}
 }
 

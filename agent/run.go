@@ -72,11 +72,12 @@ func (a *Agent) work(ctx context.Context) error {
 	counted := make(chan struct{})
 	go func() {
 		defer close(counted)
-		countErr = ignoreEnd(counting, a.observer.Run(counting))
+		countErr = ignoreEnd(counting, a.count(counting))
 	}()
 
 	group.Go(func() error { return a.update(ctx) })
 	group.Go(func() error { return a.renew(ctx) })
+	group.Go(func() error { return a.takeTruths(ctx) })
 	group.Go(func() error { return a.serveUntil(ctx) })
 	group.Go(func() error { a.nudge(ctx); return nil })
 	group.Go(func() error { a.watch(ctx, a.surroundings, a.reportSoon); return nil })
@@ -94,6 +95,22 @@ func (a *Agent) work(ctx context.Context) error {
 	stopCounting()
 	<-counted
 	return errors.Join(err, countErr)
+}
+
+// count closes windows and samples until ctx ends, and once more then.
+func (a *Agent) count(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.observer.Run(ctx) })
+	group.Go(func() error { return a.sampler.Run(ctx) })
+	return group.Wait()
+}
+
+// takeTruths fetches truths while the device has an identity to fetch them with.
+func (a *Agent) takeTruths(ctx context.Context) error {
+	if a.truths == nil {
+		return nil
+	}
+	return a.truths.Run(ctx)
 }
 
 // update keeps the models as desired. A load that hangs asks for the process to

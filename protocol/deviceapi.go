@@ -10,7 +10,23 @@ const (
 	// DeltaSuffix after a blob's path asks for a delta to it [P-7]: GET
 	// …/delta?from=SHA-256,SHA-256,… → DeltaOffer, or 204 for none.
 	DeltaSuffix = "/delta"
+	// TruthPath gives the truths that wait for the device [P-9]: POST TruthTaken,
+	// of the newest batch taken → the next TruthBatch, or 204 for none.
+	TruthPath = "/device/v1/truths"
 )
+
+// MediaProtobuf is the media type of TruthTaken and TruthBatch.
+const MediaProtobuf = "application/protobuf"
+
+// Bounds of truths [P-9.4].
+const (
+	MaxTruths     = 2000      // in one batch
+	MaxTruthBatch = 256 << 10 // bytes of one batch
+	MaxTruthText  = 256       // bytes of an id or a label
+)
+
+// MaxSample bounds an encoded sample in bytes [P-10.3].
+const MaxSample = 48 << 10
 
 // Kinds of the events by which a device tells what became of a delta [P-7.6].
 const (

@@ -21,6 +21,10 @@ func newIDSource() *idSource {
 	return &idSource{prefix: strings.ToLower(base32.StdEncoding.EncodeToString(b[:])) + "-"}
 }
 
+// IDPrefix is what the ids of predictions begin with, in this start of the
+// process, unless their callers named them.
+func (e *Engine) IDPrefix() string { return e.ids.prefix }
+
 func (s *idSource) next() string {
 	var room [64]byte
 	return string(strconv.AppendUint(append(room[:0], s.prefix...), s.n.Add(1), 36))

@@ -231,11 +231,16 @@ func (o *Observer) Apply(s *protocol.Settings) {
 	}
 }
 
-func paceOf(s *protocol.Settings) pace {
-	window, snapshot := DefaultWindow, DefaultSnapshot
+// WindowOf is how long a window stays open under settings of the control plane.
+func WindowOf(s *protocol.Settings) time.Duration {
 	if ms := s.GetWindowMs(); ms > 0 {
-		window = min(max(time.Duration(ms)*time.Millisecond, minWindow), maxWindow)
+		return min(max(time.Duration(ms)*time.Millisecond, minWindow), maxWindow)
 	}
+	return DefaultWindow
+}
+
+func paceOf(s *protocol.Settings) pace {
+	window, snapshot := WindowOf(s), DefaultSnapshot
 	if ms := s.GetSnapshotMs(); ms > 0 {
 		snapshot = min(max(time.Duration(ms)*time.Millisecond, minSnapshot), maxSnapshot)
 	}

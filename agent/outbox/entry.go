@@ -25,6 +25,26 @@ type Entry struct {
 	start int64
 	// weight is how many records were merged into it.
 	weight uint32
+	// sample says that it is rows for labelling: it counts nothing, and is given up
+	// before anything else. It is of no use to anyone after expires.
+	sample  bool
+	expires deadline
+}
+
+// deadline is a moment on the clocks of a boot.
+type deadline struct {
+	boot      string
+	monotonic uint64
+	wall      int64
+}
+
+// passed says whether now is after the deadline: by the monotonic clock within
+// its boot, else by the wall clock, which is all there is.
+func (d deadline) passed(now *protocol.Stamp) bool {
+	if d.boot == string(now.GetBoot()) {
+		return now.GetMonotonicMs() > d.monotonic
+	}
+	return now.GetWallMs() > d.wall
 }
 
 // NewEntry encodes a body. ErrTooLarge when no message could carry it.
@@ -65,6 +85,10 @@ func describe(b *protocol.Body, raw string) Entry {
 		v := k.Event
 		e.Model = v.GetModel()
 		e.lane = lane("event", v.GetKind(), v.GetModel(), string(v.GetRelease()), boot)
+	case *protocol.Body_Sample:
+		s := k.Sample
+		e.Model, e.start, e.sample = s.GetModel(), s.GetStartWallMs(), true
+		e.expires = deadline{boot, s.GetEndMonotonicMs() + s.GetExpiresMs(), s.GetEndWallMs() + int64(s.GetExpiresMs())} //nolint:gosec // at most a year
 	}
 	e.Model = unique.Make(e.Model).Value()
 	return e

@@ -339,6 +339,7 @@ func (o *Outbox) Send(limit int) ([]*protocol.Record, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	err := o.apply(func(w *work) {
+		o.expireSamples(w)
 		if c, ok := w.book.Send(limit); ok {
 			w.do(c)
 		}

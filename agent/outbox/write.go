@@ -230,10 +230,11 @@ func (b *Book) size() int64 {
 // to merge costs as much for one pair as for many.
 const mergeShare = 16
 
-// makeRoom keeps the bounds: first by merging neighbours, the closest first,
-// and only when nothing can be merged any more by giving the oldest record up
+// makeRoom keeps the bounds: first by giving samples up, then by merging
+// neighbours, the closest first, and only when nothing can be merged any more by giving the oldest record up
 // for an event that says so.
 func (o *Outbox) makeRoom(w *work) {
+	o.expireSamples(w)
 	for _, model := range slices.Sorted(maps.Keys(w.book.use)) {
 		used := func() int64 { return w.book.use[model] }
 		o.relieve(w, used, int64(o.opt.ModelBytes), func(it *Item) bool { return it.Model == model })
@@ -245,6 +246,9 @@ func (o *Outbox) makeRoom(w *work) {
 // relieve keeps what is used by the records that of accepts within a bound, as
 // far as that can be done.
 func (o *Outbox) relieve(w *work, used func() int64, bound int64, of func(*Item) bool) {
+	for used() > bound && o.dropSample(w, of) {
+		continue
+	}
 	for used() > bound {
 		merges := w.book.Merge(of, used()-bound+bound/mergeShare)
 		for _, c := range merges {
