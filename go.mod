@@ -44,7 +44,7 @@ require (
 	google.golang.org/grpc v1.85.0
 	google.golang.org/protobuf v1.36.12
 	gopkg.in/yaml.v3 v3.0.1
-	k8s.io/apimachinery v0.36.6
+	k8s.io/apimachinery v0.37.2
 )
 
 require (

@@ -1,0 +1,391 @@
+package tracking
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sort"
+	"strconv"
+)
+
+// model is a registered model with what clients do not see.
+type model struct {
+	RegisteredModel
+
+	Serial int64 `cbor:"serial"` // names it for good: its name may change
+	Latest int   `cbor:"latest"` // the last version number given
+}
+
+// version is a registered version. Its name is the model's.
+type version struct {
+	ModelVersion
+
+	Serial int64 `cbor:"serial"` // of the model
+}
+
+// index is what all records together say. It knows nothing of the journal: apply
+// is a pure function of the index and a record.
+type index struct {
+	seq  uint64            // of the last record included
+	ends map[string]uint64 // of the newest record of each subject but runs'
+
+	experiments shelf[Experiment]
+	runs        shelf[run]
+	logged      shelf[LoggedModel]
+	models      shelf[model]
+	versions    shelf[version]
+
+	experiment map[string]*cell[Experiment]  // by id
+	named      map[string]*cell[Experiment]  // by name
+	run        map[string]*cell[run]         // by id
+	group      map[string][]*cell[run]       // by experiment, oldest start first, then greatest id
+	loggedAs   map[string]*cell[LoggedModel] // by id
+	model      map[string]*cell[model]       // by name
+	serial     map[int64]*cell[model]        // by serial
+	version    map[int64][]*cell[version]    // by the model's serial, lowest first
+
+	nextExperiment, nextModel int64 // ids to be given
+}
+
+func newIndex() *index {
+	return &index{
+		ends: map[string]uint64{}, experiment: map[string]*cell[Experiment]{}, named: map[string]*cell[Experiment]{},
+		run: map[string]*cell[run]{}, group: map[string][]*cell[run]{}, loggedAs: map[string]*cell[LoggedModel]{},
+		model: map[string]*cell[model]{}, serial: map[int64]*cell[model]{}, version: map[int64][]*cell[version]{}, nextModel: 1,
+	}
+}
+
+// ErrDamaged says that the journal has lost a record.
+var ErrDamaged = errors.New("the journal of tracked runs is damaged: restore the data directory from a backup; what was logged since that backup is lost")
+
+// apply takes a record in. prev is the sequence of the one before it in its
+// subject. What a thing includes already it does not take again.
+func (x *index) apply(seq uint64, r *record, prev uint64) error {
+	if err := x.follows(seq, r, prev); err != nil {
+		return err
+	}
+	x.seq = max(x.seq, seq)
+	switch {
+	case r.Experiment != nil:
+		x.putExperiment(seq, *r.Experiment)
+	case r.Run != nil:
+		x.addRun(seq, r.Run)
+	case r.Change != nil:
+		x.changeRun(seq, r.Change, r.AtMS)
+	case r.Purged != nil:
+		x.purgeRuns(seq, r.Purged)
+	case r.Logged != nil:
+		x.putLogged(seq, *r.Logged)
+	default:
+		x.putModels(seq, r)
+	}
+	return nil
+}
+
+// follows makes sure that no record of the subject was lost before this one.
+func (x *index) follows(seq uint64, r *record, prev uint64) error {
+	subject := r.subject()
+	end := x.ends[subject]
+	if id, ok := runOf(subject); ok {
+		if end = 0; x.run[id] != nil {
+			end = x.run[id].get().own
+		}
+	} else if end < seq {
+		x.ends[subject] = seq
+	}
+	if end < seq && end != prev {
+		return fmt.Errorf("record %d of %s follows %d, not %d: %w", seq, subject, prev, end, ErrDamaged)
+	}
+	return nil
+}
+
+// end is the sequence of the newest record of a subject, 0 for none.
+func (x *index) end(subject string) uint64 {
+	if id, ok := runOf(subject); ok {
+		if c := x.run[id]; c != nil {
+			return c.get().own
+		}
+		return 0
+	}
+	return x.ends[subject]
+}
+
+func runOf(subject string) (id string, ok bool) {
+	const prefix = subjectRuns
+	if len(subject) <= len(prefix) || subject[:len(prefix)] != prefix {
+		return "", false
+	}
+	return subject[len(prefix):], true
+}
+
+// put makes or replaces a thing.
+func put[T any](s *shelf[T], c *cell[T], seq uint64, v T) *cell[T] {
+	switch {
+	case c == nil:
+		return s.add(seq, v)
+	case !c.includes(seq):
+		s.set(c, seq, v)
+	}
+	return c
+}
+
+func (x *index) putExperiment(seq uint64, e Experiment) {
+	c := x.experiment[e.ID]
+	if c != nil && !c.includes(seq) {
+		before := c.get()
+		if x.named[before.Name] == c {
+			delete(x.named, before.Name)
+		}
+		if before.Deleted != e.Deleted {
+			x.deleteRuns(seq, &e)
+		}
+	}
+	x.indexExperiment(put(&x.experiments, c, seq, e))
+}
+
+func (x *index) indexExperiment(c *cell[Experiment]) {
+	e := c.get()
+	x.experiment[e.ID], x.named[e.Name] = c, c
+	if n, err := strconv.ParseInt(e.ID, 10, 64); err == nil {
+		x.nextExperiment = max(x.nextExperiment, n+1)
+	}
+}
+
+// deleteRuns lets the runs of an experiment go and come back with it.
+func (x *index) deleteRuns(seq uint64, e *Experiment) {
+	for _, c := range x.group[e.ID] {
+		if c.includes(seq) {
+			continue
+		}
+		r := *c.get()
+		if r.deleted = 0; e.Deleted {
+			r.deleted = e.UpdatedMS
+		}
+		x.runs.set(c, seq, r)
+	}
+}
+
+func (x *index) addRun(seq uint64, in *Run) {
+	if x.run[in.ID] != nil {
+		return // a checkpoint has it already
+	}
+	r := run{
+		id: in.ID, experiment: in.Experiment, name: in.Name, user: in.User, place: in.ArtifactURI, status: in.Status,
+		started: in.StartedMS, ended: in.EndedMS, own: seq, params: pairsOf(in.Params), tags: pairsOf(in.Tags),
+	}
+	if e := x.experiment[in.Experiment]; e != nil {
+		r.experiment = e.get().ID // shares the text
+		if e.get().Deleted {
+			r.deleted = e.get().UpdatedMS
+		}
+	}
+	x.indexRun(x.runs.add(seq, r))
+}
+
+// indexRun files a run. Readers may hold the list, so one that does not come to
+// its end makes a new list.
+func (x *index) indexRun(c *cell[run]) {
+	r := c.get()
+	x.run[r.id] = c
+	list := x.group[r.experiment]
+	at := sort.Search(len(list), func(i int) bool { return earlier(r, list[i].get()) })
+	if at == len(list) {
+		x.group[r.experiment] = append(list, c)
+		return
+	}
+	x.group[r.experiment] = slices.Concat(list[:at], []*cell[run]{c}, list[at:])
+}
+
+// earlier is the order within an experiment: read backwards it is MLflow's, the
+// newest start first and the least id among equals.
+func earlier(a, b *run) bool {
+	return cmp.Or(cmp.Compare(a.started, b.started), cmp.Compare(b.id, a.id)) < 0
+}
+
+func (x *index) changeRun(seq uint64, ch *change, atMS int64) {
+	if c := x.run[ch.ID]; c != nil && !c.includes(seq) {
+		r := *c.get()
+		r.own = seq
+		r.apply(ch, atMS)
+		x.runs.set(c, seq, r)
+	}
+	x.measureLogged(seq, ch.Metrics)
+}
+
+// apply changes a copy of a run.
+func (r *run) apply(ch *change, atMS int64) {
+	r.measure(ch.Metrics)
+	r.params, r.tags = set(r.params, ch.Params), set(r.tags, ch.Tags)
+	if ch.Untag != "" {
+		r.tags = unset(r.tags, ch.Untag)
+	}
+	r.status = cmp.Or(ch.Status, r.status)
+	r.ended, r.name = cmp.Or(ch.EndedMS, r.ended), cmp.Or(ch.Name, r.name)
+	if ch.Delete != nil {
+		if r.deleted = 0; *ch.Delete {
+			r.deleted = atMS
+		}
+	}
+	if len(ch.Data)+len(ch.Inputs)+len(ch.Outputs) > 0 {
+		x := r.rarely()
+		x.Datasets = joined(x.Datasets, ch.Data, func(d Dataset) string { return d.Name + "\x00" + d.Digest })
+		x.Inputs = joined(x.Inputs, ch.Inputs, func(m ModelRef) string { return m.ModelID })
+		x.Outputs = joined(x.Outputs, ch.Outputs, func(m ModelRef) string { return m.ModelID })
+	}
+}
+
+// joined is a list with others added; one of the same name takes the place of
+// the older.
+func joined[T any](have, more []T, name func(T) string) []T {
+	out := slices.Clone(have)
+	for _, m := range more {
+		if i := slices.IndexFunc(out, func(o T) bool { return name(o) == name(m) }); i >= 0 {
+			out[i] = m
+		} else {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+func (x *index) purgeRuns(seq uint64, ids []string) {
+	gone := map[*cell[run]]bool{}
+	touched := map[string]bool{}
+	for _, id := range ids {
+		if c := x.run[id]; c != nil && !c.includes(seq) {
+			gone[c] = true
+			touched[c.get().experiment] = true
+			delete(x.run, id)
+			x.runs.drop(c)
+		}
+	}
+	for experiment := range touched {
+		x.group[experiment] = slices.DeleteFunc(slices.Clone(x.group[experiment]), func(c *cell[run]) bool { return gone[c] })
+	}
+}
+
+// putLogged replaces a logged model. Its metrics come with those of runs.
+func (x *index) putLogged(seq uint64, m LoggedModel) {
+	c := x.loggedAs[m.ID]
+	if m.Metrics = nil; c != nil {
+		m.Metrics = c.get().Metrics
+	}
+	x.loggedAs[m.ID] = put(&x.logged, c, seq, m)
+}
+
+// measureLogged takes in the values that were measured of logged models.
+func (x *index) measureLogged(seq uint64, logged []Metric) {
+	var of map[string][]Metric
+	for i := range logged {
+		id := logged[i].ModelID
+		if id == "" || x.loggedAs[id] == nil {
+			continue
+		}
+		if of == nil {
+			of = map[string][]Metric{}
+		}
+		of[id] = append(of[id], logged[i])
+	}
+	for _, id := range slices.Sorted(maps.Keys(of)) {
+		c := x.loggedAs[id]
+		if c.includes(seq) {
+			continue
+		}
+		m := *c.get()
+		m.Metrics = newest(m.Metrics, of[id])
+		x.logged.set(c, seq, m)
+	}
+}
+
+// newest is the newest value for each key and dataset.
+func newest(have, more []Metric) []Metric {
+	out := slices.Clone(have)
+	for _, m := range more {
+		i := slices.IndexFunc(out, func(o Metric) bool { return o.Key == m.Key && o.subject() == m.subject() })
+		switch {
+		case i < 0:
+			out = append(out, m)
+		case newer(m.point(), out[i].point()):
+			out[i] = m
+		}
+	}
+	return out
+}
+
+func (m *Metric) point() point { return point{value: m.Value, at: m.TimestampMS, step: m.Step} }
+
+func (x *index) putModels(seq uint64, r *record) {
+	if r.Dropped != nil {
+		x.drop(seq, r.Dropped)
+	}
+	if r.Model != nil {
+		x.putModel(seq, *r.Model)
+	}
+	for i := range r.Versions {
+		x.putVersion(seq, r.Versions[i])
+	}
+}
+
+func (x *index) putModel(seq uint64, m model) {
+	c := x.serial[m.Serial]
+	if c != nil && !c.includes(seq) && x.model[c.get().Name] == c {
+		delete(x.model, c.get().Name)
+	}
+	x.indexModel(put(&x.models, c, seq, m))
+}
+
+func (x *index) indexModel(c *cell[model]) {
+	m := c.get()
+	x.serial[m.Serial] = c
+	x.nextModel = max(x.nextModel, m.Serial+1)
+	// A checkpoint may hold a newer model of that name already.
+	if o := x.model[m.Name]; o == nil || o == c || !o.includes(c.now.Load().seq) {
+		x.model[m.Name] = c
+	}
+}
+
+func (x *index) drop(seq uint64, d *dropped) {
+	x.version[d.Model] = slices.DeleteFunc(slices.Clone(x.version[d.Model]), func(c *cell[version]) bool {
+		going := !c.includes(seq) && (d.Version == 0 || c.get().Version == d.Version)
+		if going {
+			x.versions.drop(c)
+		}
+		return going
+	})
+	c := x.serial[d.Model]
+	if c == nil || d.Version != 0 {
+		return
+	}
+	x.models.drop(c)
+	delete(x.serial, d.Model)
+	delete(x.version, d.Model)
+	if name := c.get().Name; x.model[name] == c {
+		delete(x.model, name)
+	}
+}
+
+func (x *index) putVersion(seq uint64, v version) {
+	if c := x.versionOf(v.Serial, v.Version); c != nil {
+		put(&x.versions, c, seq, v)
+		return
+	}
+	x.indexVersion(x.versions.add(seq, v))
+}
+
+func (x *index) indexVersion(c *cell[version]) {
+	v := c.get()
+	list := x.version[v.Serial]
+	at := sort.Search(len(list), func(i int) bool { return list[i].get().Version > v.Version })
+	x.version[v.Serial] = slices.Concat(list[:at], []*cell[version]{c}, list[at:])
+}
+
+func (x *index) versionOf(serial int64, number int) *cell[version] {
+	list := x.version[serial]
+	at := sort.Search(len(list), func(i int) bool { return list[i].get().Version >= number })
+	if at < len(list) && list[at].get().Version == number {
+		return list[at]
+	}
+	return nil
+}

@@ -1,0 +1,247 @@
+package tracking
+
+import (
+	"cmp"
+	"container/heap"
+	"encoding/base64"
+	"hash/fnv"
+	"iter"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/fxamacker/cbor/v2"
+)
+
+// sortKey is what a thing is sorted by, in one part of an order. What has no
+// value comes last whichever way the rest goes, after what is not a number.
+type sortKey struct {
+	_      struct{} `cbor:",toarray"`
+	Rank   uint8
+	Number float64
+	Text   string
+}
+
+const (
+	rankValue uint8 = iota
+	rankNaN
+	rankNone
+)
+
+// by is one part of an order.
+type by[T any] struct {
+	look look[T]
+	desc bool
+}
+
+func (b by[T]) key(v *T) sortKey {
+	if b.look.number != nil {
+		n, ok := b.look.number(v)
+		switch {
+		case !ok:
+			return sortKey{Rank: rankNone}
+		case math.IsNaN(n):
+			return sortKey{Rank: rankNaN}
+		}
+		return sortKey{Number: n}
+	}
+	s, ok := b.look.text(v)
+	if !ok {
+		return sortKey{Rank: rankNone}
+	}
+	return sortKey{Text: s}
+}
+
+// compareKeys says which of two things comes first in an order.
+func compareKeys[T any](order []by[T], a, b []sortKey) int {
+	for i := range order {
+		if c := cmp.Compare(a[i].Rank, b[i].Rank); c != 0 {
+			return c
+		}
+		c := cmp.Or(cmp.Compare(a[i].Number, b[i].Number), strings.Compare(a[i].Text, b[i].Text))
+		if order[i].desc {
+			c = -c
+		}
+		if c != 0 {
+			return c
+		}
+	}
+	return 0
+}
+
+// found is a thing that passed, with what it is sorted by.
+type found[T any] struct {
+	v    *T
+	keys []sortKey
+}
+
+// ranking keeps the first things of an order: a heap with the last of them on
+// top.
+type ranking[T any] struct {
+	order []by[T] // the last part names a thing, so no two are equal
+	after []sortKey
+	most  int
+	items []found[T]
+	keys  []sortKey // of the thing that is looked at
+}
+
+func (r *ranking[T]) Len() int { return len(r.items) }
+func (r *ranking[T]) Less(i, j int) bool {
+	return compareKeys(r.order, r.items[i].keys, r.items[j].keys) > 0
+}
+func (r *ranking[T]) Swap(i, j int) { r.items[i], r.items[j] = r.items[j], r.items[i] }
+func (r *ranking[T]) Push(x any)    { r.items = append(r.items, x.(found[T])) } //nolint:forcetypeassert // of this file alone
+
+func (r *ranking[T]) Pop() any {
+	last := r.items[len(r.items)-1]
+	r.items = r.items[:len(r.items)-1]
+	return last
+}
+
+// offer takes a thing if it is among the first after the page before, and says
+// whether it is after that page.
+func (r *ranking[T]) offer(v *T) bool {
+	r.keys = r.keys[:0]
+	for _, b := range r.order {
+		r.keys = append(r.keys, b.key(v))
+	}
+	if r.after != nil && compareKeys(r.order, r.keys, r.after) <= 0 {
+		return false
+	}
+	switch {
+	case len(r.items) < r.most:
+		heap.Push(r, found[T]{v, slices.Clone(r.keys)})
+	case compareKeys(r.order, r.keys, r.items[0].keys) < 0:
+		r.items[0].v = v
+		copy(r.items[0].keys, r.keys)
+		heap.Fix(r, 0)
+	}
+	return true
+}
+
+// search is what is looked for among things of one kind.
+type search[T any] struct {
+	matches func(*T) bool
+	order   []by[T]
+	max     int
+	after   []sortKey
+	query   uint64 // names the search in tokens
+}
+
+// space is a kind of things that can be searched.
+type space[T any] struct {
+	name         string
+	usual, most  int // page sizes: by default, and at most
+	look         func(field) (look[T], error)
+	order        []string // after what was asked for
+	id           func(*T) string
+	extraOfQuery []string // what else the search depends on
+}
+
+// prepare reads a search.
+func (sp space[T]) prepare(s Search) (*search[T], error) {
+	out := &search[T]{max: cmp.Or(s.Max, sp.usual), query: sp.hash(s)}
+	if out.max < 0 || out.max > sp.most {
+		return nil, refuse(Invalid, "max_results %d must be 1 to %d", s.Max, sp.most)
+	}
+	clauses, err := parseFilter(s.Filter)
+	if err == nil {
+		out.matches, err = compile(clauses, sp.look)
+	}
+	if err != nil {
+		return nil, explain("filter", s.Filter, err)
+	}
+	for _, text := range slices.Concat(s.OrderBy, sp.order) {
+		b, err := sp.sortBy(text)
+		if err != nil {
+			return nil, explain("order_by", text, err)
+		}
+		out.order = append(out.order, b)
+	}
+	out.order = append(out.order, by[T]{look: look[T]{text: func(v *T) (string, bool) { return sp.id(v), true }}})
+	out.after, err = out.read(s.Page)
+	return out, err
+}
+
+func (sp space[T]) sortBy(text string) (by[T], error) {
+	o, err := parseOrder(text)
+	if err != nil {
+		return by[T]{}, err
+	}
+	l, err := sp.look(o.field)
+	if err == nil && l.texts != nil {
+		err = wrong(o.field.at, "%s can have many values: it cannot be sorted by", o.field.name())
+	}
+	return by[T]{look: l, desc: o.desc}, err
+}
+
+// explain names the query in which an error is.
+func explain(what, text string, err error) error {
+	if e, ok := err.(*Error); ok { //nolint:errorlint // made in this package and never wrapped
+		return refuse(e.Code, "%s %.200q: %s", what, text, e.Message)
+	}
+	return err
+}
+
+// hash names all that decides what a search finds, but not how much at a time.
+func (sp space[T]) hash(s Search) uint64 {
+	h := fnv.New64a()
+	for _, part := range slices.Concat([]string{sp.name, s.Filter, string(s.View)}, s.OrderBy, sp.extraOfQuery) {
+		_, _ = h.Write([]byte(part)) // never fails
+		_, _ = h.Write([]byte{0})
+	}
+	return h.Sum64()
+}
+
+// pageToken says after what the next page begins. It names a place in the order
+// and no number of things, so what is added meanwhile moves nothing.
+type pageToken struct {
+	_     struct{} `cbor:",toarray"`
+	Query uint64
+	After []sortKey
+}
+
+func (s *search[T]) read(page string) ([]sortKey, error) {
+	if page == "" {
+		return nil, nil
+	}
+	var t pageToken
+	raw, err := base64.RawURLEncoding.DecodeString(page)
+	if err == nil {
+		err = cbor.Unmarshal(raw, &t)
+	}
+	if err != nil || t.Query != s.query || len(t.After) != len(s.order) {
+		return nil, refuse(Invalid, "page token %.60q is not of this search: search without it from the first page", page)
+	}
+	return t.After, nil
+}
+
+// run searches lists of things. Sorted says that each list is in the order of
+// the search, so that a list needs to be read only as far as the page goes.
+func (s *search[T]) run(lists iter.Seq[iter.Seq[*T]], sorted bool) (out []*T, next string, err error) {
+	r := &ranking[T]{order: s.order, after: s.after, most: s.max + 1}
+	for list := range lists {
+		taken := 0
+		for v := range list {
+			if s.matches(v) && r.offer(v) {
+				taken++
+			}
+			if sorted && taken > s.max {
+				break
+			}
+		}
+	}
+	slices.SortFunc(r.items, func(a, b found[T]) int { return compareKeys(s.order, a.keys, b.keys) })
+	if len(r.items) > s.max {
+		r.items = r.items[:s.max]
+		raw, err := cbor.Marshal(pageToken{Query: s.query, After: r.items[s.max-1].keys})
+		if err != nil {
+			return nil, "", err
+		}
+		next = base64.RawURLEncoding.EncodeToString(raw)
+	}
+	for _, i := range r.items {
+		out = append(out, i.v)
+	}
+	return out, next, nil
+}

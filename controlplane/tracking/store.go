@@ -1,0 +1,150 @@
+package tracking
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"hash/maphash"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// ErrClosed says that the store was closed.
+var ErrClosed = errors.New("the store of tracked runs is closed")
+
+// Store keeps experiments, runs and models. Its methods may be called by many at
+// once; those that change something return when the change is stored.
+type Store struct {
+	journal journal
+	now     func() time.Time
+	log     *slog.Logger
+	seed    maphash.Seed
+
+	mu sync.RWMutex // guards what follows; what cells hold is never changed and needs no lock
+	x  *index
+
+	// busy has one lock for each share of the names by which things are changed: a
+	// change is checked, stored and taken in before the next one of that name is
+	// checked.
+	busy [256]sync.Mutex
+
+	commits   chan *commit
+	committer sync.WaitGroup
+	quit      chan struct{}
+	closing   sync.Once
+	point     *checkpoints // nil without a bucket
+}
+
+// NewMemory is a store that goes with the process, for tests of other packages.
+// A failure to make it is a fault of this package, so it panics.
+func NewMemory() *Store {
+	s, err := start(context.Background(), &memory{}, Config{})
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+// start reads a journal into a store and lets changes in.
+func start(ctx context.Context, j journal, cfg Config) (*Store, error) {
+	s := &Store{
+		journal: j, now: cfg.Now, log: cfg.Logger, seed: maphash.MakeSeed(), x: newIndex(),
+		commits: make(chan *commit, maxGroup), quit: make(chan struct{}),
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if err := s.load(ctx, cfg); err != nil {
+		return nil, err
+	}
+	s.committer.Go(s.commitAll)
+	if s.point != nil {
+		s.committer.Go(s.keepCheckpoints)
+	}
+	if err := s.makeDefault(ctx); err != nil {
+		return nil, errors.Join(err, s.Close(ctx))
+	}
+	return s, nil
+}
+
+// Close waits for what is being stored, writes the index down and ends. ctx
+// bounds it.
+func (s *Store) Close(ctx context.Context) (err error) {
+	s.closing.Do(func() {
+		close(s.quit)
+		s.committer.Wait()
+		if s.point != nil {
+			err = s.point.write(ctx, s)
+		}
+	})
+	return err
+}
+
+// hold waits until nobody else changes what has that name, and returns how to
+// let others go on.
+func (s *Store) hold(kind, name string) (release func()) {
+	var h maphash.Hash
+	h.SetSeed(s.seed)
+	_, _ = h.WriteString(kind) // never fails
+	_, _ = h.WriteString(name)
+	m := &s.busy[h.Sum64()%uint64(len(s.busy))]
+	m.Lock()
+	return m.Unlock
+}
+
+// Kinds of names that are held. The catalogs are small and change seldom: one
+// name for each.
+const (
+	holdExperiments = "experiments"
+	holdModels      = "models"
+	holdRun         = "run "
+	holdLogged      = "logged "
+)
+
+// nowMS is the server's clock in Unix milliseconds.
+func (s *Store) nowMS() int64 { return s.now().UnixMilli() }
+
+// newID is 32 random hex digits, as MLflow names runs.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// Default is the experiment of runs that name none. MLflow's clients take it for
+// granted.
+const (
+	DefaultID   = "0"
+	DefaultName = "Default"
+)
+
+func (s *Store) makeDefault(ctx context.Context) error {
+	if _, err := s.Experiment(DefaultID); err == nil {
+		return nil
+	}
+	at := s.nowMS()
+	return s.store(ctx, &record{AtMS: at, Experiment: &Experiment{
+		ID: DefaultID, Name: DefaultName, ArtifactURI: experimentPlace(DefaultID), CreatedMS: at, UpdatedMS: at,
+	}})
+}
+
+// artifactRoot is the scheme of the artifact proxy: clients turn it into the
+// address of the tracking server.
+const artifactRoot = "mlflow-artifacts:/"
+
+func experimentPlace(id string) string { return artifactRoot + id }
+
+// runPlace is where a run's artifacts are when nothing else was said.
+func runPlace(e *Experiment, run string) string {
+	return cmp.Or(e.ArtifactURI, experimentPlace(e.ID)) + "/" + run + "/artifacts"
+}
+
+func modelPlace(e *Experiment, model string) string {
+	return cmp.Or(e.ArtifactURI, experimentPlace(e.ID)) + "/models/" + model + "/artifacts"
+}
