@@ -27,7 +27,9 @@ type State struct {
 func (s *State) Dead() bool { return !s.Done && s.NextMS == 0 }
 
 // Due tells whether it is to be tried by now.
-func (s *State) Due(now time.Time) bool { return !s.Done && s.NextMS != 0 && s.NextMS <= now.UnixMilli() }
+func (s *State) Due(now time.Time) bool {
+	return !s.Done && s.NextMS != 0 && s.NextMS <= now.UnixMilli()
+}
 
 // Again lets a delivery that was given up begin anew.
 func (s *State) Again(now time.Time) { *s = State{NextMS: now.UnixMilli(), LastMS: s.LastMS} }

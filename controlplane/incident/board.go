@@ -3,7 +3,6 @@ package incident
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,7 +12,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vedette-edge/vedette/controlplane/delivery"
 	"github.com/vedette-edge/vedette/controlplane/kvstore"
+	"github.com/vedette-edge/vedette/protocol/operator"
 )
 
 // What a board may answer.
@@ -46,18 +47,17 @@ type Config struct {
 type Board struct {
 	store kvstore.Bucket
 	cfg   Config
+	mail  *mailer
 	wake  chan struct{} // holds one when there may be something to tell
 
 	mu        sync.Mutex // guards everything below
 	incidents map[string]*Incident
 	byKey     map[string]string // newest incident of a key
 	stored    map[string]int64  // when an incident was written last, Unix milliseconds
+	silences  map[string]*Silence
+	notices   map[string]*Notice
+	settings  operator.NotifySettings
 }
-
-// First tokens of the keys in the bucket.
-const incidentPrefix = "incident"
-
-func incidentKey(id string) string { return kvstore.Key(incidentPrefix, id) }
 
 // New loads what a bucket holds.
 func New(ctx context.Context, store kvstore.Bucket, cfg Config) (*Board, error) {
@@ -67,30 +67,19 @@ func New(ctx context.Context, store kvstore.Bucket, cfg Config) (*Board, error) 
 	if cfg.Change == nil {
 		cfg.Change = func(string) {}
 	}
+	if cfg.Client == nil {
+		cfg.Client = delivery.NewClient()
+	}
 	b := &Board{
-		store: store, cfg: cfg, wake: make(chan struct{}, 1),
+		store: store, cfg: cfg, wake: make(chan struct{}, 1), mail: &mailer{dialer: delivery.NewDialer()},
 		incidents: map[string]*Incident{}, byKey: map[string]string{}, stored: map[string]int64{},
+		silences: map[string]*Silence{}, notices: map[string]*Notice{},
 	}
 	if err := b.load(ctx); err != nil {
 		return nil, err
 	}
 	b.nudge()
 	return b, nil
-}
-
-func (b *Board) load(ctx context.Context) error {
-	entries, err := b.store.List(ctx, incidentPrefix)
-	if err != nil {
-		return fmt.Errorf("load incidents: %w", err)
-	}
-	for _, e := range entries {
-		i := new(Incident)
-		if err := json.Unmarshal(e.Value, i); err != nil {
-			return fmt.Errorf("load incident %s: %w", e.Key, err)
-		}
-		b.hold(i)
-	}
-	return nil
 }
 
 // hold takes an incident into memory.
@@ -138,7 +127,7 @@ func (b *Board) begin(ctx context.Context, now time.Time, c Cause, before *Incid
 	if before != nil && now.Sub(time.UnixMilli(before.ResolvedMS)) < flapMemory {
 		flaps = before.Flaps + 1
 	}
-	i := open(now, c, flaps)
+	i := open(now, c, before, flaps)
 	if err := b.commit(ctx, now, i); err != nil {
 		return err
 	}
@@ -214,17 +203,6 @@ func (b *Board) commit(ctx context.Context, now time.Time, i *Incident) error {
 	b.hold(i)
 	b.cfg.Change(i.ID)
 	b.nudge()
-	return nil
-}
-
-func (b *Board) put(ctx context.Context, key string, v any) error {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("encode %s: %w", key, err)
-	}
-	if _, err := b.store.Put(ctx, key, data); err != nil {
-		return fmt.Errorf("store %s: %w", key, err)
-	}
 	return nil
 }
 

@@ -20,8 +20,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -63,6 +63,9 @@ const (
 	NotifyDead     = "notify_dead"     // a receiver of messages like these cannot be reached
 	Test           = "test"            // a message sent to try a receiver
 )
+
+// kinds are those that a receiver can choose.
+var kinds = []string{Drift, SensorFault, Apart, Accuracy, GateFailed, RolloutStopped, DeliveryDead, PublishFailed, StorageFull, NotifyDead}
 
 // Cause is something wrong, as its finder tells it. Texts are cut to their
 // bounds and freed of control characters rather than refused.
@@ -153,10 +156,12 @@ type Incident struct {
 	Count      int     `json:"count"`           // times raised
 	Flaps      int     `json:"flaps,omitempty"` // times opened again
 	OpenedMS   int64   `json:"opened_ms"`       // first time
+	SinceMS    int64   `json:"since_ms"`        // opened last
 	LastMS     int64   `json:"last_ms"`         // raised last
 	ResolvedMS int64   `json:"resolved_ms,omitempty"`
-	Owner      string  `json:"owner,omitempty"` // who acknowledged it
-	Timeline   []Entry `json:"timeline"`        // oldest first
+	ByHand     bool    `json:"by_hand,omitempty"` // a person resolved it
+	Owner      string  `json:"owner,omitempty"`   // who acknowledged it
+	Timeline   []Entry `json:"timeline"`          // oldest first
 	// Told is what each receiver knows, by its name.
 	Told map[string]Told `json:"told,omitempty"`
 }
@@ -192,9 +197,9 @@ func (i *Incident) Live() bool { return i.State != Resolved }
 func (i *Incident) clone() *Incident {
 	c := *i
 	c.Timeline = slices.Clone(i.Timeline)
-	c.Told = make(map[string]Told, len(i.Told))
-	for k, v := range i.Told {
-		c.Told[k] = v
+	c.Told = maps.Clone(i.Told)
+	if c.Told == nil {
+		c.Told = map[string]Told{}
 	}
 	return &c
 }
@@ -207,14 +212,19 @@ func (i *Incident) enter(e Entry) {
 	i.Timeline = append(i.Timeline, e)
 }
 
-// open makes the incident of a cause. Its id follows from the key and the time,
-// so a raise that was stored and not answered is the same when it comes again.
-func open(now time.Time, c Cause, flaps int) *Incident {
+// open makes the incident of a cause. Its id follows from the key and the
+// incident before it, so one that was stored without an answer is the same when
+// it is raised again.
+func open(now time.Time, c Cause, before *Incident, flaps int) *Incident {
+	last := ""
+	if before != nil {
+		last = before.ID
+	}
 	ms := now.UnixMilli()
-	h := sha256.Sum256([]byte(c.Key + "\x00" + strconv.FormatInt(ms, 10)))
+	h := sha256.Sum256([]byte(c.Key + "\x00" + last))
 	i := &Incident{
 		ID: "inc-" + hex.EncodeToString(h[:6]), Cause: c, State: Open, Count: 1, Flaps: flaps,
-		OpenedMS: ms, LastMS: ms, Told: map[string]Told{},
+		OpenedMS: ms, SinceMS: ms, LastMS: ms, Told: map[string]Told{},
 	}
 	i.enter(Entry{AtMS: ms, What: EntryOpened, Text: c.Summary})
 	return i
@@ -226,7 +236,7 @@ func (i *Incident) raise(now time.Time, c Cause) {
 	i.Cause, i.Count, i.LastMS = c, i.Count+1, max(i.LastMS, now.UnixMilli())
 	switch {
 	case !i.Live():
-		i.State, i.ResolvedMS, i.Owner = Open, 0, ""
+		i.State, i.SinceMS, i.ResolvedMS, i.ByHand, i.Owner = Open, now.UnixMilli(), 0, false, ""
 		i.Flaps++
 		i.enter(Entry{AtMS: now.UnixMilli(), What: EntryReopened, Text: c.Summary})
 	case c.Severity.rank() > was.rank():
@@ -236,7 +246,7 @@ func (i *Incident) raise(now time.Time, c Cause) {
 
 // resolve closes the incident; who is empty when its cause went away by itself.
 func (i *Incident) resolve(now time.Time, who, reason string) {
-	i.State, i.ResolvedMS = Resolved, max(now.UnixMilli(), i.OpenedMS)
+	i.State, i.ResolvedMS, i.ByHand = Resolved, max(now.UnixMilli(), i.OpenedMS), who != ""
 	i.enter(Entry{AtMS: now.UnixMilli(), What: EntryResolved, Who: who, Text: reason})
 }
 

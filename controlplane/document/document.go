@@ -191,7 +191,7 @@ func (v reader) misfit(n *yaml.Node, t reflect.Type, path string) error {
 
 // wanted says what a value of a type looks like.
 func wanted(t reflect.Type) string {
-	if w, ok := reflect.Zero(t).Interface().(Wanted); ok {
+	if w, ok := reflect.TypeAssert[Wanted](reflect.Zero(t)); ok {
 		return w.Wanted() + known(fieldsOf(t))
 	}
 	switch {
