@@ -3575,6 +3575,7 @@ type TruthQueue struct {
 	Newest        uint64                 `protobuf:"varint,1,opt,name=newest,proto3" json:"newest,omitempty"` // number of the newest batch ever queued
 	Waiting       []*TruthBatch          `protobuf:"bytes,2,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	Chunks        [][]byte               `protobuf:"bytes,3,rep,name=chunks,proto3" json:"chunks,omitempty"` // first 8 bytes of the digests of the newest chunks taken, so that none is queued twice
+	Done          []*TruthDone           `protobuf:"bytes,4,rep,name=done,proto3" json:"done,omitempty"`     // newest last
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3628,6 +3629,90 @@ func (x *TruthQueue) GetChunks() [][]byte {
 		return x.Chunks
 	}
 	return nil
+}
+
+func (x *TruthQueue) GetDone() []*TruthDone {
+	if x != nil {
+		return x.Done
+	}
+	return nil
+}
+
+// TruthDone sums up, for one device, what became of the batches of one upload.
+type TruthDone struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Upload        string                 `protobuf:"bytes,1,opt,name=upload,proto3" json:"upload,omitempty"`
+	Model         string                 `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	Taken         *TruthTaken            `protobuf:"bytes,3,opt,name=taken,proto3" json:"taken,omitempty"`            // summed; seq is the newest batch's
+	Expired       uint64                 `protobuf:"varint,4,opt,name=expired,proto3" json:"expired,omitempty"`       // truths that waited until no prediction could be held any more
+	AtMs          int64                  `protobuf:"varint,5,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"` // server's clock, of the newest batch
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TruthDone) Reset() {
+	*x = TruthDone{}
+	mi := &file_device_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TruthDone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TruthDone) ProtoMessage() {}
+
+func (x *TruthDone) ProtoReflect() protoreflect.Message {
+	mi := &file_device_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TruthDone.ProtoReflect.Descriptor instead.
+func (*TruthDone) Descriptor() ([]byte, []int) {
+	return file_device_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *TruthDone) GetUpload() string {
+	if x != nil {
+		return x.Upload
+	}
+	return ""
+}
+
+func (x *TruthDone) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *TruthDone) GetTaken() *TruthTaken {
+	if x != nil {
+		return x.Taken
+	}
+	return nil
+}
+
+func (x *TruthDone) GetExpired() uint64 {
+	if x != nil {
+		return x.Expired
+	}
+	return 0
+}
+
+func (x *TruthDone) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
 }
 
 var File_device_proto protoreflect.FileDescriptor
@@ -3983,12 +4068,19 @@ const file_device_proto_rawDesc = "" +
 	"\amatched\x18\x02 \x01(\x04R\amatched\x12\x1c\n" +
 	"\tunmatched\x18\x03 \x01(\x04R\tunmatched\x12\x1a\n" +
 	"\brepeated\x18\x04 \x01(\x04R\brepeated\x12\x18\n" +
-	"\arefused\x18\x05 \x01(\x04R\arefused\"n\n" +
+	"\arefused\x18\x05 \x01(\x04R\arefused\"\x99\x01\n" +
 	"\n" +
 	"TruthQueue\x12\x16\n" +
 	"\x06newest\x18\x01 \x01(\x04R\x06newest\x120\n" +
 	"\awaiting\x18\x02 \x03(\v2\x16.vedette.v1.TruthBatchR\awaiting\x12\x16\n" +
-	"\x06chunks\x18\x03 \x03(\fR\x06chunksB3Z1github.com/vedette-edge/vedette/protocol;protocolb\x06proto3"
+	"\x06chunks\x18\x03 \x03(\fR\x06chunks\x12)\n" +
+	"\x04done\x18\x04 \x03(\v2\x15.vedette.v1.TruthDoneR\x04done\"\x96\x01\n" +
+	"\tTruthDone\x12\x16\n" +
+	"\x06upload\x18\x01 \x01(\tR\x06upload\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\x12,\n" +
+	"\x05taken\x18\x03 \x01(\v2\x16.vedette.v1.TruthTakenR\x05taken\x12\x18\n" +
+	"\aexpired\x18\x04 \x01(\x04R\aexpired\x12\x13\n" +
+	"\x05at_ms\x18\x05 \x01(\x03R\x04atMsB3Z1github.com/vedette-edge/vedette/protocol;protocolb\x06proto3"
 
 var (
 	file_device_proto_rawDescOnce sync.Once
@@ -4002,7 +4094,7 @@ func file_device_proto_rawDescGZIP() []byte {
 	return file_device_proto_rawDescData
 }
 
-var file_device_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_device_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_device_proto_goTypes = []any{
 	(*Stamp)(nil),          // 0: vedette.v1.Stamp
 	(*Up)(nil),             // 1: vedette.v1.Up
@@ -4043,8 +4135,9 @@ var file_device_proto_goTypes = []any{
 	(*TruthBatch)(nil),     // 36: vedette.v1.TruthBatch
 	(*TruthTaken)(nil),     // 37: vedette.v1.TruthTaken
 	(*TruthQueue)(nil),     // 38: vedette.v1.TruthQueue
-	nil,                    // 39: vedette.v1.Event.AttributesEntry
-	nil,                    // 40: vedette.v1.Settings.LabelsEntry
+	(*TruthDone)(nil),      // 39: vedette.v1.TruthDone
+	nil,                    // 40: vedette.v1.Event.AttributesEntry
+	nil,                    // 41: vedette.v1.Settings.LabelsEntry
 }
 var file_device_proto_depIdxs = []int32{
 	0,  // 0: vedette.v1.Up.sent:type_name -> vedette.v1.Stamp
@@ -4072,11 +4165,11 @@ var file_device_proto_depIdxs = []int32{
 	15, // 22: vedette.v1.Window.streams:type_name -> vedette.v1.Histogram
 	17, // 23: vedette.v1.Window.comparison:type_name -> vedette.v1.Comparison
 	19, // 24: vedette.v1.Labels.calibration:type_name -> vedette.v1.CalibrationBin
-	39, // 25: vedette.v1.Event.attributes:type_name -> vedette.v1.Event.AttributesEntry
+	40, // 25: vedette.v1.Event.attributes:type_name -> vedette.v1.Event.AttributesEntry
 	12, // 26: vedette.v1.Event.lost:type_name -> vedette.v1.Tally
 	23, // 27: vedette.v1.Desired.assignments:type_name -> vedette.v1.Assignment
 	24, // 28: vedette.v1.Desired.settings:type_name -> vedette.v1.Settings
-	40, // 29: vedette.v1.Settings.labels:type_name -> vedette.v1.Settings.LabelsEntry
+	41, // 29: vedette.v1.Settings.labels:type_name -> vedette.v1.Settings.LabelsEntry
 	12, // 30: vedette.v1.Ack.total:type_name -> vedette.v1.Tally
 	22, // 31: vedette.v1.Down.desired:type_name -> vedette.v1.Desired
 	25, // 32: vedette.v1.Down.ack:type_name -> vedette.v1.Ack
@@ -4094,11 +4187,13 @@ var file_device_proto_depIdxs = []int32{
 	34, // 44: vedette.v1.SampleRow.outputs:type_name -> vedette.v1.Array
 	35, // 45: vedette.v1.TruthBatch.truths:type_name -> vedette.v1.Truth
 	36, // 46: vedette.v1.TruthQueue.waiting:type_name -> vedette.v1.TruthBatch
-	47, // [47:47] is the sub-list for method output_type
-	47, // [47:47] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	39, // 47: vedette.v1.TruthQueue.done:type_name -> vedette.v1.TruthDone
+	37, // 48: vedette.v1.TruthDone.taken:type_name -> vedette.v1.TruthTaken
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_device_proto_init() }
@@ -4132,7 +4227,7 @@ func file_device_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_device_proto_rawDesc), len(file_device_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
