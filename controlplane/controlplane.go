@@ -20,6 +20,7 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/desired"
 	"github.com/vedette-edge/vedette/controlplane/drift"
 	"github.com/vedette-edge/vedette/controlplane/fleet"
+	"github.com/vedette-edge/vedette/controlplane/history"
 	"github.com/vedette-edge/vedette/controlplane/ingest"
 	"github.com/vedette-edge/vedette/controlplane/kvstore"
 	"github.com/vedette-edge/vedette/controlplane/ledger"
@@ -45,6 +46,7 @@ type Server struct {
 	registry *registry.Registry
 	fleet    *fleet.Fleet
 	monitor  *drift.Monitor
+	history  *history.History
 	desired  *desired.Desired
 	runner   *runner.Runner
 	retrain  *retrain.Trigger
@@ -87,6 +89,7 @@ func (s *Server) Start(ctx context.Context) error {
 		{"open access", s.openAccess},
 		{"open registry", s.openRegistry},
 		{"open fleet", s.openFleet},
+		{"open history", s.openHistory},
 		{"open rollouts", s.openRollouts},
 		{"open retraining", s.openRetrain},
 		{"join the service", s.openService},
@@ -179,7 +182,7 @@ func (s *Server) openStorage(ctx context.Context) (err error) {
 		return err
 	}
 	s.onStop(func(context.Context) error { s.broker.Close(); return nil })
-	for _, name := range []string{"access", "registry", "fleet", fleetFold, driftFold, "cursors", "retrain", "deltas"} {
+	for _, name := range []string{"access", "registry", "fleet", fleetFold, driftFold, historyFold, "cursors", "retrain", "deltas"} {
 		if s.buckets[name], err = kvstore.Open(ctx, s.broker.Conn(), name); err != nil {
 			return err
 		}
@@ -202,6 +205,8 @@ func (s *Server) openStorage(ctx context.Context) (err error) {
 const (
 	fleetFold = "fleet-fold"
 	driftFold = "drift-fold"
+	// historyFold holds what is not in the archive yet.
+	historyFold = "history-fold"
 )
 
 func (s *Server) openAccess(ctx context.Context) (err error) {
@@ -287,13 +292,13 @@ func (s *Server) openRetrain(ctx context.Context) (err error) {
 // what was stored before: gates and pages must not judge by half of it.
 func (s *Server) openIngest(ctx context.Context) (err error) {
 	s.ingest, err = ingest.Start(ctx, s.broker.Conn(), ingest.Config{
-		Cursors: s.buckets["cursors"], OnHello: s.desired.OnHello, OnPresence: s.fleet.SetPresence, Logger: s.cfg.Logger,
+		Cursors: s.buckets["cursors"], OnHello: s.onHello, OnPresence: s.fleet.SetPresence, Logger: s.cfg.Logger,
 	})
 	if err != nil {
 		return err
 	}
 	s.onStop(func(ctx context.Context) error { return s.ingest.Stop(ctx) })
-	fleetReady, driftReady := make(chan struct{}), make(chan struct{})
+	fleetReady, driftReady, historyReady := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	s.run("fleet fold", func(ctx context.Context) error {
 		return s.ingest.Fold(ctx, ingest.Fold{
 			Name: "fleet", Bucket: s.buckets[fleetFold],
@@ -312,7 +317,8 @@ func (s *Server) openIngest(ctx context.Context) (err error) {
 			Ready: func() { close(driftReady) },
 		})
 	})
-	for _, ready := range []<-chan struct{}{fleetReady, driftReady, s.desired.Ready()} {
+	s.foldHistory(historyReady)
+	for _, ready := range []<-chan struct{}{fleetReady, driftReady, historyReady, s.desired.Ready()} {
 		select {
 		case <-ready:
 		case err := <-s.failed:
@@ -326,6 +332,7 @@ func (s *Server) openIngest(ctx context.Context) (err error) {
 	s.run("releases", s.followReleases)
 	s.run("rollouts", s.runner.Run)
 	s.run("drift", s.evaluate)
+	s.run("history", s.history.Run)
 	return nil
 }
 

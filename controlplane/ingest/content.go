@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/release"
 )
 
 // Bounds of content [P-2.3]: far beyond what the agent makes, and small enough
@@ -21,6 +23,8 @@ const (
 	maxAttributes = 64
 	maxModels     = 64
 	maxListed     = 32
+	maxStrata     = 64
+	maxExpiry     = 366 * 24 * time.Hour
 )
 
 // checkContent refuses what a body may not hold. The text of its errors reaches
@@ -36,6 +40,8 @@ func checkContent(b *protocol.Body) error {
 		return checkLabels(k.Labels)
 	case *protocol.Body_Event:
 		return checkEvent(k.Event)
+	case *protocol.Body_Sample:
+		return checkSample(k.Sample)
 	default:
 		return errors.New("the body is of an unknown kind")
 	}
@@ -161,8 +167,35 @@ func checkEvent(e *protocol.Event) error {
 	return checkCounts("lost", e.GetLostRecords(), e.GetLost().GetRows(), e.GetLost().GetLabels())
 }
 
+// checkSample refuses what no manifest allows [P-10.3].
+func checkSample(s *protocol.Sample) error {
+	if err := checkModel(s.GetModel(), s.GetRelease()); err != nil {
+		return err
+	}
+	switch {
+	case len(s.GetSealed()) > protocol.MaxSample:
+		return fmt.Errorf("a sample has %d bytes, at most %d", len(s.GetSealed()), protocol.MaxSample)
+	case len(s.GetStrata()) > maxStrata:
+		return fmt.Errorf("a sample has %d strata, at most %d", len(s.GetStrata()), maxStrata)
+	case s.GetExpiresMs() > uint64(maxExpiry.Milliseconds()):
+		return errors.New("a sample is kept for longer than any manifest allows")
+	}
+	for _, t := range s.GetStrata() {
+		if len(t.GetName()) > maxShort || t.GetRows() > release.MaxSampleRows {
+			return errors.New("a stratum of a sample has a very long name or too many rows")
+		}
+		if err := checkCounts("a stratum", t.GetSeen()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // checkHello refuses a hello that no agent sends.
 func checkHello(h *protocol.Hello) error {
+	if len(h.GetPredictions()) > maxShort {
+		return fmt.Errorf("%w: hello names a very long prefix of ids", ErrMalformed)
+	}
 	if len(h.GetEpochs()) > maxListed {
 		return fmt.Errorf("%w: hello lists %d epochs", ErrMalformed, len(h.GetEpochs()))
 	}

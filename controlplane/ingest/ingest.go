@@ -59,8 +59,10 @@ const (
 type Config struct {
 	// Cursors keeps each device's cursor beyond the age of the stream.
 	Cursors kvstore.Bucket
-	// OnHello is told of every hello that was stored, with the generation the device holds. It must not block.
-	OnHello func(device string, generation uint64)
+	// OnHello is told of every hello that was stored. It must not block.
+	OnHello func(device string, h *protocol.Hello)
+	// Samples keeps the rows that devices send for labelling; nil: nobody does.
+	Samples Samples
 	// OnPresence is told when a device comes and goes. It must not block. For display only.
 	OnPresence func(device string, online bool, at time.Time)
 	// MaxAge and MaxBytes bound the stream, DefaultMaxAge and DefaultMaxBytes if 0.
@@ -130,7 +132,7 @@ func (cfg Config) withDefaults() Config {
 	cfg.Burst = cmp.Or(cfg.Burst, DefaultBurst)
 	cfg.Workers = cmp.Or(cfg.Workers, DefaultWorkers)
 	if cfg.OnHello == nil {
-		cfg.OnHello = func(string, uint64) {}
+		cfg.OnHello = func(string, *protocol.Hello) {}
 	}
 	if cfg.OnPresence == nil {
 		cfg.OnPresence = func(string, bool, time.Time) {}

@@ -208,7 +208,7 @@ func TestHelloPresenceAndReport(t *testing.T) {
 	}
 	hellos, seen := make(chan string, 8), make(chan presence, 8)
 	i := start(t, nc, Config{
-		OnHello:    func(d string, g uint64) { hellos <- fmt.Sprint(d, " ", g) },
+		OnHello:    func(d string, h *protocol.Hello) { hellos <- fmt.Sprint(d, " ", h.GetGeneration()) },
 		OnPresence: func(d string, online bool, _ time.Time) { seen <- presence{d, online} },
 	})
 	w := connect(t, nc, "cam-1")

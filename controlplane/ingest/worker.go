@@ -196,6 +196,9 @@ func (w *worker) judge(ctx context.Context, d *device, up *protocol.Up) error {
 	}
 	if v.Accepted != nil {
 		v.Accepted.Sent = up.GetSent()
+		if err := w.keepSample(ctx, d, v.Accepted); err != nil {
+			return err
+		}
 		if err := w.store(ctx, d, after, v.Accepted); err != nil {
 			return err
 		}
@@ -241,7 +244,7 @@ func (w *worker) greet(d *device, h *protocol.Hello) {
 		d.connection = string(h.GetConnection())
 		w.ingest.cfg.OnPresence(d.name, true, w.ingest.cfg.Now())
 	}
-	w.ingest.cfg.OnHello(d.name, h.GetGeneration())
+	w.ingest.cfg.OnHello(d.name, h)
 }
 
 // errStale says that the stream is further than the cursor.
