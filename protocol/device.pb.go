@@ -3715,6 +3715,83 @@ func (x *TruthDone) GetAtMs() int64 {
 	return 0
 }
 
+// StoredSample is a sample as the server keeps it. Moments are on its clock.
+type StoredSample struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Device        string                 `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	FromMs        int64                  `protobuf:"varint,2,opt,name=from_ms,json=fromMs,proto3" json:"from_ms,omitempty"`
+	ToMs          int64                  `protobuf:"varint,3,opt,name=to_ms,json=toMs,proto3" json:"to_ms,omitempty"`
+	ExpiresMs     int64                  `protobuf:"varint,4,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	Sample        *Sample                `protobuf:"bytes,5,opt,name=sample,proto3" json:"sample,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredSample) Reset() {
+	*x = StoredSample{}
+	mi := &file_device_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredSample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredSample) ProtoMessage() {}
+
+func (x *StoredSample) ProtoReflect() protoreflect.Message {
+	mi := &file_device_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredSample.ProtoReflect.Descriptor instead.
+func (*StoredSample) Descriptor() ([]byte, []int) {
+	return file_device_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *StoredSample) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *StoredSample) GetFromMs() int64 {
+	if x != nil {
+		return x.FromMs
+	}
+	return 0
+}
+
+func (x *StoredSample) GetToMs() int64 {
+	if x != nil {
+		return x.ToMs
+	}
+	return 0
+}
+
+func (x *StoredSample) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *StoredSample) GetSample() *Sample {
+	if x != nil {
+		return x.Sample
+	}
+	return nil
+}
+
 var File_device_proto protoreflect.FileDescriptor
 
 const file_device_proto_rawDesc = "" +
@@ -4080,7 +4157,14 @@ const file_device_proto_rawDesc = "" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12,\n" +
 	"\x05taken\x18\x03 \x01(\v2\x16.vedette.v1.TruthTakenR\x05taken\x12\x18\n" +
 	"\aexpired\x18\x04 \x01(\x04R\aexpired\x12\x13\n" +
-	"\x05at_ms\x18\x05 \x01(\x03R\x04atMsB3Z1github.com/vedette-edge/vedette/protocol;protocolb\x06proto3"
+	"\x05at_ms\x18\x05 \x01(\x03R\x04atMs\"\x9f\x01\n" +
+	"\fStoredSample\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\tR\x06device\x12\x17\n" +
+	"\afrom_ms\x18\x02 \x01(\x03R\x06fromMs\x12\x13\n" +
+	"\x05to_ms\x18\x03 \x01(\x03R\x04toMs\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x04 \x01(\x03R\texpiresMs\x12*\n" +
+	"\x06sample\x18\x05 \x01(\v2\x12.vedette.v1.SampleR\x06sampleB3Z1github.com/vedette-edge/vedette/protocol;protocolb\x06proto3"
 
 var (
 	file_device_proto_rawDescOnce sync.Once
@@ -4094,7 +4178,7 @@ func file_device_proto_rawDescGZIP() []byte {
 	return file_device_proto_rawDescData
 }
 
-var file_device_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_device_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_device_proto_goTypes = []any{
 	(*Stamp)(nil),          // 0: vedette.v1.Stamp
 	(*Up)(nil),             // 1: vedette.v1.Up
@@ -4136,8 +4220,9 @@ var file_device_proto_goTypes = []any{
 	(*TruthTaken)(nil),     // 37: vedette.v1.TruthTaken
 	(*TruthQueue)(nil),     // 38: vedette.v1.TruthQueue
 	(*TruthDone)(nil),      // 39: vedette.v1.TruthDone
-	nil,                    // 40: vedette.v1.Event.AttributesEntry
-	nil,                    // 41: vedette.v1.Settings.LabelsEntry
+	(*StoredSample)(nil),   // 40: vedette.v1.StoredSample
+	nil,                    // 41: vedette.v1.Event.AttributesEntry
+	nil,                    // 42: vedette.v1.Settings.LabelsEntry
 }
 var file_device_proto_depIdxs = []int32{
 	0,  // 0: vedette.v1.Up.sent:type_name -> vedette.v1.Stamp
@@ -4165,11 +4250,11 @@ var file_device_proto_depIdxs = []int32{
 	15, // 22: vedette.v1.Window.streams:type_name -> vedette.v1.Histogram
 	17, // 23: vedette.v1.Window.comparison:type_name -> vedette.v1.Comparison
 	19, // 24: vedette.v1.Labels.calibration:type_name -> vedette.v1.CalibrationBin
-	40, // 25: vedette.v1.Event.attributes:type_name -> vedette.v1.Event.AttributesEntry
+	41, // 25: vedette.v1.Event.attributes:type_name -> vedette.v1.Event.AttributesEntry
 	12, // 26: vedette.v1.Event.lost:type_name -> vedette.v1.Tally
 	23, // 27: vedette.v1.Desired.assignments:type_name -> vedette.v1.Assignment
 	24, // 28: vedette.v1.Desired.settings:type_name -> vedette.v1.Settings
-	41, // 29: vedette.v1.Settings.labels:type_name -> vedette.v1.Settings.LabelsEntry
+	42, // 29: vedette.v1.Settings.labels:type_name -> vedette.v1.Settings.LabelsEntry
 	12, // 30: vedette.v1.Ack.total:type_name -> vedette.v1.Tally
 	22, // 31: vedette.v1.Down.desired:type_name -> vedette.v1.Desired
 	25, // 32: vedette.v1.Down.ack:type_name -> vedette.v1.Ack
@@ -4189,11 +4274,12 @@ var file_device_proto_depIdxs = []int32{
 	36, // 46: vedette.v1.TruthQueue.waiting:type_name -> vedette.v1.TruthBatch
 	39, // 47: vedette.v1.TruthQueue.done:type_name -> vedette.v1.TruthDone
 	37, // 48: vedette.v1.TruthDone.taken:type_name -> vedette.v1.TruthTaken
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	30, // 49: vedette.v1.StoredSample.sample:type_name -> vedette.v1.Sample
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_device_proto_init() }
@@ -4227,7 +4313,7 @@ func file_device_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_device_proto_rawDesc), len(file_device_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
