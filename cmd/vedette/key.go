@@ -27,7 +27,7 @@ With one publisher "vedette key init" is all there is to do. In a team each make
 a key with "vedette key new", the public halves go into "vedette key init
 --root … --targets …", and files that need several signatures are passed along
 and signed with "vedette key sign".`,
-		keyInit(a), keyNew(a), keyShow(a), keyChange(a, "add"), keyChange(a, "remove"), keySign(a), keyMerge(a), keyUpload(a))
+		keyInit(a), keyNew(a), keyShow(a), keyChange(a, "add"), keyChange(a, "remove"), keyDelegate(a), keySign(a), keyMerge(a), keyUpload(a))
 }
 
 // initFlags are what a new root states.
@@ -529,6 +529,10 @@ func (k keyring) rootsFor(doc []byte) ([][]byte, error) {
 	if err != nil {
 		return nil, operator.Errorf(operator.Invalid, "read the file: %w", err)
 	}
+	if head.Role != "" {
+		targets, err := k.seenTargets()
+		return [][]byte{targets}, err
+	}
 	if head.Type != "root" {
 		root, err := k.root()
 		return [][]byte{root}, err
@@ -559,6 +563,11 @@ func (a *app) describe(path string, doc []byte) error {
 	}
 	for _, model := range slices.Sorted(maps.Keys(t.Floors)) {
 		a.remark("  %s: nothing below sequence %d", model, t.Floors[model])
+	}
+	for _, d := range t.Delegations {
+		for _, key := range d.Keys {
+			a.remark("  %s: releases may also be signed by key %s (%d of %d needed)", d.Model, key.ID(), d.Threshold, len(d.Keys))
+		}
 	}
 	return nil
 }

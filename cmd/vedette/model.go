@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -84,19 +83,19 @@ func (p *publisher) pack(ctx context.Context, dir string, f versionFlags) (*rele
 	if err != nil {
 		return nil, err
 	}
-	targets, err := p.current(ctx)
+	l, err := p.listing(ctx, f.model)
 	if err != nil {
 		return nil, err
 	}
-	others, err := releasesOf(targets, f.model)
+	m, err := content.manifest(f, l.releases(), time.Now())
 	if err != nil {
 		return nil, err
 	}
-	m, err := content.manifest(f, others, time.Now())
+	role, err := p.mayOnlyDelegate(l)
 	if err != nil {
 		return nil, err
 	}
-	next, err := trust.AddRelease(targets, m, time.Now().Add(trust.DefaultTargetsLifetime))
+	next, err := l.add(m, role)
 	if err != nil {
 		return nil, operator.Errorf(operator.Conflict, "%w", err).WithHint("choose another --version, and a --sequence above all others")
 	}
@@ -105,21 +104,6 @@ func (p *publisher) pack(ctx context.Context, dir string, f versionFlags) (*rele
 		return nil, operator.Errorf(operator.Invalid, "%w", err)
 	}
 	return m, errors.Join(writeFile(filepath.Join(dir, manifestFile), raw, 0o644), writeFile(filepath.Join(dir, targetsFile), next, 0o644))
-}
-
-// releasesOf lists the versions of a model that targets name.
-func releasesOf(targets []byte, model string) ([]operator.Version, error) {
-	t, err := trust.ReadTargets(targets)
-	if err != nil {
-		return nil, operator.Errorf(operator.TrustRefused, "read targets: %w", err)
-	}
-	var list []operator.Version
-	for _, r := range t.Releases {
-		if r.Model == model {
-			list = append(list, operator.Version{Model: r.Model, Version: r.Version, Release: r.Digest, Sequence: r.Sequence})
-		}
-	}
-	return list, nil
 }
 
 func modelPush(a *app) *cobra.Command {
@@ -202,7 +186,11 @@ func (p *publisher) pushTargets(ctx context.Context, dir string, m *release.Mani
 	if err := writeFile(path, doc, 0o644); err != nil {
 		return err
 	}
-	if err := needSignatures(path, doc, p.root); err != nil {
+	by, err := p.delegator(doc)
+	if err != nil {
+		return err
+	}
+	if err := needSignatures(path, doc, by); err != nil {
 		return err
 	}
 	_, err = p.publish(ctx, doc, "push "+m.Model+" "+m.Version)
@@ -389,12 +377,12 @@ func modelFloor(a *app) *cobra.Command {
 everything below from then on, also offline and also when asked to go back.`,
 		Args: args(cobra.ExactArgs(2)), ValidArgsFunction: a.completeVersion(),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			return a.editTargets(cmd.Context(), reason, func(targets []byte, expires time.Time) ([]byte, error) {
-				sequence, err := sequenceOf(targets, given[0], given[1])
+			return a.editModel(cmd.Context(), given[0], reason, func(l *listing, expires time.Time) ([]byte, error) {
+				sequence, err := l.sequence(given[1])
 				if err != nil {
 					return nil, err
 				}
-				return trust.RaiseFloor(targets, given[0], sequence, expires)
+				return trust.RaiseFloor(l.targets, given[0], sequence, expires, l.others(false)...)
 			})
 		},
 	}
@@ -408,12 +396,12 @@ func modelRemove(a *app) *cobra.Command {
 		Use: "remove MODEL VERSION", Short: "Withdraw a version: devices accept it no longer",
 		Args: args(cobra.ExactArgs(2)), ValidArgsFunction: a.completeVersion(),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			return a.editTargets(cmd.Context(), reason, func(targets []byte, expires time.Time) ([]byte, error) {
-				v, err := signedVersion(targets, given[0], given[1])
+			return a.editModel(cmd.Context(), given[0], reason, func(l *listing, expires time.Time) ([]byte, error) {
+				v, role, err := l.find(given[1])
 				if err != nil {
 					return nil, err
 				}
-				return trust.RemoveRelease(targets, given[0], v.Release, expires)
+				return trust.RemoveRelease(l.file(role), given[0], v.Release, expires)
 			})
 		},
 	}
@@ -421,33 +409,22 @@ func modelRemove(a *app) *cobra.Command {
 	return cmd
 }
 
-// editTargets signs and publishes a change of the targets.
-func (a *app) editTargets(ctx context.Context, reason string, fn func(targets []byte, expires time.Time) ([]byte, error)) error {
+// editModel signs and publishes a change of what is listed of a model.
+func (a *app) editModel(ctx context.Context, model, reason string, fn func(l *listing, expires time.Time) ([]byte, error)) error {
 	p, err := a.publisher()
 	if err != nil {
 		return err
 	}
-	done, err := p.edit(ctx, reason, fn)
+	done, err := p.editModel(ctx, model, reason, fn)
 	if err != nil {
 		return err
 	}
-	return a.print(done, func(w io.Writer) { fmt.Fprintf(w, "published targets version %d\n", done.Targets) })
+	return a.print(done, func(w io.Writer) { fmt.Fprintf(w, "published %s version %d\n", done.Role, done.Targets) })
 }
 
-func signedVersion(targets []byte, model, name string) (operator.Version, error) {
-	list, err := releasesOf(targets, model)
-	if err != nil {
-		return operator.Version{}, err
-	}
-	i := slices.IndexFunc(list, func(v operator.Version) bool { return v.Version == name || v.Release.String() == name })
-	if i < 0 {
-		return operator.Version{}, operator.Errorf(operator.NotFound, "the signed targets name no version %s of %s", name, model)
-	}
-	return list[i], nil
-}
-
-func sequenceOf(targets []byte, model, name string) (uint64, error) {
-	v, err := signedVersion(targets, model, name)
+// sequence is that of a signed version, or the number itself.
+func (l *listing) sequence(name string) (uint64, error) {
+	v, _, err := l.find(name)
 	if err == nil {
 		return v.Sequence, nil
 	}

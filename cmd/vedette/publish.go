@@ -23,6 +23,7 @@ type publisher struct {
 	api  *client.Client
 	ring keyring
 	root []byte
+	key  *trust.Key // sign with this one alone; nil: those of the folder
 }
 
 func (a *app) publisher() (*publisher, error) {
@@ -98,54 +99,95 @@ func (p *publisher) followRoot(ctx context.Context) error {
 	return operator.Errorf(operator.TrustRefused, "the server has more than %d new roots", maxRoots)
 }
 
+// noRollback compares a file with the one of the same role that was seen last.
 func (p *publisher) noRollback(doc []byte) error {
-	if !p.ring.has(targetsFile) {
+	now, err := trust.ReadHeader(doc)
+	if err != nil {
+		return operator.Errorf(operator.TrustRefused, "read the server's targets: %w", err)
+	}
+	name := now.Name() + ".json"
+	if !p.ring.has(name) {
 		return nil
 	}
-	seen, err := readFile(p.ring.path(targetsFile), trust.MaxTargets)
+	seen, err := readFile(p.ring.path(name), trust.MaxTargets)
 	if err != nil {
 		return err
 	}
 	old, err := trust.ReadHeader(seen)
 	if err != nil {
-		return operator.Errorf(operator.Invalid, "read %s: %w", p.ring.path(targetsFile), err)
+		return operator.Errorf(operator.Invalid, "read %s: %w", p.ring.path(name), err)
 	}
-	now, err := trust.ReadHeader(doc)
-	if err != nil {
-		return operator.Errorf(operator.TrustRefused, "read the server's targets: %w", err)
-	}
-	if who, err := missing(seen, p.root); err != nil || who != "" {
+	if who, err := p.missing(seen); err != nil || who != "" {
 		return err // a draft of our own that was never published counts for nothing
 	}
 	if now.Version < old.Version {
-		return operator.Errorf(operator.TrustRefused, "the server shows targets version %d, and version %d was seen before", now.Version, old.Version).
+		return operator.Errorf(operator.TrustRefused, "the server shows %s version %d, and version %d was seen before", now.Name(), now.Version, old.Version).
 			WithHint("the server was restored from an old copy, or is not the right one; publish nothing until that is clear")
 	}
 	return nil
 }
 
-// sign signs targets with the keys of the folder, as far as they may.
+// missing says whose signatures a file still needs; empty is enough.
+func (p *publisher) missing(doc []byte) (string, error) {
+	by, err := p.delegator(doc)
+	if err != nil {
+		return "", err
+	}
+	return missing(doc, by)
+}
+
+// sign signs a file with the keys at hand, as far as they may.
 func (p *publisher) sign(doc []byte) ([]byte, error) {
-	keys, err := p.ring.privateKeys()
+	keys, err := p.keys()
 	if err != nil {
 		return nil, err
 	}
-	signed, _, err := signWith(doc, keys, p.root)
+	by, err := p.delegator(doc)
+	if err != nil {
+		return nil, err
+	}
+	signed, _, err := signWith(doc, keys, by)
 	return signed, err
 }
 
-// edit changes the targets with fn, signs and publishes. When somebody else was
-// faster it begins again from theirs.
+// edit changes the targets with fn, signs and publishes.
 func (p *publisher) edit(ctx context.Context, reason string, fn func(targets []byte, expires time.Time) ([]byte, error)) (*operator.Published, error) {
-	const tries = 3
-	for try := 1; ; try++ {
+	return p.again(ctx, reason, func(expires time.Time) ([]byte, error) {
 		doc, err := p.current(ctx)
 		if err != nil {
 			return nil, err
 		}
-		next, err := fn(doc, time.Now().Add(trust.DefaultTargetsLifetime))
+		return edited(fn(doc, expires))
+	})
+}
+
+// editModel changes the targets, or the file of the model's role.
+func (p *publisher) editModel(ctx context.Context, model, reason string, fn func(l *listing, expires time.Time) ([]byte, error)) (*operator.Published, error) {
+	return p.again(ctx, reason, func(expires time.Time) ([]byte, error) {
+		l, err := p.listing(ctx, model)
 		if err != nil {
-			return nil, operator.Errorf(operator.Invalid, "%w", err)
+			return nil, err
+		}
+		return edited(fn(l, expires))
+	})
+}
+
+// edited gives a refused edit its code.
+func edited(doc []byte, err error) ([]byte, error) {
+	if _, known := errors.AsType[*operator.Error](err); err == nil || known {
+		return doc, err
+	}
+	return nil, operator.Errorf(operator.Invalid, "%w", err)
+}
+
+// again makes a file, signs and publishes it. When somebody else was faster it
+// begins again from theirs.
+func (p *publisher) again(ctx context.Context, reason string, fn func(expires time.Time) ([]byte, error)) (*operator.Published, error) {
+	const tries = 3
+	for try := 1; ; try++ {
+		next, err := fn(time.Now().Add(trust.DefaultTargetsLifetime))
+		if err != nil {
+			return nil, err
 		}
 		if next, err = p.sign(next); err != nil {
 			return nil, err
@@ -157,24 +199,29 @@ func (p *publisher) edit(ctx context.Context, reason string, fn func(targets []b
 	}
 }
 
-// publish sends signed targets. Those that others have yet to sign are kept
-// beside the keys.
+// publish sends a signed file. One that others have yet to sign is kept beside
+// the keys.
 func (p *publisher) publish(ctx context.Context, doc []byte, reason string) (*operator.Published, error) {
 	head, err := trust.ReadHeader(doc)
 	if err != nil {
 		return nil, operator.Errorf(operator.Invalid, "read targets: %w", err)
 	}
-	if who, err := missing(doc, p.root); err != nil || who != "" {
-		if err := p.ring.write(targetsFile, doc); err != nil {
+	name := head.Name() + ".json"
+	by, err := p.delegator(doc)
+	if err != nil {
+		return nil, err
+	}
+	if who, err := missing(doc, by); err != nil || who != "" {
+		if err := p.ring.write(name, doc); err != nil {
 			return nil, err
 		}
-		return nil, errors.Join(err, needSignatures(p.ring.path(targetsFile), doc, p.root))
+		return nil, errors.Join(err, needSignatures(p.ring.path(name), doc, by))
 	}
 	done, err := p.api.Publish(ctx, operator.TargetsUpload{Targets: doc, Previous: head.Version - 1, Reason: reason})
 	if err != nil {
 		return nil, err
 	}
-	return done, p.ring.write(targetsFile, doc)
+	return done, p.ring.write(name, doc)
 }
 
 // upload sends the files of a release and its manifest, with progress.
