@@ -44,7 +44,7 @@ var (
 // missing never fires.
 var (
 	presences = []fleet.Presence{fleet.Online, fleet.Offline, fleet.PresenceUnknown}
-	kinds     = []drift.AlarmKind{drift.DriftAlarm, drift.SensorAlarm, drift.ApartAlarm, drift.AccuracyAlarm}
+	kinds     = drift.AlarmKinds()
 )
 
 // newMetrics registers what the control plane tells of itself. All of it is

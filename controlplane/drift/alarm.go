@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -136,17 +135,49 @@ func (m *Monitor) watch(k *known, j *judged, seen map[subject]bool, nowMS int64)
 	}
 	c := &j.cohort
 	if c.Rows > 0 {
-		look(DriftAlarm, c.Cohort, "", driftFinding(c, m.cfg.CohortBy, newest))
-		look(AccuracyAlarm, c.Cohort, "", accuracyFinding(c, m.cfg.CohortBy, newest))
+		for _, f := range m.cohortFindings(c, newest) {
+			look(f.kind, c.Cohort, "", f.finding)
+		}
 	}
 	for i := range j.devices {
-		d := &j.devices[i]
-		if d.Rows > 0 {
-			look(SensorAlarm, d.Cohort, d.Device, sensorFinding(d, seqs[d.Device]))
-			look(ApartAlarm, d.Cohort, d.Device, apartFinding(d, seqs[d.Device]))
+		if d := &j.devices[i]; d.Rows > 0 {
+			for _, f := range deviceFindings(d, c, seqs[d.Device]) {
+				look(f.kind, d.Cohort, d.Device, f.finding)
+			}
 		}
 	}
 	return changes
+}
+
+// kindFinding is a finding with the kind of alarm that it may raise.
+type kindFinding struct {
+	kind AlarmKind
+	finding
+}
+
+// cohortFindings are all that can be said of a cohort.
+func (m *Monitor) cohortFindings(c *CohortScore, seq uint64) [5]kindFinding {
+	by := m.cfg.CohortBy
+	told, who := c.Verdict == Drift, by+" "+c.Cohort
+	return [...]kindFinding{
+		{DriftAlarm, driftFinding(c, by, seq)},
+		{PredictionAlarm, predictionFinding(c, by, seq)},
+		{AccuracyAlarm, accuracyFinding(c, by, seq)},
+		missingShares.finding(who, &c.Training, c.Missing, told, seq),
+		newShares.finding(who, &c.Training, c.New, told, seq),
+	}
+}
+
+// deviceFindings are all that can be said of one device. What its whole cohort
+// has is no finding of the device.
+func deviceFindings(d *DeviceScore, c *CohortScore, seq uint64) [4]kindFinding {
+	told, who := d.Training.Apart > 0, "device "+d.Device
+	return [...]kindFinding{
+		{SensorAlarm, sensorFinding(d, seq)},
+		{ApartAlarm, apartFinding(d, seq)},
+		missingShares.finding(who, &d.Training, d.Training.Missing > 0 && !c.Missing, told, seq),
+		newShares.finding(who, &d.Training, d.Training.New > 0 && !c.New, told, seq),
+	}
 }
 
 // look steps a subject's hysteresis; a subject that was never bad is not kept.
@@ -225,73 +256,4 @@ func (m *Monitor) Alarms(model string) []Alarm {
 		return cmp.Or(cmp.Compare(b.RaisedMS, a.RaisedMS), cmp.Compare(a.ID, b.ID))
 	})
 	return out
-}
-
-func driftFinding(c *CohortScore, by string, seq uint64) finding {
-	f := finding{seq: seq, features: c.Training.Furthest(alarmFeatures)}
-	switch c.Verdict {
-	case Drift:
-		f.verdict = bad
-		f.message = fmt.Sprintf("%s %s has left the training data: %d of %d devices, %s", by, c.Cohort, c.Drifted, c.Devices, farthest(&c.Training))
-	case OK:
-		f.verdict = good
-	case SensorFault, Apart, Breach, Undecided, Insufficient:
-	}
-	return f
-}
-
-func accuracyFinding(c *CohortScore, by string, seq uint64) finding {
-	a := c.Accuracy
-	f := finding{seq: seq, accuracy: &a}
-	switch a.Verdict {
-	case Breach:
-		f.verdict = bad
-		f.message = fmt.Sprintf("accuracy at %s %s is %.3f (%.3f to %.3f over %d labels), below its floor of %.3f",
-			by, cmp.Or(c.Cohort, "(none)"), a.Accuracy, a.Lower, a.Upper, a.Labels, a.Floor)
-	case OK:
-		f.verdict = good
-	case Undecided:
-		// an accuracy close above its floor may never be proven to be
-		if a.Labels >= minBlockLabels && a.Accuracy >= a.Floor {
-			f.verdict = good
-		}
-	case SensorFault, Apart, Drift, Insufficient:
-	}
-	return f
-}
-
-func sensorFinding(d *DeviceScore, seq uint64) finding {
-	f := finding{seq: seq}
-	switch d.Verdict {
-	case SensorFault:
-		f.verdict, f.features = bad, d.Neighbours.Furthest(alarmFeatures)
-		f.message = fmt.Sprintf("device %s has left its cohort %s, which is fine: check its sensor; %s", d.Device, d.Cohort, farthest(d.Neighbours))
-	case OK, Drift:
-		f.verdict = good
-	case Apart, Breach, Undecided, Insufficient:
-	}
-	return f
-}
-
-func apartFinding(d *DeviceScore, seq uint64) finding {
-	f := finding{seq: seq}
-	switch d.Verdict {
-	case Apart:
-		f.verdict, f.features = bad, d.Training.Furthest(alarmFeatures)
-		f.message = fmt.Sprintf("device %s has left the training data and has no cohort that could tell why; %s", d.Device, farthest(&d.Training))
-	case OK, SensorFault, Drift:
-		f.verdict = good
-	case Breach, Undecided, Insufficient:
-	}
-	return f
-}
-
-// farthest names the feature furthest apart.
-func farthest(c *Comparison) string {
-	fs := c.Furthest(1)
-	if len(fs) == 0 {
-		return "no feature stands out"
-	}
-	return fmt.Sprintf("%d of %d features apart, the furthest %s with PSI %.2f (noise %.2f)",
-		c.Apart, len(c.Features), fs[0].Name, fs[0].PSI, fs[0].Noise)
 }

@@ -40,6 +40,7 @@ type trackState struct {
 	Total    Total          `json:"total"`
 	Segments []segment      `json:"segments,omitempty"` // oldest first
 	Labels   []span         `json:"labels,omitempty"`   // oldest first
+	Rated    []rated        `json:"rated,omitempty"`    // calibration, oldest first
 	Rivals   []rival        `json:"rivals,omitempty"`   // of the release as a challenger
 }
 
@@ -189,6 +190,9 @@ func (m *Monitor) applyLabels(seq uint64, d *device, a *protocol.Accepted, at *p
 			t.state.applyChallengerLabels(l, start, end)
 		default:
 			t.state.Labels = insertSpan(t.state.Labels, span{start, end, l.GetMatched(), l.GetCorrect()})
+			if r, ok := ratedOf(l, start, end); ok {
+				t.state.Rated = insertRated(t.state.Rated, r)
+			}
 		}
 		t.state.Seq, t.dirty = seq, true
 	}
@@ -196,6 +200,9 @@ func (m *Monitor) applyLabels(seq uint64, d *device, a *protocol.Accepted, at *p
 		m.point(seq, t, end, func(p *Point) {
 			p.Labels += l.GetMatched()
 			p.Correct += l.GetCorrect()
+			if r, ok := ratedOf(l, start, end); ok {
+				p.rate(r.Bins)
+			}
 		})
 	}
 }

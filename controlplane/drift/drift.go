@@ -35,6 +35,8 @@ const (
 	DefaultThreshold  = divergence.DefaultThreshold
 	DefaultAlpha      = divergence.DefaultAlpha
 	DefaultRowsPerBin = divergence.DefaultRowsPerBin
+	// DefaultShare is that of comparisons anywhere too.
+	DefaultShare = divergence.DefaultShare
 	// DefaultMaxAge is how far back windows count for a verdict.
 	DefaultMaxAge = 24 * time.Hour
 	// DefaultBlock lets a fall of accuracy show before a day of good labels hides it.
@@ -58,6 +60,7 @@ type Config struct {
 	Threshold  float64       // PSI above which a difference matters
 	Alpha      float64       // false discovery rate over the features of one comparison; of a confidence sequence too
 	RowsPerBin int           // rows needed for each bin before a feature is judged
+	Share      float64       // change of a share of missing or of new values that matters
 	MaxAge     time.Duration // windows older than this no longer count for verdicts
 	Block      time.Duration // length of one confidence sequence of accuracy; no longer than MaxAge by default
 	Bucket     time.Duration // resolution of series; finer by default where MaxAge is short
@@ -120,6 +123,12 @@ type CohortScore struct {
 	ToMS     int64         `json:"to_ms"`
 	Training Comparison    `json:"training"`
 	Accuracy AccuracyScore `json:"accuracy"`
+	// Prediction is the verdict on the outputs alone: ok, drift or insufficient.
+	Prediction Verdict `json:"prediction"`
+	// Missing and New tell that most devices report more, or less, missing values
+	// or values that training did not know.
+	Missing bool `json:"missing"`
+	New     bool `json:"new"`
 }
 
 // AccuracyScore is what labels say, with an interval that holds at every look.
@@ -131,7 +140,14 @@ type AccuracyScore struct {
 	Upper    float64 `json:"upper"`
 	Floor    float64 `json:"floor"` // 0 when none is set
 	Verdict  Verdict `json:"verdict"`
+	Cause    string  `json:"cause,omitempty"` // of a breach, where it can be told: a Cause… constant
 }
+
+// Causes of an accuracy below its floor.
+const (
+	CauseConcept = "concept" // the inputs are as in training: the same inputs mean something else now
+	CauseInputs  = "inputs"  // the inputs left the training data
+)
 
 // Score is everything known of one release of one model.
 type Score struct {
@@ -191,12 +207,22 @@ type OutputCounts struct {
 type AlarmKind string
 
 // Kinds of alarms. Only DriftAlarm and AccuracyAlarm speak for retraining.
+// PredictionAlarm, MissingAlarm and NewAlarm are raised only where no other one
+// of the same cohort or device tells of the same cause already.
 const (
-	DriftAlarm    AlarmKind = "drift"
-	SensorAlarm   AlarmKind = "sensor_fault"
-	ApartAlarm    AlarmKind = "apart"
-	AccuracyAlarm AlarmKind = "accuracy"
+	DriftAlarm      AlarmKind = "drift"        // the inputs of a cohort left training
+	PredictionAlarm AlarmKind = "prediction"   // its predictions did, its inputs did not
+	SensorAlarm     AlarmKind = "sensor_fault" // a device left its cohort
+	ApartAlarm      AlarmKind = "apart"        // a device left training and nobody can tell why
+	AccuracyAlarm   AlarmKind = "accuracy"     // proven to be below its floor
+	MissingAlarm    AlarmKind = "missing"      // another share of missing values, of a cohort or a device
+	NewAlarm        AlarmKind = "new_values"   // another share of values unknown to training
 )
+
+// AlarmKinds are all of them.
+func AlarmKinds() []AlarmKind {
+	return []AlarmKind{DriftAlarm, PredictionAlarm, SensorAlarm, ApartAlarm, AccuracyAlarm, MissingAlarm, NewAlarm}
+}
 
 // Alarm is a finding that held long enough to be told.
 type Alarm struct {
@@ -227,6 +253,21 @@ type Point struct {
 	Correct  uint64  `json:"correct"`
 	MaxPSI   float64 `json:"max_psi"`  // cohort against training, −1 when not evaluated
 	Accuracy float64 `json:"accuracy"` // −1 without labels
+	// Of labels whose predictions had a confidence: their number and the sums that
+	// its mean and the Brier score are made of.
+	Rated      uint64  `json:"rated,omitempty"`
+	RatedRight uint64  `json:"rated_right,omitempty"`
+	Confidence float64 `json:"confidence,omitempty"`
+	Squared    float64 `json:"squared,omitempty"`
+	Hits       float64 `json:"hits,omitempty"`
+}
+
+// Brier is the point's Brier score, ok when it has one.
+func (p *Point) Brier() (score float64, ok bool) {
+	if p.Rated == 0 {
+		return 0, false
+	}
+	return max(0, (p.Squared-2*p.Hits+float64(p.RatedRight))/float64(p.Rated)), true
 }
 
 // Series is a chart of one cohort on one release.

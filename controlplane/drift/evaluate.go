@@ -7,17 +7,12 @@ import (
 	"time"
 
 	"github.com/vedette-edge/vedette/protocol/release"
+	"github.com/vedette-edge/vedette/protocol/sketch"
 )
 
-// In a cohort of up to showAll devices every one is compared with the rest, for
-// people to look at; in a larger one only those that left training are, whose
-// verdict depends on it. Beyond smallCohort the rest is the whole cohort less the
-// device, with the cohort's distinct rows: gathering it anew for each would be
-// quadratic.
-const (
-	showAll     = 8
-	smallCohort = 32
-)
+// showAll is the largest cohort in which every device is compared with the rest,
+// for people to look at. In a larger one only those are whose verdict depends on it.
+const showAll = 8
 
 type cohortKey struct {
 	release release.Digest
@@ -31,6 +26,7 @@ type judged struct {
 	atMS    int64
 	devices []DeviceScore
 	cohort  CohortScore
+	parts   []part
 	reach   uint64 // distinct rows of the cohort, which caps its labels too
 }
 
@@ -51,7 +47,8 @@ func (m *Monitor) Evaluate(now time.Time) []Alarm {
 	for _, key := range sortedKeys(groups) {
 		k := m.releases[key.release]
 		j := m.judge(key, k, groups[key], nowMS)
-		j.cohort.Accuracy = m.accuracy(k.Model, j, groups[key], nowMS)
+		j.cohort.Accuracy = m.accuracy(k.Model, j.sound(groups[key]), j.reach, nowMS)
+		j.cohort.Accuracy.explain(j.cohort.Verdict, &j.cohort.Training)
 		m.chart(key, j, nowMS)
 		s := scores[key.release]
 		if s == nil {
@@ -62,7 +59,7 @@ func (m *Monitor) Evaluate(now time.Time) []Alarm {
 		s.Cohorts = append(s.Cohorts, j.cohort)
 		changes = append(changes, m.watch(k, j, seen, nowMS)...)
 	}
-	m.scores = sortedScores(scores)
+	m.scores, m.atMS = sortedScores(scores), nowMS
 	m.dropCache(groups)
 	return append(changes, m.unwatch(seen, nowMS)...)
 }
@@ -142,7 +139,9 @@ func (m *Monitor) judge(key cohortKey, k *known, tracks []*track, nowMS int64) *
 	for _, t := range tracks {
 		t.judge(k, &m.cfg, nowMS-m.cfg.MaxAge.Milliseconds())
 	}
-	j := newCohort(k.layout, tracks, &m.cfg).judge(key.cohort)
+	g := newCohort(k.layout, tracks, &m.cfg)
+	j := g.judge(key.cohort)
+	j.parts = g.parts(m.site)
 	for _, t := range tracks {
 		t.judged = nil
 	}
@@ -171,6 +170,9 @@ type group struct {
 	all     *sample // of all members
 	judged  int     // members with enough rows
 	drifted int     // of them, apart from training
+	// Members whose predictions left training, and those with other shares of
+	// missing and of new values than training had.
+	predicted, missing, unknown int
 }
 
 func newCohort(l *layout, tracks []*track, cfg *Config) *group {
@@ -180,33 +182,51 @@ func newCohort(l *layout, tracks []*track, cfg *Config) *group {
 			continue
 		}
 		g.all.join(t.judged)
-		if t.enough() {
-			g.judged++
-		}
-		if t.score.Apart > 0 {
-			g.drifted++
-		}
+		g.judged += oneIf(t.enough())
+		g.count(&t.score)
 	}
 	g.all.settle()
 	return g
 }
+
+func (g *group) count(c *Comparison) {
+	g.drifted += oneIf(c.Apart > 0)
+	g.predicted += oneIf(c.ApartOn(sketch.Output) > 0)
+	g.missing += oneIf(c.Missing > 0)
+	g.unknown += oneIf(c.New > 0)
+}
+
+func oneIf(found bool) int {
+	if found {
+		return 1
+	}
+	return 0
+}
+
+// most tells whether that many are more than half of the members judged.
+func (g *group) most(members int) bool { return 2*members > g.judged }
 
 // enough tells whether the device can be judged by itself.
 func (t *track) enough() bool { return t.score.Enough || t.score.Apart > 0 }
 
 func (g *group) judge(name string) *judged {
 	c := CohortScore{
-		Cohort: name, Devices: len(g.tracks), Drifted: g.drifted, Verdict: Insufficient,
+		Cohort: name, Devices: len(g.tracks), Drifted: g.drifted, Verdict: Insufficient, Prediction: Insufficient,
 		Rows: g.all.rows, FromMS: g.all.from, ToMS: g.all.to,
 	}
 	if g.all.rows > 0 {
 		c.Training = training(g.layout, g.all, g.cfg)
 	}
 	if name != "" && g.judged >= 2 {
-		c.Verdict = OK
-		if c.Training.Apart > 0 && 2*g.drifted > g.judged {
+		c.Verdict, c.Prediction = OK, OK
+		if c.Training.Apart > 0 && g.most(g.drifted) {
 			c.Verdict = Drift
 		}
+		if c.Training.ApartOn(sketch.Output) > 0 && g.most(g.predicted) {
+			c.Prediction = Drift
+		}
+		c.Missing = c.Training.Missing > 0 && g.most(g.missing)
+		c.New = c.Training.New > 0 && g.most(g.unknown)
 	}
 	j := &judged{cohort: c, reach: g.all.effective}
 	for _, t := range g.tracks {
@@ -227,12 +247,8 @@ func (g *group) device(t *track, c *CohortScore) DeviceScore {
 	}
 	apart := t.score.Apart > 0
 	fine := false
-	if c.Verdict != Insufficient && (apart || len(g.tracks) <= showAll) {
-		var others *sample
-		if others, fine = g.others(t); others != nil {
-			n := compare(g.layout, others, t.judged, g.cfg)
-			d.Neighbours = &n
-		}
+	if c.Verdict != Insufficient && (apart && c.Verdict != Drift || len(g.tracks) <= showAll) {
+		d.Neighbours, fine = g.beside(t)
 	}
 	switch {
 	case !apart:
@@ -245,115 +261,6 @@ func (g *group) device(t *track, c *CohortScore) DeviceScore {
 		d.Verdict = Apart
 	}
 	return d
-}
-
-// others is the cohort without one member, and whether it is fine: fewer than
-// half of it left training, so that one faulty neighbour excuses nobody. Members
-// whose evidence is older than the device's say nothing about its time; others
-// is nil when that leaves none.
-func (g *group) others(t *track) (others *sample, fine bool) {
-	if len(g.tracks) > smallCohort {
-		return g.rest(t), 2*(g.drifted-1) < g.judged-1
-	}
-	x, enough, drifted := newSample(g.layout), 0, 0
-	for _, o := range g.tracks {
-		if o == t || o.judged == nil || o.judged.to < t.judged.from || !o.enough() {
-			continue
-		}
-		x.join(o.judged)
-		enough++
-		if o.score.Apart > 0 {
-			drifted++
-		}
-	}
-	if enough == 0 {
-		return nil, false
-	}
-	return x.settle(), 2*drifted < enough
-}
-
-// rest is a large cohort without one member, by subtraction.
-func (g *group) rest(t *track) *sample {
-	x := newSample(g.layout)
-	addTo(x.in, g.all.in)
-	addTo(x.out, g.all.out)
-	x.span(g.all.rows-t.judged.rows, g.all.from, g.all.to)
-	subtract(x.in, t.judged.in)
-	subtract(x.out, t.judged.out)
-	x.effective = min(x.rows, g.all.effective)
-	return x
-}
-
-func subtract(dst, src []uint64) {
-	for i, n := range src {
-		dst[i] -= n
-	}
-}
-
-// minBlockLabels is how many labels a new block needs before it is looked at
-// instead of the one before.
-const minBlockLabels = 20
-
-// block sums the labels of the newest block of time that has enough of them, or
-// of the one before it. Blocks are fixed spans: a confidence sequence holds for
-// every look at one, but not for a span that slides. A device with a sensor
-// fault is left out: what it gets wrong says nothing of the model.
-func (m *Monitor) block(j *judged, tracks []*track, nowMS int64) (labels, correct uint64) {
-	length := m.cfg.Block.Milliseconds()
-	start := nowMS - nowMS%length
-	for range 2 {
-		var l, c uint64
-		for i, t := range tracks {
-			if j.devices[i].Verdict != SensorFault {
-				n, k := t.state.labels(start, start+length)
-				l, c = l+n, c+k
-			}
-		}
-		if labels == 0 || l >= minBlockLabels {
-			labels, correct = l, c
-		}
-		if labels >= minBlockLabels {
-			break
-		}
-		start -= length
-	}
-	return labels, correct
-}
-
-// labels sums the spans that lie between two moments.
-func (s *trackState) labels(from, to int64) (matched, correct uint64) {
-	for _, x := range s.Labels {
-		if x.Start >= from && x.End < to {
-			matched += x.Matched
-			correct += x.Correct
-		}
-	}
-	return matched, correct
-}
-
-// accuracy holds the labels of the newest block against the model's floor.
-// Labels of repeated rows tell nothing new either.
-func (m *Monitor) accuracy(model string, j *judged, tracks []*track, nowMS int64) AccuracyScore {
-	labels, correct := m.block(j, tracks, nowMS)
-	a := AccuracyScore{Labels: labels, Correct: correct, Upper: 1, Floor: m.floors[model], Verdict: Insufficient}
-	if labels == 0 {
-		return a
-	}
-	a.Accuracy = float64(correct) / float64(labels)
-	n := float64(labels)
-	if j.reach > 0 {
-		n = min(n, float64(j.reach))
-	}
-	a.Lower, a.Upper = interval(n*a.Accuracy, n*(1-a.Accuracy), m.cfg.Alpha)
-	switch {
-	case a.Floor > 0 && a.Upper < a.Floor:
-		a.Verdict = Breach
-	case a.Lower >= a.Floor:
-		a.Verdict = OK
-	default:
-		a.Verdict = Undecided
-	}
-	return a
 }
 
 // chart notes the cohort's PSI of this moment.

@@ -2,6 +2,7 @@ package drift
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/divergence"
@@ -24,12 +25,13 @@ type stream struct {
 	output  bool
 	class   bool
 	ordered bool
-	fine    int     // bins of the baseline
-	keep    []uint8 // fine bin → kept bin, nil for the same
-	group   []uint8 // kept bin → scored bin, nil for the same
-	n       int     // kept bins
-	scored  int     // scored bins
-	at      int     // first cell
+	fine    int      // bins of the baseline
+	keep    []uint8  // fine bin → kept bin, nil for the same
+	group   []uint8  // kept bin → scored bin, nil for the same
+	n       int      // kept bins
+	scored  int      // scored bins
+	labels  []string // of the scored bins
+	at      int      // first cell
 }
 
 // reference is the training data, all of it or the part taken under one condition.
@@ -59,7 +61,7 @@ func (l *layout) add(s *sketch.Stream) {
 		ordered: s.Kind != sketch.Categorical, fine: len(s.Counts),
 	}
 	groups, scored := divergence.Coarsen(s)
-	out.scored = scored
+	out.scored, out.labels = scored, binLabels(s, groups, scored)
 	if out.output {
 		out.n, out.group, out.at = out.fine, groups, l.out
 		l.out += out.n + 2
@@ -135,4 +137,82 @@ func (s *stream) scale(dst []float64, x *sample) {
 	}
 	dst[s.scored] = float64(kept[s.n]) * factor
 	dst[s.scored+1] = float64(kept[s.n+1]) * factor
+}
+
+// binLabels names the scored bins of a stream for people.
+func binLabels(s *sketch.Stream, group []uint8, scored int) []string {
+	first, last := make([]int, scored), make([]int, scored)
+	size := make([]int, scored)
+	for i := range s.Counts {
+		g := i
+		if group != nil {
+			g = int(group[i])
+		}
+		if size[g] == 0 {
+			first[g] = i
+		}
+		last[g] = i
+		size[g]++
+	}
+	out := make([]string, scored)
+	for g := range out {
+		out[g] = binLabel(s, first[g], last[g], size[g])
+	}
+	return out
+}
+
+// binLabel names the fine bins first to last as one.
+func binLabel(s *sketch.Stream, first, last, size int) string {
+	switch {
+	case s.Kind == sketch.Categorical && size > 1:
+		return fmt.Sprintf("%d others", size)
+	case s.Kind == sketch.Categorical:
+		return s.Labels[first]
+	case s.Kind == sketch.Discrete && size > 1:
+		return fmt.Sprintf("%.4g – %.4g", s.Values[first], s.Values[last])
+	case s.Kind == sketch.Discrete:
+		return fmt.Sprintf("%.4g", s.Values[first])
+	case len(s.Edges) == 0:
+		return "all"
+	case first == 0:
+		return fmt.Sprintf("≤ %.4g", s.Edges[last])
+	case last >= len(s.Edges):
+		return fmt.Sprintf("> %.4g", s.Edges[first-1])
+	default:
+		return fmt.Sprintf("%.4g – %.4g", s.Edges[first-1], s.Edges[last])
+	}
+}
+
+// describe adds the shares of every bin to the features of a comparison with
+// the training data of a condition.
+func (l *layout) describe(fs []FeatureDetail, x *sample, condition string) {
+	ref := &l.refs[0].sample
+	for i := range l.refs {
+		if l.refs[i].condition == condition {
+			ref = &l.refs[i].sample
+		}
+	}
+	for i := range l.streams {
+		if i < len(fs) {
+			fs[i].Bins = l.streams[i].shares(ref, x)
+		}
+	}
+}
+
+// shares of the rows of two samples by bin. Bins of missing and new values come
+// last, where there are any.
+func (s *stream) shares(before, after *sample) []BinShare {
+	k := s.scored + divergence.Reserved
+	p, q := make([]float64, k), make([]float64, k)
+	s.scale(p, before)
+	s.scale(q, after)
+	labels := append(slices.Clone(s.labels), "missing", "new")
+	out := make([]BinShare, 0, k)
+	for i, name := range labels {
+		if i >= s.scored && p[i]+q[i] == 0 {
+			continue
+		}
+		out = append(out, BinShare{name, p[i] / max(1, float64(before.effective)), q[i] / max(1, float64(after.effective))})
+	}
+	return out
 }

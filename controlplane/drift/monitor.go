@@ -32,6 +32,7 @@ type Monitor struct {
 	series   map[seriesKey]*series
 	watches  map[subject]*watch
 	scores   []Score
+	atMS     int64 // of the newest Evaluate, Unix milliseconds
 	cache    map[cohortKey]*judged
 	deleted  map[string]bool     // checkpoint keys to be deleted
 	touched  map[string]struct{} // what Touched returns
@@ -85,6 +86,7 @@ func (c Config) withDefaults() Config {
 	c.Threshold = cmp.Or(c.Threshold, DefaultThreshold)
 	c.Alpha = cmp.Or(c.Alpha, DefaultAlpha)
 	c.RowsPerBin = cmp.Or(c.RowsPerBin, DefaultRowsPerBin)
+	c.Share = cmp.Or(c.Share, DefaultShare)
 	c.MaxAge = cmp.Or(c.MaxAge, DefaultMaxAge)
 	// a fleet that is judged by seconds is looked at by seconds too
 	c.Bucket = max(cmp.Or(c.Bucket, min(DefaultBucket, max(c.MaxAge/8, minBucket))), time.Millisecond)
@@ -158,6 +160,12 @@ func (m *Monitor) Forget(name string) {
 
 // cohort is the value of the label that makes cohorts, "" without it.
 func (m *Monitor) cohort(device string) string { return m.labels[device][m.cfg.CohortBy] }
+
+// siteLabel is the device label of the site level.
+const siteLabel = "site"
+
+// site is where a device stands, "" when nobody said.
+func (m *Monitor) site(device string) string { return m.labels[device][siteLabel] }
 
 // device returns a device, a new one at first.
 func (m *Monitor) device(name string) *device {

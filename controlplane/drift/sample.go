@@ -95,7 +95,7 @@ func (s *stream) side() sketch.Side {
 }
 
 func (c *Config) limits() divergence.Limits {
-	return divergence.Limits{Threshold: c.Threshold, Alpha: c.Alpha, RowsPerBin: c.RowsPerBin}
+	return divergence.Limits{Threshold: c.Threshold, Alpha: c.Alpha, RowsPerBin: c.RowsPerBin, Share: c.Share}
 }
 
 // training compares with all training rows or, where they were taken under

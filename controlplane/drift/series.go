@@ -93,6 +93,17 @@ func (c *chunk) point(atMS int64, bucket time.Duration) *Point {
 	return &c.Points[i]
 }
 
+// rate adds the calibration of labels.
+func (p *Point) rate(bins []ratedBin) {
+	for _, b := range bins {
+		p.Rated += b.Count
+		p.RatedRight += b.Correct
+		p.Confidence += b.Confidence
+		p.Squared += b.Squared
+		p.Hits += b.Hits
+	}
+}
+
 // points returns copies of the newest buckets, oldest first.
 func (s *series) points(buckets int, bucket time.Duration) []Point {
 	oldest := (s.newest - int64(buckets) + 1) * bucket.Milliseconds()

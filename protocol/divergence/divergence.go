@@ -155,12 +155,20 @@ func Compare(n, m uint64, limits Limits, streams iter.Seq[Stream]) Comparison {
 func (f *FeatureScore) chance() float64 { return max(f.P, f.Chi2P) }
 
 func (c *Comparison) judge(ps []float64, limits Limits) {
-	level := discoveries(ps, limits.Alpha)
+	level := c.decide(ps, limits)
 	for i := range c.Features {
-		f := &c.Features[i]
-		if f.Bins > 1 {
+		if f := &c.Features[i]; f.Bins > 1 {
 			f.Noise = noise(float64(f.N), float64(f.M), f.Bins-1, max(level, limits.Alpha/float64(max(len(ps), 1))))
 		}
+	}
+}
+
+// decide finds the streams that are apart and returns the level at which a
+// p-value is a discovery.
+func (c *Comparison) decide(ps []float64, limits Limits) (level float64) {
+	level = discoveries(ps, limits.Alpha)
+	for i := range c.Features {
+		f := &c.Features[i]
 		if !f.Enough {
 			continue
 		}
@@ -171,6 +179,7 @@ func (c *Comparison) judge(ps []float64, limits Limits) {
 		c.MaxPSI = max(c.MaxPSI, f.PSI)
 	}
 	c.Enough = len(ps) > 0 && 2*len(ps) >= len(c.Features)
+	return level
 }
 
 // judgeShares finds the shares that changed. Their family is all that could
@@ -204,9 +213,12 @@ func (s *Share) judge(level, matters float64) bool {
 	if s == nil {
 		return false
 	}
-	s.Apart = math.Abs(s.After-s.Before) > matters && s.P <= level
+	s.Apart = s.Moved() > matters && s.P <= level
 	return s.Apart
 }
+
+// Moved is how far the share is from the reference's, either way.
+func (s *Share) Moved() float64 { return math.Abs(s.After - s.Before) }
 
 // ApartOn counts the streams of one side that were found apart: those of the
 // inputs, or those of the predictions.
