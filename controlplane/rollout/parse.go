@@ -3,7 +3,7 @@ package rollout
 import (
 	"fmt"
 
-	"github.com/vedette-edge/vedette/controlplane/document"
+	"github.com/vedette-edge/vedette/protocol/document"
 )
 
 // ParseSpec reads a spec from YAML or JSON. Fields it does not know are
