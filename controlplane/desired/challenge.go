@@ -162,12 +162,16 @@ func (f *challenge) matches(id string, labels map[string]string) bool {
 }
 
 // challengers are the challengers of a device's assignments. A device has one
-// of a model at most: while a rollout wants a shadow there, the challenge of
-// the model waits. The caller holds mu.
+// of a model at most: while a rollout wants a shadow there, or the lab tries a
+// release, the challenge of the model waits. The caller holds mu.
 func (d *Desired) challengers(id string, dev *device, assigned []Assignment) []Challenger {
 	var out []Challenger
 	for _, a := range assigned {
 		if c, ok := dev.shadow(a); ok {
+			out = append(out, c)
+			continue
+		}
+		if c, ok := d.tried(dev, a); ok {
 			out = append(out, c)
 			continue
 		}

@@ -1,8 +1,8 @@
 // Package desired derives what every device should be from the decisions in
 // the ledger, and tells the devices.
 //
-// It is a fold: rollout decisions assign releases, challenges put another one
-// beside them, settings records change how often devices report, label records
+// It is a fold: rollout decisions assign releases, challenges and lab trials put
+// another one beside them, settings records change how often devices report, label records
 // what they are called. A device's
 // generation is the ledger sequence of the newest record that touched it, so
 // the same ledger gives the same desired state with the same numbers on any
@@ -87,6 +87,7 @@ type Desired struct {
 	mu         sync.Mutex
 	devices    map[string]*device    // guarded by mu
 	challenges map[string]*challenge // guarded by mu: by model
+	lab        map[string]LabTrial   // guarded by mu: by model
 	fleet      settings              // guarded by mu: of all devices
 	held       map[string]uint64     // guarded by mu: hellos that came before the ledger was read, with their generations; nil after
 	last       uint64                // guarded by mu: newest ledger record folded
@@ -119,7 +120,7 @@ func New(pub Publisher, l Ledger, cfg Config) *Desired {
 	}
 	return &Desired{
 		pub: pub, ledger: l, cfg: cfg, ready: make(chan struct{}),
-		devices: map[string]*device{}, challenges: map[string]*challenge{}, held: map[string]uint64{},
+		devices: map[string]*device{}, challenges: map[string]*challenge{}, lab: map[string]LabTrial{}, held: map[string]uint64{},
 		ahead: map[string]uint64{},
 	}
 }
@@ -293,7 +294,7 @@ func (d *Desired) generation(id string) uint64 {
 	if dev, ok := d.devices[id]; ok {
 		newest = max(newest, dev.settings.seq, dev.labelSeq)
 		for model, a := range dev.assigned {
-			newest = max(newest, a.Seq, dev.shadows[model].Seq)
+			newest = max(newest, a.Seq, dev.shadows[model].Seq, d.lab[model].Seq)
 			if c := d.challenges[model]; c != nil {
 				newest = max(newest, c.newest)
 			}

@@ -86,6 +86,12 @@ func (d *Desired) fold(r ledger.Record) (touched []string, err error) {
 			return nil, err
 		}
 		return d.foldChallenge(r, c), nil
+	case r.Chain == LabChain && r.Kind == KindLab:
+		var c LabChange
+		if err := r.Decode(&c); err != nil {
+			return nil, err
+		}
+		return d.foldLab(r, c), nil
 	case strings.HasPrefix(r.Chain, rolloutPrefix):
 		var c struct {
 			Decision struct {

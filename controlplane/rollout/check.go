@@ -36,6 +36,15 @@ func (s Selector) Matches(l map[string]string) bool {
 	return s.s == nil || s.s.Matches(labels.Set(l))
 }
 
+// Requires says that only devices whose label has that value are selected.
+func (s Selector) Requires(label, value string) bool {
+	if s.s == nil {
+		return false
+	}
+	exact, found := s.s.RequiresExactMatch(label)
+	return found && exact == value
+}
+
 // DefaultGates are the gates of a rollout that names none, in order.
 //
 // Counting gates hold a wave without an answer: they speak as soon as a device

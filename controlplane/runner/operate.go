@@ -98,6 +98,9 @@ func (r *Runner) Create(ctx context.Context, actor, reason string, spec rollout.
 	if err != nil {
 		return View{}, fmt.Errorf("create rollout: %w", err)
 	}
+	if err := r.cleared(ctx, spec); err != nil {
+		return View{}, fmt.Errorf("create rollout: %w", err)
+	}
 	r.deciding.Lock()
 	defer r.deciding.Unlock()
 	if err := r.superseded("", &spec); err != nil {
@@ -157,6 +160,9 @@ func (r *Runner) Act(ctx context.Context, id string, cmd rollout.Command) (View,
 	if cmd.Action == rollout.Replace {
 		return View{}, fmt.Errorf("replace rollout %s: %w: start a rollout that supersedes it", id, rollout.ErrNotNow)
 	}
+	if err := r.mayAct(ctx, id, &cmd); err != nil {
+		return View{}, err
+	}
 	if cmd.Action == rollout.Revise {
 		if err := r.prepareRevision(ctx, id, &cmd); err != nil {
 			return View{}, err
@@ -178,6 +184,9 @@ func (r *Runner) prepareRevision(ctx context.Context, id string, cmd *rollout.Co
 	spec, _, err := r.prepare(ctx, *cmd.Spec)
 	if err == nil {
 		err = r.superseded(id, &spec)
+	}
+	if err == nil {
+		err = r.cleared(ctx, spec)
 	}
 	if err != nil {
 		return fmt.Errorf("revise rollout %s: %w", id, err)

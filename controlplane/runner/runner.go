@@ -104,6 +104,8 @@ type Config struct {
 	Desired  Desired
 	// Sizes is nil where every device downloads whole files.
 	Sizes Sizes
+	// Clearance is nil where every release may be rolled out.
+	Clearance Clearance
 	// OnChange is told of every rollout that changed; nil for nobody. It must
 	// not block.
 	OnChange func(id string)

@@ -19,6 +19,7 @@ const (
 	Conflict        Code = "conflict"         // the subject is in a state that does not allow this, or exists already
 	NotNow          Code = "not_now"          // the rollout is in a state in which the action makes no sense
 	Held            Code = "held"             // another rollout of the model has some of the devices
+	NotCleared      Code = "not_cleared"      // a validation gate stops the version
 	NoDevices       Code = "no_devices"       // the selector matches no device
 	Stale           Code = "stale"            // it changed since it was read: read again and repeat
 	TooLarge        Code = "too_large"        // over a limit of size
@@ -48,6 +49,7 @@ var statusOf = map[Code]int{
 	Conflict:       409,
 	NotNow:         409,
 	Held:           409,
+	NotCleared:     409,
 	NoDevices:      409,
 	OffsetMismatch: 409,
 	NoRoot:         409,
