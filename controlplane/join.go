@@ -138,6 +138,7 @@ func (s *Server) acquaint(id string) {
 		return
 	}
 	s.monitor.Forget(id)
+	s.history.Forget(id)
 }
 
 // evaluate scores drift on a timer, and hands what it found on.

@@ -26,7 +26,7 @@ func (s *Server) openService(context.Context) error {
 	deviceAPI, mqtt := s.publicURLs()
 	s.service = api.NewService(api.Deps{
 		Fleet: s.fleet, Desired: s.desired, Rollouts: s.runner, Registry: s.registry, Blobs: s.blobs,
-		Monitor: s.monitor, Challenges: s.desired, Rivals: s.monitor, Retrain: s.retrain, Ledger: s.ledger, Access: s.access,
+		Monitor: s.monitor, History: s.history, Challenges: s.desired, Rivals: s.monitor, Retrain: s.retrain, Ledger: s.ledger, Access: s.access,
 		Info: api.Info{
 			Version: s.cfg.Version, Started: time.Now(), API: s.peopleURL(),
 			DeviceAPI: deviceAPI, MQTT: []string{mqtt}, CASHA256: hex.EncodeToString(ca[:]),
@@ -55,10 +55,11 @@ func (s *Server) storage(ctx context.Context) (operator.Storage, error) {
 	if err != nil {
 		return operator.Storage{}, err
 	}
-	return operator.Storage{
+	out := operator.Storage{
 		Records: held.Messages, RecordBytes: held.Bytes, RecordLimit: held.Limit,
 		BlobBytes: uint64(max(s.blobs.Total(), 0)), DiskFreeBytes: free,
-	}, nil
+	}
+	return out, s.historySizes(ctx, &out)
 }
 
 // diskFree is how many bytes are free where the data directory is.

@@ -10,7 +10,7 @@ import (
 
 // Repaired is one state that had to begin anew.
 type Repaired struct {
-	Fold   string `json:"fold"`   // which: "fleet-fold" or "drift-fold"
+	Fold   string `json:"fold"`   // which: "fleet-fold", "drift-fold" or "history-fold"
 	Reason string `json:"reason"` // why its checkpoint could not be used
 }
 
@@ -35,7 +35,7 @@ func Repair(ctx context.Context, cfg Config) (_ []Repaired, err error) {
 	}
 	s.onStop(s.ingest.Stop)
 	var out []Repaired
-	for _, name := range []string{fleetFold, driftFold} {
+	for _, name := range []string{fleetFold, driftFold, historyFold} {
 		reason, err := s.ingest.Repair(ctx, s.buckets[name])
 		if err != nil {
 			return out, fmt.Errorf("repair %s: %w", name, err)

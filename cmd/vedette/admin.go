@@ -57,7 +57,8 @@ func showServer(w io.Writer, address string, s *operator.ServerInfo) {
 func storageText(s *operator.Storage) string {
 	text := fmt.Sprintf("models %s, disk free %s", bytesText(s.BlobBytes), bytesText(s.DiskFreeBytes))
 	if s.RecordLimit > 0 {
-		text = fmt.Sprintf("%d records in %s of %s, ", s.Records, bytesText(s.RecordBytes), bytesText(s.RecordLimit)) + text
+		text = fmt.Sprintf("%d records in %s of %s, hours %s, days %s, ", s.Records, bytesText(s.RecordBytes), bytesText(s.RecordLimit),
+			bytesText(s.HourBytes), bytesText(s.DayBytes)) + text
 	}
 	return text
 }

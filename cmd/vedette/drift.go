@@ -19,7 +19,7 @@ func driftCommand(a *app) *cobra.Command {
 	return group("drift", "See whether the world has left the training data", `Devices count what their models see and say; the server compares that with the
 training data. A device apart from its cohort has a faulty sensor; a cohort apart
 from training means that the world has changed, and may ask for retraining.`,
-		driftShow(a), driftQuality(a), driftAlarms(a), driftPolicy(a), driftEvents(a))
+		driftShow(a), driftQuality(a), driftHistory(a), driftAlarms(a), driftPolicy(a), driftEvents(a))
 }
 
 func driftShow(a *app) *cobra.Command {

@@ -21,6 +21,7 @@ type Deps struct {
 	Registry Registry
 	Blobs    Blobs
 	Monitor  Monitor
+	History  History
 	// Challenges and Rivals are the releases beside the primary ones.
 	Challenges Challenges
 	Rivals     Rivals

@@ -159,6 +159,7 @@ func (s *Server) views() map[string]view {
 		"/drift/{model}":                     s.drift,
 		"/quality":                           s.qualityModels,
 		"/quality/{model}":                   s.quality,
+		"/quality/{model}/trends":            s.trends,
 		"/ledger":                            s.ledger,
 		"/enrolment":                         s.enrolment,
 	}

@@ -128,7 +128,7 @@ func (h *house) post(path string, form url.Values) answer {
 var paths = []string{
 	"/", "/devices", "/devices?presence=offline&text=", "/devices/cam-a1", "/devices/cam-a2", "/devices/cam-b1",
 	"/models", "/models/digits", "/models/digits/versions/1", "/models/digits/versions/2",
-	"/rollouts", "/rollouts?active=true", "/rollouts/digits-2-1", "/drift", "/drift/digits", "/quality", "/quality/digits",
+	"/rollouts", "/rollouts?active=true", "/rollouts/digits-2-1", "/drift", "/drift/digits", "/quality", "/quality/digits", "/quality/digits/trends",
 	"/ledger", "/ledger?chain=operator&kind=", "/enrolment",
 	"/rollouts/new", "/rollouts/new?as=yaml", "/rollouts/new/matching?selector=site%3Db", "/rollouts/digits-2-1/revise", "/rollouts?model=digits&state=running",
 	"/rollouts/digits-2-1/devices?wave=2&state=&stuck=true", "/rollouts/digits-2-1/decisions", "/rollouts/digits-2-1/decisions?cursor=39",

@@ -155,6 +155,16 @@ func (h *History) Dirty() map[string][]byte {
 	return out
 }
 
+// Forget drops the clock of a device that was removed from the fleet. What it
+// counted stays.
+func (h *History) Forget(device string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.clocks[device] != nil {
+		h.clocks[device] = &clockState{Seq: h.applied, dirty: true}
+	}
+}
+
 // Written takes in that what Dirty has returned is durable.
 func (h *History) Written() {
 	h.mu.Lock()

@@ -122,6 +122,8 @@ type Storage struct {
 	Records       uint64 `json:"records"`         // accepted and held in the uplink stream
 	RecordBytes   uint64 `json:"record_bytes"`    // of that stream
 	RecordLimit   uint64 `json:"record_limit"`    // bytes; when reached and a reader is behind, nothing more is taken
+	HourBytes     uint64 `json:"hour_bytes"`      // of hours, kept for 90 days
+	DayBytes      uint64 `json:"day_bytes"`       // of days, kept for two years
 	BlobBytes     uint64 `json:"blob_bytes"`      // of model files
 	DiskFreeBytes uint64 `json:"disk_free_bytes"` // where the data directory is
 }

@@ -14,6 +14,7 @@ type Reader interface {
 	ChallengeReader
 	RolloutReader
 	DriftReader
+	TrendReader
 	RetrainReader
 	LedgerReader
 	TokenReader
