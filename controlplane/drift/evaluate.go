@@ -159,6 +159,17 @@ func (t *track) judge(k *known, cfg *Config, oldest int64) {
 		t.seq, t.from, t.score = t.state.Seq, 0, Comparison{}
 	case t.score.Features == nil || t.seq != t.state.Seq || t.from != t.judged.from:
 		t.seq, t.from, t.score = t.state.Seq, t.judged.from, training(k.layout, t.judged, cfg)
+		t.leave()
+	}
+}
+
+// leave notes when the device left training, or that it came back.
+func (t *track) leave() {
+	switch {
+	case t.score.Apart == 0:
+		t.apart = 0
+	case t.apart == 0:
+		t.apart = t.judged.to
 	}
 }
 

@@ -63,6 +63,7 @@ type track struct {
 	score  Comparison // of the newest evidence against training
 	seq    uint64     // state.Seq that score was made of
 	from   int64      // start of the oldest window in it, Unix milliseconds
+	apart  int64      // end of the evidence that first left training without coming back since, 0 for none
 }
 
 // New makes an empty monitor.

@@ -30,41 +30,47 @@ func (g *group) neighbours(t *track) (others []*track, fine bool) {
 }
 
 // beside compares a device with its neighbours over the same span of time: a
-// device with much traffic sees a changed world in its newest rows when others
-// still hold a day of the old one, which is no fault of its sensor. The span
-// reaches back until one neighbour has rows enough. The answer is nil when the
-// device's own rows do not reach back as far, or nobody is left.
+// device with much traffic, or one that reports early, sees a changed world in
+// its newest rows when others still hold a day of the old one, and that is no
+// fault of its sensor. The span reaches back until one neighbour has rows enough
+// and ends where the last of them does. A device whose own rows do not reach back
+// as far must have been apart for as long instead. The answer is nil when the
+// device can be compared with nobody.
 func (g *group) beside(t *track) (c *Comparison, fine bool) {
 	others, fine := g.neighbours(t)
 	if len(others) == 0 {
 		return nil, false
 	}
-	since := others[0].judged.from
+	since, until := others[0].judged.from, others[0].judged.to
 	for _, o := range others {
-		since = max(since, o.judged.from)
+		since, until = max(since, o.judged.from), max(until, o.judged.to)
 	}
+	reach := since
 	since = min(since, t.judged.from)
-	all := newSample(g.layout)
+	all, own := newSample(g.layout), newSample(g.layout)
 	for _, o := range others {
-		all.take(o.state.Segments, g.layout, since)
+		all.take(o.state.Segments, since, until)
 	}
-	own := newSample(g.layout)
-	own.take(t.state.Segments, g.layout, since)
-	if all.rows == 0 || own.rows == 0 || 2*(own.to-own.from) < all.to-max(since, all.from) {
+	own.take(t.state.Segments, since, until)
+	short := 2*(own.to-own.from) < all.to-max(since, all.from)
+	if all.rows == 0 || own.rows == 0 || short && (t.apart == 0 || t.apart > reach) {
 		return nil, false
 	}
 	n := compare(g.layout, all.settle(), own.settle(), g.cfg)
 	return &n, fine
 }
 
-// take adds the segments of which at least half lies after a moment.
-func (x *sample) take(gs []segment, l *layout, since int64) {
+// take adds the segments of which at least half lies between two moments.
+func (x *sample) take(gs []segment, since, until int64) {
 	for i := len(gs) - 1; i >= 0; i-- {
 		g := &gs[i]
-		if g.Start+(g.End-g.Start)/2 < since || g.In.len() != l.in || g.Out.len() != l.out {
+		middle := g.Start + (g.End-g.Start)/2
+		if middle < since || g.In.len() != len(x.in) || g.Out.len() != len(x.out) {
 			return
 		}
-		x.add(g)
+		if middle <= until {
+			x.add(g)
+		}
 	}
 }
 

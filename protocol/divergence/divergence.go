@@ -155,11 +155,19 @@ func Compare(n, m uint64, limits Limits, streams iter.Seq[Stream]) Comparison {
 func (f *FeatureScore) chance() float64 { return max(f.P, f.Chi2P) }
 
 func (c *Comparison) judge(ps []float64, limits Limits) {
-	level := c.decide(ps, limits)
+	level := max(c.decide(ps, limits), limits.Alpha/float64(max(len(ps), 1)))
+	quantiles := map[int]float64{} // by bins: they cost more than all the rest of a comparison
 	for i := range c.Features {
-		if f := &c.Features[i]; f.Bins > 1 {
-			f.Noise = noise(float64(f.N), float64(f.M), f.Bins-1, max(level, limits.Alpha/float64(max(len(ps), 1))))
+		f := &c.Features[i]
+		if f.Bins <= 1 || f.N == 0 || f.M == 0 {
+			continue
 		}
+		q, known := quantiles[f.Bins]
+		if !known {
+			q = chi2Quantile(level, f.Bins-1)
+			quantiles[f.Bins] = q
+		}
+		f.Noise = (1/float64(f.N) + 1/float64(f.M)) * q
 	}
 }
 

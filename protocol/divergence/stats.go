@@ -157,9 +157,9 @@ func chi2Survival(x float64, df int) float64 {
 	return mathext.GammaIncRegComp(float64(df)/2, x/2)
 }
 
-// noise is the PSI that chance alone stays below with probability 1−alpha.
-func noise(n, m float64, df int, alpha float64) float64 {
-	return (1/n + 1/m) * 2 * mathext.GammaIncRegInv(float64(df)/2, 1-alpha)
+// chi2Quantile is what chance alone stays below with probability 1−alpha.
+func chi2Quantile(alpha float64, df int) float64 {
+	return 2 * mathext.GammaIncRegInv(float64(df)/2, 1-alpha)
 }
 
 // discoveries is the step-up procedure of Benjamini and Hochberg (1995): the
