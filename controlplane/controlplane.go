@@ -21,12 +21,16 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/drift"
 	"github.com/vedette-edge/vedette/controlplane/fleet"
 	"github.com/vedette-edge/vedette/controlplane/history"
+	"github.com/vedette-edge/vedette/controlplane/incident"
 	"github.com/vedette-edge/vedette/controlplane/ingest"
 	"github.com/vedette-edge/vedette/controlplane/kvstore"
 	"github.com/vedette-edge/vedette/controlplane/ledger"
+	"github.com/vedette-edge/vedette/controlplane/mlflow"
 	"github.com/vedette-edge/vedette/controlplane/registry"
 	"github.com/vedette-edge/vedette/controlplane/retrain"
 	"github.com/vedette-edge/vedette/controlplane/runner"
+	"github.com/vedette-edge/vedette/controlplane/tracking"
+	"github.com/vedette-edge/vedette/controlplane/validation"
 	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/atomicfile"
 )
@@ -36,28 +40,33 @@ import (
 type Server struct {
 	cfg Config
 
-	ca       *access.CA
-	broker   *broker.Broker
-	buckets  map[string]kvstore.Bucket
-	blobs    *artifact.Store
-	deltas   *artifact.Deltas
-	ledger   *ledger.Ledger
-	access   *access.Authority
-	registry *registry.Registry
-	fleet    *fleet.Fleet
-	monitor  *drift.Monitor
-	history  *history.History
-	desired  *desired.Desired
-	runner   *runner.Runner
-	retrain  *retrain.Trigger
-	ingest   *ingest.Ingest
-	service  *api.Service
+	ca         *access.CA
+	broker     *broker.Broker
+	buckets    map[string]kvstore.Bucket
+	blobs      *artifact.Store
+	deltas     *artifact.Deltas
+	ledger     *ledger.Ledger
+	access     *access.Authority
+	registry   *registry.Registry
+	fleet      *fleet.Fleet
+	monitor    *drift.Monitor
+	history    *history.History
+	desired    *desired.Desired
+	runner     *runner.Runner
+	retrain    *retrain.Trigger
+	incidents  *incident.Board
+	validation *validation.Store
+	ingest     *ingest.Ingest
+	tracking   *tracking.Store
+	files      *mlflow.Files
+	service    *api.Service
 
 	people, devices net.Listener
 
-	published chan struct{} // has a value when the registry has changed
-	failed    failure
-	undo      []func(ctx context.Context) error // what Start has begun, in order
+	published       chan struct{} // has a value when the registry has changed
+	changedRollouts *pending
+	failed          failure
+	undo            []func(ctx context.Context) error // what Start has begun, in order
 }
 
 // New checks the configuration. It touches nothing.
@@ -70,7 +79,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	return &Server{
 		cfg: cfg.withDefaults(), buckets: map[string]kvstore.Bucket{},
-		published: make(chan struct{}, 1), failed: make(failure, 1),
+		published: make(chan struct{}, 1), failed: make(failure, 1), changedRollouts: newPending(),
 	}, nil
 }
 
@@ -90,10 +99,14 @@ func (s *Server) Start(ctx context.Context) error {
 		{"open registry", s.openRegistry},
 		{"open fleet", s.openFleet},
 		{"open history", s.openHistory},
+		{"open incidents", s.openIncidents},
+		{"open validation", s.openValidation},
 		{"open rollouts", s.openRollouts},
 		{"open retraining", s.openRetrain},
+		{"open tracking", s.openTracking},
 		{"join the service", s.openService},
 		{"follow devices", s.openIngest},
+		{"tell of incidents", s.followIncidents},
 		{"serve people", s.servePeople},
 		{"serve devices", s.serveDevices},
 		{"say where", s.writeAddresses},
@@ -182,7 +195,7 @@ func (s *Server) openStorage(ctx context.Context) (err error) {
 		return err
 	}
 	s.onStop(func(context.Context) error { s.broker.Close(); return nil })
-	for _, name := range []string{"access", "registry", "fleet", fleetFold, driftFold, historyFold, "cursors", "retrain", "deltas"} {
+	for _, name := range []string{"access", "registry", "fleet", fleetFold, driftFold, historyFold, "cursors", "retrain", incidentBucket, validationBucket, "deltas"} {
 		if s.buckets[name], err = kvstore.Open(ctx, s.broker.Conn(), name); err != nil {
 			return err
 		}
@@ -268,7 +281,7 @@ func (s *Server) openRollouts(ctx context.Context) (err error) {
 	s.run("desired state", s.desired.Run)
 	s.runner, err = runner.Open(ctx, runner.Config{
 		Ledger: s.ledger, Fleet: s.fleet, Evidence: s.monitor, Releases: published{s.registry}, Desired: s.desired,
-		Sizes:    sizes{s.registry, s.deltas},
+		Sizes: sizes{s.registry, s.deltas}, Clearance: validation.Clearance{Store: s.validation},
 		OnChange: s.onRollout, Logger: s.cfg.Logger,
 	})
 	return err
@@ -329,6 +342,7 @@ func (s *Server) openIngest(ctx context.Context) (err error) {
 	}
 	s.run("fleet", s.fleet.Run)
 	s.run("fleet changes", s.followFleet)
+	s.run("lab", s.followLab)
 	s.run("releases", s.followReleases)
 	s.run("rollouts", s.runner.Run)
 	s.run("drift", s.evaluate)

@@ -26,7 +26,8 @@ func (s *Server) openService(context.Context) error {
 	deviceAPI, mqtt := s.publicURLs()
 	s.service = api.NewService(api.Deps{
 		Fleet: s.fleet, Desired: s.desired, Rollouts: s.runner, Registry: s.registry, Blobs: s.blobs,
-		Monitor: s.monitor, History: s.history, Challenges: s.desired, Rivals: s.monitor, Retrain: s.retrain, Ledger: s.ledger, Access: s.access,
+		Monitor: s.monitor, History: s.history, Challenges: s.desired, Rivals: s.monitor, Retrain: s.retrain, Incidents: s.incidents, Validation: s.validation, Lab: s.desired, Ledger: s.ledger, Access: s.access,
+		Tracking: s.tracking, Artifacts: s.files,
 		Info: api.Info{
 			Version: s.cfg.Version, Started: time.Now(), API: s.peopleURL(),
 			DeviceAPI: deviceAPI, MQTT: []string{mqtt}, CASHA256: hex.EncodeToString(ca[:]),
@@ -80,11 +81,11 @@ func (s *Server) servePeople(context.Context) error {
 	if err != nil {
 		return err
 	}
-	pages := dashboard.New(dashboard.Config{Service: s.service, Auth: s.access, Key: key, Log: s.cfg.Logger})
+	pages := dashboard.New(dashboard.Config{Service: s.service, Auth: s.access, RunFiles: s.service, Key: key, Log: s.cfg.Logger})
 	mux.Handle("/", pages)
 	mux.Handle("GET /metrics", s.serveMetrics())
 	h := &http.Server{
-		Handler: mux, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		Handler: s.withMLflow(mux), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
 		ErrorLog: slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug), // what clients do wrong in TLS
 	}
 	start := h.Serve

@@ -26,11 +26,20 @@ type Deps struct {
 	Challenges Challenges
 	Rivals     Rivals
 	Retrain    Retrainer
+	Incidents  Incidents
+	Validation Validation
+	Lab        Lab
 	Ledger     Ledger
 	Access     Access
-	Info       Info
-	Log        *slog.Logger     // nil discards
-	Now        func() time.Time // nil is time.Now
+	// Truths and Samples are what people find out later, and rows to find it out by.
+	Truths  Truths
+	Samples Samples
+	// Tracking and Artifacts are what data scientists logged.
+	Tracking  Tracking
+	Artifacts Artifacts
+	Info      Info
+	Log       *slog.Logger     // nil discards
+	Now       func() time.Time // nil is time.Now
 }
 
 // Ledger is the record of every decision and command.

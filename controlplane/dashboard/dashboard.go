@@ -66,6 +66,8 @@ type Authenticator interface {
 type Config struct {
 	Service Service
 	Auth    Authenticator
+	// RunFiles lets people download what runs logged; nil: they cannot.
+	RunFiles RunFiles
 	// Key seals sessions; LoadKey keeps one in a file. Without one a random key
 	// is made, and everybody signs in again after a restart.
 	Key       []byte
@@ -130,6 +132,7 @@ func (s *Server) routes() http.Handler {
 		mux.Handle("GET "+pattern, s.signedIn(s.show(view)))
 	}
 	mux.Handle("GET /", s.signedIn(s.missing))
+	mux.Handle("GET /runs/{run}/artifacts/{path...}", s.signedIn(s.runFile))
 	mux.Handle("GET /ledger.jsonl", s.signedIn(s.exportLedger))
 	mux.Handle("POST /rollouts/new", s.signedIn(s.createRollout))
 	mux.Handle("POST /rollouts/{rollout}/revise", s.signedIn(s.revise))
@@ -160,6 +163,10 @@ func (s *Server) views() map[string]view {
 		"/quality":                           s.qualityModels,
 		"/quality/{model}":                   s.quality,
 		"/quality/{model}/trends":            s.trends,
+		"/experiments":                       s.experiments,
+		"/experiments/{experiment}":          s.runs,
+		"/runs/compare":                      s.compareRuns,
+		"/runs/{run}":                        s.run,
 		"/ledger":                            s.ledger,
 		"/enrolment":                         s.enrolment,
 	}

@@ -47,6 +47,7 @@ func functions() template.FuncMap {
 		"deref":   deref,
 		"lineage": lineage,
 		"prose":   prose,
+		"metric":  metricText,
 		"limit":   func(g operator.Gate) string { return gateValue(g, g.Limit) },
 		"value":   gateValue,
 		"list":    func(items ...any) []any { return items },

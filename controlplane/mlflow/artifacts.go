@@ -83,15 +83,12 @@ type wireFile struct {
 
 // list answers with one directory below a root.
 func (s *Server) list(ctx context.Context, root, dir string) (any, error) {
-	dir, err := cleanPath(strings.TrimSuffix(dir, "/"))
+	dir = strings.TrimSuffix(dir, "/")
+	at, err := Below(root, dir)
 	if err != nil {
 		return nil, err
 	}
-	base, ok := proxyPath(root)
-	if !ok {
-		return nil, refuse(tracking.Invalid, "The artifacts at %.200s are not kept by this server: read them there", root)
-	}
-	files, err := s.cfg.Files.List(ctx, join(base, dir))
+	files, err := s.cfg.Files.List(ctx, at)
 	if err != nil {
 		return nil, err
 	}
@@ -239,6 +236,9 @@ func (s *Server) versionFile(c echo.Context) error {
 }
 
 func (s *Server) sendBelow(c echo.Context, root, below string) error {
+	if err := required("path", below); err != nil {
+		return err
+	}
 	at, err := Below(root, below)
 	if err != nil {
 		return err
@@ -246,12 +246,9 @@ func (s *Server) sendBelow(c echo.Context, root, below string) error {
 	return s.send(c, at)
 }
 
-// Below is the path of an artifact below the root of a run or a model. The
-// error is a *tracking.Error.
+// Below is the path of an artifact below the root of a run or a model, or of
+// the root itself. The error is a *tracking.Error.
 func Below(root, path string) (string, error) {
-	if err := required("path", path); err != nil {
-		return "", err
-	}
 	path, err := cleanPath(path)
 	if err != nil {
 		return "", err

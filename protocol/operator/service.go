@@ -16,7 +16,12 @@ type Reader interface {
 	DriftReader
 	TrendReader
 	RetrainReader
+	IncidentReader
+	ValidationReader
+	RunReader
 	LedgerReader
+	TruthReader
+	SampleReader
 	TokenReader
 	ServerReader
 	Follower
@@ -29,6 +34,9 @@ type Commander interface {
 	ChallengeCommander
 	RolloutCommander
 	RetrainCommander
+	TruthCommander
+	IncidentCommander
+	ValidationCommander
 	EnrolCommander
 	TokenCommander
 	SettingsCommander
