@@ -54,19 +54,6 @@ func (s *Store) commitAll() {
 		case c := <-s.commits:
 			s.commitGroup(s.gather(c))
 		case <-s.quit:
-			s.refuseRest()
-			return
-		}
-	}
-}
-
-// refuseRest answers those that came while the store was closed.
-func (s *Store) refuseRest() {
-	for {
-		select {
-		case c := <-s.commits:
-			c.done <- ErrClosed
-		default:
 			return
 		}
 	}
@@ -158,7 +145,10 @@ func (s *Store) catchUp(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look at the journal of runs: %w", err)
 	}
-	return s.journal.read(ctx, s.x.seq+1, last, func(e entry) error {
+	if last <= s.x.seq {
+		return nil
+	}
+	err = s.journal.read(ctx, s.x.seq+1, last, func(e entry) error {
 		r, prev, err := decode(e.raw)
 		if err != nil {
 			return fmt.Errorf("record %d: %w", e.seq, err)
@@ -167,4 +157,8 @@ func (s *Store) catchUp(ctx context.Context) error {
 		defer s.mu.Unlock()
 		return s.x.apply(e.seq, r, prev)
 	})
+	if err != nil {
+		return fmt.Errorf("read the journal of runs: %w", err)
+	}
+	return s.x.whole()
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sort"
 	"strconv"
+	"strings"
 )
 
 // model is a registered model with what clients do not see.
@@ -30,6 +31,7 @@ type version struct {
 type index struct {
 	seq  uint64            // of the last record included
 	ends map[string]uint64 // of the newest record of each subject but runs'
+	cut  map[string]error  // runs of which records are missing
 
 	experiments shelf[Experiment]
 	runs        shelf[run]
@@ -84,19 +86,60 @@ func (x *index) apply(seq uint64, r *record, prev uint64) error {
 	return nil
 }
 
-// follows makes sure that no record of the subject was lost before this one.
+// reindex files what a checkpoint restored.
+func (x *index) reindex() {
+	for c := range x.experiments.all() {
+		x.indexExperiment(c)
+	}
+	for c := range x.runs.all() {
+		r := c.get()
+		x.run[r.id] = c
+		x.group[r.experiment] = append(x.group[r.experiment], c)
+	}
+	for _, list := range x.group {
+		slices.SortFunc(list, func(a, b *cell[run]) int { return compareStarts(a.get(), b.get()) })
+	}
+	for c := range x.logged.all() {
+		x.loggedAs[c.get().ID] = c
+	}
+	for c := range x.models.all() {
+		x.indexModel(c)
+	}
+	for c := range x.versions.all() {
+		x.indexVersion(c)
+	}
+}
+
+// follows makes sure that no record of the subject was lost before this one. A
+// run that is to be purged may be cut short: whole tells whether it was.
 func (x *index) follows(seq uint64, r *record, prev uint64) error {
 	subject := r.subject()
-	end := x.ends[subject]
-	if id, ok := runOf(subject); ok {
-		if end = 0; x.run[id] != nil {
-			end = x.run[id].get().own
-		}
-	} else if end < seq {
+	end := x.end(subject)
+	if end >= seq {
+		return nil // a checkpoint has it already
+	}
+	id, ofRun := runOf(subject)
+	if !ofRun {
 		x.ends[subject] = seq
 	}
-	if end < seq && end != prev {
-		return fmt.Errorf("record %d of %s follows %d, not %d: %w", seq, subject, prev, end, ErrDamaged)
+	if end == prev {
+		return nil
+	}
+	lost := fmt.Errorf("record %d of %s follows %d, not %d: %w", seq, subject, prev, end, ErrDamaged)
+	if !ofRun {
+		return lost
+	}
+	if x.cut == nil {
+		x.cut = map[string]error{}
+	}
+	x.cut[id] = lost
+	return nil
+}
+
+// whole is an error when a run lacks records and was not purged.
+func (x *index) whole() error {
+	for _, id := range slices.Sorted(maps.Keys(x.cut)) {
+		return x.cut[id]
 	}
 	return nil
 }
@@ -190,7 +233,7 @@ func (x *index) indexRun(c *cell[run]) {
 	r := c.get()
 	x.run[r.id] = c
 	list := x.group[r.experiment]
-	at := sort.Search(len(list), func(i int) bool { return earlier(r, list[i].get()) })
+	at := sort.Search(len(list), func(i int) bool { return compareStarts(r, list[i].get()) < 0 })
 	if at == len(list) {
 		x.group[r.experiment] = append(list, c)
 		return
@@ -198,10 +241,10 @@ func (x *index) indexRun(c *cell[run]) {
 	x.group[r.experiment] = slices.Concat(list[:at], []*cell[run]{c}, list[at:])
 }
 
-// earlier is the order within an experiment: read backwards it is MLflow's, the
-// newest start first and the least id among equals.
-func earlier(a, b *run) bool {
-	return cmp.Or(cmp.Compare(a.started, b.started), cmp.Compare(b.id, a.id)) < 0
+// compareStarts is the order within an experiment: read backwards it is MLflow's,
+// the newest start first and the least id among equals.
+func compareStarts(a, b *run) int {
+	return cmp.Or(cmp.Compare(a.started, b.started), strings.Compare(b.id, a.id))
 }
 
 func (x *index) changeRun(seq uint64, ch *change, atMS int64) {
@@ -254,6 +297,7 @@ func (x *index) purgeRuns(seq uint64, ids []string) {
 	gone := map[*cell[run]]bool{}
 	touched := map[string]bool{}
 	for _, id := range ids {
+		delete(x.cut, id)
 		if c := x.run[id]; c != nil && !c.includes(seq) {
 			gone[c] = true
 			touched[c.get().experiment] = true

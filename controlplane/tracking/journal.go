@@ -22,7 +22,8 @@ type journal interface {
 	last(ctx context.Context) (uint64, error)
 	// read calls fn for each entry of a range of sequences, to included.
 	read(ctx context.Context, from, to uint64, fn func(entry) error) error
-	// history calls fn for each entry of a subject from a sequence on.
+	// history calls fn for each entry of a subject, or of subjectRoot+">", from a
+	// sequence on.
 	history(ctx context.Context, subject string, from uint64, fn func(entry) error) error
 	// purge forgets a subject.
 	purge(ctx context.Context, subject string) error
@@ -81,7 +82,7 @@ func (m *memory) read(ctx context.Context, from, to uint64, fn func(entry) error
 
 func (m *memory) history(ctx context.Context, subject string, from uint64, fn func(entry) error) error {
 	for _, e := range m.since(from) {
-		if e.subject != subject {
+		if e.raw == nil || subject != subjectRoot+">" && e.subject != subject {
 			continue
 		}
 		if err := fn(e); err != nil {

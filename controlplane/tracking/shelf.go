@@ -1,6 +1,9 @@
 package tracking
 
-import "sync/atomic"
+import (
+	"iter"
+	"sync/atomic"
+)
 
 // kept is one thing of the index as it was after a record of the journal. It is
 // never changed, only replaced.
@@ -32,6 +35,17 @@ func (s *shelf[T]) add(seq uint64, v T) *cell[T] {
 	s.cells = append(s.cells, c)
 	s.touch(len(s.cells) - 1)
 	return c
+}
+
+// all are the things that are there.
+func (s *shelf[T]) all() iter.Seq[*cell[T]] {
+	return func(yield func(*cell[T]) bool) {
+		for _, c := range s.cells {
+			if c != nil && !yield(c) {
+				return
+			}
+		}
+	}
 }
 
 // restore puts a thing back into its slot.

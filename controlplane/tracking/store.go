@@ -6,10 +6,15 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/vedette-edge/vedette/controlplane/kvstore"
 )
 
 // ErrClosed says that the store was closed.
@@ -31,11 +36,38 @@ type Store struct {
 	// checked.
 	busy [256]sync.Mutex
 
-	commits   chan *commit
-	committer sync.WaitGroup
-	quit      chan struct{}
-	closing   sync.Once
-	point     *checkpoints // nil without a bucket
+	commits chan *commit
+	workers sync.WaitGroup
+	quit    chan struct{} // closed by Close
+	closing sync.Once
+	point   *checkpoints // nil without a bucket
+}
+
+// Config of a store. Conn and Bucket go together: without them the store goes
+// with the process.
+type Config struct {
+	Conn   *nats.Conn       // to the broker that keeps the journal; best one of its own: histories are read over it
+	Bucket kvstore.Bucket   // keeps checkpoints, for this store alone
+	Now    func() time.Time // nil: time.Now
+	Logger *slog.Logger     // nil: none
+	// Checkpoint is how often what has changed is written down, DefaultCheckpoint if 0.
+	Checkpoint time.Duration
+	// KeepDeleted is for how long deleted runs can be restored, DefaultKeepDeleted
+	// if 0.
+	KeepDeleted time.Duration
+}
+
+// Open returns the store of the broker behind cfg.Conn. ErrDamaged when the
+// journal has lost records since the last checkpoint.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if cfg.Conn == nil {
+		return start(ctx, &memory{}, cfg)
+	}
+	j, err := openStream(ctx, cfg.Conn)
+	if err != nil {
+		return nil, err
+	}
+	return start(ctx, j, cfg)
 }
 
 // NewMemory is a store that goes with the process, for tests of other packages.
@@ -52,7 +84,7 @@ func NewMemory() *Store {
 func start(ctx context.Context, j journal, cfg Config) (*Store, error) {
 	s := &Store{
 		journal: j, now: cfg.Now, log: cfg.Logger, seed: maphash.MakeSeed(), x: newIndex(),
-		commits: make(chan *commit, maxGroup), quit: make(chan struct{}),
+		commits: make(chan *commit), quit: make(chan struct{}),
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -61,16 +93,32 @@ func start(ctx context.Context, j journal, cfg Config) (*Store, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if err := s.load(ctx, cfg); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open tracked runs: %w", err)
 	}
-	s.committer.Go(s.commitAll)
+	s.workers.Go(s.commitAll)
 	if s.point != nil {
-		s.committer.Go(s.keepCheckpoints)
+		s.workers.Go(s.keepCheckpoints)
 	}
 	if err := s.makeDefault(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
+	if cfg.Conn != nil {
+		s.workers.Go(func() { s.keepPurged(cmp.Or(cfg.KeepDeleted, DefaultKeepDeleted)) })
+	}
 	return s, nil
+}
+
+// load restores the checkpoint and takes in what the journal has beyond it.
+func (s *Store) load(ctx context.Context, cfg Config) (err error) {
+	if cfg.Bucket != nil {
+		if s.point, err = newCheckpoints(cfg.Bucket, cfg.Checkpoint); err != nil {
+			return err
+		}
+		if err := s.point.load(ctx, s.journal, s.x); err != nil {
+			return err
+		}
+	}
+	return s.catchUp(ctx)
 }
 
 // Close waits for what is being stored, writes the index down and ends. ctx
@@ -78,7 +126,7 @@ func start(ctx context.Context, j journal, cfg Config) (*Store, error) {
 func (s *Store) Close(ctx context.Context) (err error) {
 	s.closing.Do(func() {
 		close(s.quit)
-		s.committer.Wait()
+		s.workers.Wait()
 		if s.point != nil {
 			err = s.point.write(ctx, s)
 		}
@@ -89,13 +137,31 @@ func (s *Store) Close(ctx context.Context) (err error) {
 // hold waits until nobody else changes what has that name, and returns how to
 // let others go on.
 func (s *Store) hold(kind, name string) (release func()) {
+	m := &s.busy[s.share(kind, name)]
+	m.Lock()
+	return m.Unlock
+}
+
+// share is the lock of a name.
+func (s *Store) share(kind, name string) int {
 	var h maphash.Hash
 	h.SetSeed(s.seed)
 	_, _ = h.WriteString(kind) // never fails
 	_, _ = h.WriteString(name)
-	m := &s.busy[h.Sum64()%uint64(len(s.busy))]
-	m.Lock()
-	return m.Unlock
+	return int(h.Sum64() % uint64(len(s.busy))) //nolint:gosec // small
+}
+
+// untilClosed is a context that ends when the store is closed.
+func (s *Store) untilClosed() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		select {
+		case <-s.quit:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 // Kinds of names that are held. The catalogs are small and change seldom: one
