@@ -29,7 +29,9 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/registry"
 	"github.com/vedette-edge/vedette/controlplane/retrain"
 	"github.com/vedette-edge/vedette/controlplane/runner"
+	"github.com/vedette-edge/vedette/controlplane/sample"
 	"github.com/vedette-edge/vedette/controlplane/tracking"
+	"github.com/vedette-edge/vedette/controlplane/truth"
 	"github.com/vedette-edge/vedette/controlplane/validation"
 	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/atomicfile"
@@ -60,6 +62,8 @@ type Server struct {
 	tracking   *tracking.Store
 	files      *mlflow.Files
 	service    *api.Service
+	truths     *truth.Service
+	samples    *sample.Store
 
 	people, devices net.Listener
 
@@ -101,6 +105,7 @@ func (s *Server) Start(ctx context.Context) error {
 		{"open history", s.openHistory},
 		{"open incidents", s.openIncidents},
 		{"open validation", s.openValidation},
+		{"open ground truth", s.openGroundTruth},
 		{"open rollouts", s.openRollouts},
 		{"open retraining", s.openRetrain},
 		{"open tracking", s.openTracking},
@@ -195,7 +200,7 @@ func (s *Server) openStorage(ctx context.Context) (err error) {
 		return err
 	}
 	s.onStop(func(context.Context) error { s.broker.Close(); return nil })
-	for _, name := range []string{"access", "registry", "fleet", fleetFold, driftFold, historyFold, "cursors", "retrain", incidentBucket, validationBucket, "deltas"} {
+	for _, name := range []string{"access", "registry", "fleet", fleetFold, driftFold, historyFold, "cursors", "retrain", incidentBucket, validationBucket, "deltas", truthBucket, sampleBucket} {
 		if s.buckets[name], err = kvstore.Open(ctx, s.broker.Conn(), name); err != nil {
 			return err
 		}
@@ -277,7 +282,7 @@ func (s *Server) openFleet(ctx context.Context) (err error) {
 }
 
 func (s *Server) openRollouts(ctx context.Context) (err error) {
-	s.desired = desired.New(s.broker.Conn(), s.ledger, desired.Config{Logger: s.cfg.Logger})
+	s.desired = desired.New(s.broker.Conn(), s.ledger, desired.Config{Truths: s.truths.Newest, Logger: s.cfg.Logger})
 	s.run("desired state", s.desired.Run)
 	s.runner, err = runner.Open(ctx, runner.Config{
 		Ledger: s.ledger, Fleet: s.fleet, Evidence: s.monitor, Releases: published{s.registry}, Desired: s.desired,
@@ -305,7 +310,7 @@ func (s *Server) openRetrain(ctx context.Context) (err error) {
 // what was stored before: gates and pages must not judge by half of it.
 func (s *Server) openIngest(ctx context.Context) (err error) {
 	s.ingest, err = ingest.Start(ctx, s.broker.Conn(), ingest.Config{
-		Cursors: s.buckets["cursors"], OnHello: s.onHello, OnPresence: s.fleet.SetPresence, Logger: s.cfg.Logger,
+		Cursors: s.buckets["cursors"], OnHello: s.onHello, Samples: s.samples, OnPresence: s.fleet.SetPresence, Logger: s.cfg.Logger,
 	})
 	if err != nil {
 		return err

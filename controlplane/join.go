@@ -138,6 +138,7 @@ func (s *Server) acquaint(id string) {
 		return
 	}
 	s.monitor.Forget(id)
+	s.forgetTruths(id)
 	s.history.Forget(id)
 }
 
@@ -164,6 +165,7 @@ func (s *Server) consider(ctx context.Context, alarms []drift.Alarm) {
 	if err != nil && ctx.Err() == nil {
 		s.cfg.Logger.Error("retraining could not be asked for; it will be at the next evaluation", "error", err)
 	}
+	s.note(ctx, s.judgeAlarms(ctx, s.monitor.Alarms("")))
 	for _, a := range alarms {
 		s.tell(operator.EventAlarm, a.ID)
 	}
@@ -190,6 +192,7 @@ func (s *Server) warnOfFullDisk(ctx context.Context, warned bool) bool {
 	}
 	left, bounded := held.Lasts(free)
 	short := bounded && left < storageWarning
+	s.note(ctx, s.judgeStorage(ctx, short, left))
 	switch {
 	case short && !warned:
 		s.cfg.Logger.Warn("room for what devices send runs out: make the disk larger",
@@ -200,7 +203,10 @@ func (s *Server) warnOfFullDisk(ctx context.Context, warned bool) bool {
 	return short
 }
 
-func (s *Server) onRollout(id string) { s.tell(operator.EventRollout, id) }
+func (s *Server) onRollout(id string) {
+	s.changedRollouts.add(id)
+	s.tell(operator.EventRollout, id)
+}
 
 // tell lets pages and watchers know that a subject changed.
 func (s *Server) tell(kind, subject string) { s.service.Changed(kind, subject) }

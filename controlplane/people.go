@@ -27,7 +27,7 @@ func (s *Server) openService(context.Context) error {
 	s.service = api.NewService(api.Deps{
 		Fleet: s.fleet, Desired: s.desired, Rollouts: s.runner, Registry: s.registry, Blobs: s.blobs,
 		Monitor: s.monitor, History: s.history, Challenges: s.desired, Rivals: s.monitor, Retrain: s.retrain, Incidents: s.incidents, Validation: s.validation, Lab: s.desired, Ledger: s.ledger, Access: s.access,
-		Tracking: s.tracking, Artifacts: s.files,
+		Truths: s.truths, Samples: s.samples, Tracking: s.tracking, Artifacts: s.files,
 		Info: api.Info{
 			Version: s.cfg.Version, Started: time.Now(), API: s.peopleURL(),
 			DeviceAPI: deviceAPI, MQTT: []string{mqtt}, CASHA256: hex.EncodeToString(ca[:]),
@@ -105,7 +105,7 @@ func (s *Server) servePeople(context.Context) error {
 // serveDevices serves what devices alone may ask for.
 func (s *Server) serveDevices(context.Context) error {
 	d := deviceapi.New(deviceapi.Config{
-		CA: s.ca, Access: s.access, Fleet: s.fleet, Trust: s.registry, Blobs: s.blobs, Deltas: s.deltas,
+		CA: s.ca, Access: s.access, Fleet: s.fleet, Trust: s.registry, Blobs: s.blobs, Deltas: s.deltas, Truths: s.truths,
 		Failed: s.failed.tell, Logger: s.cfg.Logger,
 	})
 	d.Serve(s.devices)

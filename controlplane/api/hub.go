@@ -96,7 +96,7 @@ func (h *hub) newest() uint64 {
 
 var eventKinds = []string{
 	operator.EventDevice, operator.EventRollout, operator.EventDrift,
-	operator.EventModel, operator.EventAlarm, operator.EventRetrain,
+	operator.EventModel, operator.EventAlarm, operator.EventRetrain, operator.EventIncident,
 }
 
 // follow tells events until ctx ends or fn fails. After 0 begins with the next one.

@@ -94,7 +94,7 @@ func rolloutRoutes(b Backend) []route {
 }
 
 func driftRoutes(b Backend) []route {
-	return []route{
+	return append(levelRoutes(b),
 		one("drift", "/models/:model/drift", "Cohorts × devices × features against training.", b.Drift),
 		quality(b),
 		query("alarms", "/alarms", "Alarms, newest first.", b.Alarms),
@@ -105,7 +105,7 @@ func driftRoutes(b Backend) []route {
 				p.Model = model
 				return b.SetRetrainPolicy(ctx, p)
 			})),
-	}
+	)
 }
 
 func adminRoutes(s *Server, b Backend) []route {

@@ -13,6 +13,8 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/desired"
 	"github.com/vedette-edge/vedette/controlplane/drift"
 	"github.com/vedette-edge/vedette/controlplane/fleet"
+	"github.com/vedette-edge/vedette/controlplane/incident"
+	"github.com/vedette-edge/vedette/controlplane/kvstore"
 	"github.com/vedette-edge/vedette/controlplane/ledger"
 	"github.com/vedette-edge/vedette/controlplane/registry"
 	"github.com/vedette-edge/vedette/controlplane/retrain"
@@ -43,10 +45,13 @@ type world struct {
 	floors   map[string]float64
 	policies []retrain.Policy
 	requests []retrain.Request
+	board    *incident.Board
 	versions []registry.Version
 	notes    []ledger.Record
 	// Releases beside the primary ones, and what they showed.
 	challenges map[string]desired.Challenge
+	lab        map[string]desired.LabTrial
+	uploads    files // evaluations
 	beside     []drift.Beside
 	evidence   map[string]drift.Evidence
 	refuse     error // what every command is answered, when set
@@ -285,7 +290,7 @@ func (w *world) service() *Service {
 	return NewService(Deps{
 		Fleet: worldFleet{w}, Desired: worldDesired{w}, Rollouts: worldRollouts{w}, Registry: worldRegistry{nil, w}, Blobs: worldBlobs{w},
 		Challenges: worldDesired{w}, Rivals: worldMonitor{w},
-		Monitor: worldMonitor{w}, Retrain: worldRetrain{w}, Ledger: worldLedger{nil, w}, Access: worldAccess{nil, w},
+		Monitor: worldMonitor{w}, Retrain: worldRetrain{w}, Incidents: w.board, Validation: w.validation(), Lab: worldDesired{w}, Ledger: worldLedger{nil, w}, Access: worldAccess{nil, w},
 		Info: Info{Version: "test", Storage: func(context.Context) (operator.Storage, error) { return operator.Storage{BlobBytes: 5}, nil }},
 		Now:  func() time.Time { return now },
 	})
@@ -300,7 +305,12 @@ func newWorld() *world {
 	refused := fleet.Outcome{Release: second, Result: "refused", Code: "golden_mismatch", Message: "4 of 64 rows differ"}
 	away := device("cam-b2", "b", fleet.Model{Name: "digits", Active: first, State: "idle", Outcome: &refused, Refused: []fleet.Outcome{refused}})
 	away.Presence, away.Revoked = fleet.Offline, &fleet.Mark{At: now, Actor: "ann", Reason: "stolen"}
+	board, err := incident.New(context.Background(), kvstore.NewMemory(), incident.Config{})
+	if err != nil {
+		panic(err) // memory does not fail
+	}
 	return &world{
+		board: board,
 		fleet: map[string]fleet.Device{
 			"cam-a1": device("cam-a1", "a", fleet.Model{Name: "digits", Active: first, State: "idle", Serving: true}),
 			"cam-b1": device("cam-b1", "b", fleet.Model{Name: "digits", Active: second, Previous: first, State: "watching", Serving: true}),
@@ -312,7 +322,7 @@ func newWorld() *world {
 			"new":    {Generation: 9, Assignments: []desired.Assignment{{Model: "digits", Release: second}}},
 		},
 		floors:     map[string]float64{},
-		challenges: map[string]desired.Challenge{},
+		challenges: map[string]desired.Challenge{}, lab: map[string]desired.LabTrial{}, uploads: files{},
 		versions: []registry.Version{
 			{Target: trust.Target{Model: "digits", Version: "2", Sequence: 2, Digest: second}},
 			{Target: trust.Target{Model: "digits", Version: "1", Sequence: 1, Digest: first}, Stage: operator.StageProduction},

@@ -51,6 +51,13 @@ since: 2026-12-01T22:00:00Z
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
+	text, err := Format(got)
+	if err != nil || !strings.Contains(string(text), "for: 30m\n") {
+		t.Errorf("written: %s, %v", text, err)
+	}
+	if again, err := Parse[policy](text, "the policy"); err != nil || !reflect.DeepEqual(again, want) {
+		t.Errorf("written and read: got %+v, %v, want %+v", again, err, want)
+	}
 }
 
 func TestWhatDoesNotFitIsToldWithItsLine(t *testing.T) {

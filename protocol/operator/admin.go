@@ -98,6 +98,9 @@ type Settings struct {
 	Window   release.Duration `json:"window,omitempty"`   // length of a window
 	Report   release.Duration `json:"report,omitempty"`   // longest time between two reports
 	Snapshot release.Duration `json:"snapshot,omitempty"` // how often the open window is written down
+	// SamplingOff and SampleRows narrow what signed manifests allow to be sampled.
+	SamplingOff bool `json:"sampling_off,omitempty"` // no row leaves a device
+	SampleRows  int  `json:"sample_rows,omitempty"`  // at most so many rows of a window, 0 for what manifests allow
 	Reason   string           `json:"reason,omitempty"`   // of the change, in requests
 }
 
@@ -166,10 +169,11 @@ type Event struct {
 
 // Kinds of events.
 const (
-	EventDevice  = "device"
-	EventRollout = "rollout"
-	EventDrift   = "drift"
-	EventModel   = "model"
-	EventAlarm   = "alarm"
-	EventRetrain = "retrain"
+	EventDevice   = "device"
+	EventRollout  = "rollout"
+	EventDrift    = "drift"
+	EventModel    = "model"
+	EventAlarm    = "alarm"
+	EventRetrain  = "retrain"
+	EventIncident = "incident" // silences, and who is told, too
 )

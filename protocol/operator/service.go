@@ -116,6 +116,8 @@ type RolloutCommander interface {
 
 // DriftReader reads what the fleet observes.
 type DriftReader interface {
+	LevelReader
+
 	Drift(ctx context.Context, model string) (*Drift, error)
 	Alarms(ctx context.Context, q AlarmQuery) (*Page[Alarm], error)
 	Quality(ctx context.Context, q QualityQuery) (*Quality, error)
