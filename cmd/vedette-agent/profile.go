@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,6 +28,8 @@ const (
 
 type profileFlags struct {
 	rows, expected, schema, to string
+	mlmodel                    string
+	logged                     *logged // what mlmodel holds; nil without it
 	condition                  string
 	ignore, classes            []string
 	label, scores, source      string
@@ -49,7 +50,7 @@ type Profiled struct {
 func (a *app) profileCommand() *cobra.Command {
 	f := &profileFlags{}
 	cmd := &cobra.Command{
-		Use:   "profile GRAPH",
+		Use:   "profile GRAPH | --mlmodel FOLDER",
 		Short: "Run a graph over its training rows, before it is signed",
 		Long: `profile prepares a model version for signing. It runs the graph over its training
 rows with the same ONNX Runtime as the devices, compares every output with what the
@@ -64,15 +65,34 @@ It writes three files, which ` + "`vedette model push`" + ` signs together with 
 
 --rows is a CSV file whose header names the features; --expected is one with the
 outputs for the same rows in the same order, written by the training script: one
-column for each value of each output, in the graph's order.`,
+column for each value of each output, in the graph's order. Both may be Parquet,
+with columns named after the features and the outputs (NAME, or NAME[0], NAME[1] …).
+
+--mlmodel takes the folder of a model that was logged with mlflow.onnx.log_model.
+The schema comes from its signature and the graph. The rows come from what the
+training script logged beside it, unless flags name others:
+  vedette/training.csv          or .parquet: training rows; a column "condition" names
+                                the circumstance of each
+  vedette/expected.csv          or .parquet: what the framework computes for them
+  vedette/example_expected.csv  instead: what it computes for the logged input example
+  vedette/profile.yaml          optional: condition, ignore, classes, label, scores,
+                                source, abs, rel
+Without outputs of the framework it refuses: those of the graph prove nothing.`,
 		Example: `  vedette-agent profile digits.onnx --rows train.csv --expected expected.csv --to digits/
+  vedette-agent profile --mlmodel downloaded/ --to digits/
   vedette-agent profile m.onnx --rows r.csv --expected e.csv --condition light --schema schema.yaml`,
-		Args: arguments("GRAPH"),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.profile(cmd, f, args[0]) },
+		Args: func(cmd *cobra.Command, args []string) error {
+			if f.mlmodel != "" {
+				return arguments()(cmd, args)
+			}
+			return arguments("GRAPH")(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return a.profile(cmd, f, strings.Join(args, "")) },
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.rows, "rows", "", "training rows (CSV with a header)")
-	fl.StringVar(&f.expected, "expected", "", "outputs that the training script computed for them (CSV)")
+	fl.StringVar(&f.mlmodel, "mlmodel", "", "folder of a model logged with MLflow, in place of GRAPH")
+	fl.StringVar(&f.rows, "rows", "", "training rows (CSV with a header, or Parquet)")
+	fl.StringVar(&f.expected, "expected", "", "outputs that the training script computed for them (CSV or Parquet)")
 	fl.StringVar(&f.to, "to", ".", "folder to write to")
 	fl.StringVar(&f.schema, "schema", "", "schema (YAML or JSON) with ranges, units, missing-value policies (default: from graph and header)")
 	fl.StringVar(&f.condition, "condition", "", "column that names the circumstance of a row, such as day and night")
@@ -85,15 +105,23 @@ column for each value of each output, in the graph's order.`,
 	fl.Float64Var(&f.abs, "abs", 1e-5, "absolute tolerance of numbers")
 	fl.Float64Var(&f.rel, "rel", 1e-4, "relative tolerance of numbers")
 	for _, required := range []string{"rows", "expected"} {
-		_ = cmd.MarkFlagFilename(required, "csv") // the flag exists
+		_ = cmd.MarkFlagFilename(required, "csv", "parquet") // the flag exists
 	}
-	_ = cmd.MarkFlagDirname("to") // the flag exists
+	_ = cmd.MarkFlagDirname("to")      // the flag exists
+	_ = cmd.MarkFlagDirname("mlmodel") // the flag exists
 	return cmd
 }
 
 func (a *app) profile(cmd *cobra.Command, f *profileFlags, graphPath string) error {
+	if f.mlmodel != "" {
+		var err error
+		if graphPath, err = f.readLogged(cmd.Flags().Changed); err != nil {
+			return err
+		}
+		defer f.logged.close()
+	}
 	switch {
-	case f.rows == "" || f.expected == "":
+	case f.rows == "" || f.expected == "" && f.logged.exampleFile() == "":
 		return usagef("--rows and --expected are needed: the training rows and what training computed for them")
 	case f.golden < 1 || f.golden > 1024:
 		return usagef("--golden %d: must be 1 to 1024", f.golden)
@@ -143,24 +171,30 @@ func (f *profileFlags) makeSchema(g *graph.Graph) (*release.Schema, error) {
 		return nil, err
 	}
 	d := drafter{graph: g, features: features, classes: f.classes, label: f.label, scores: f.scores}
-	return d.schema()
+	schema, err := d.schema()
+	if err == nil && f.logged != nil {
+		err = f.logged.check(schema)
+	}
+	return schema, err
 }
 
 // featureNames are the columns of the rows but for those that flags name.
 func (f *profileFlags) featureNames() ([]string, error) {
-	file, err := os.Open(f.rows)
+	header, err := tableColumns(f.rows)
 	if err != nil {
-		return nil, fmt.Errorf("open rows: %w", err)
+		return nil, err
 	}
-	defer file.Close()
-	header, err := csv.NewReader(io.LimitReader(file, maxSchema)).Read()
-	if err != nil {
-		return nil, fmt.Errorf("%s: read header: %w", f.rows, err)
+	if f.logged != nil {
+		if f.condition == "" && slices.Contains(header, conditionColumn) {
+			f.condition = conditionColumn
+		}
+		if signed := f.logged.columns(); signed != nil {
+			return signed, nil
+		}
 	}
-	header[0] = strings.TrimPrefix(header[0], "\xef\xbb\xbf")
 	var names []string
 	for _, h := range header {
-		if h = strings.TrimSpace(h); h != f.condition && !slices.Contains(f.ignore, h) {
+		if h != f.condition && !slices.Contains(f.ignore, h) {
 			names = append(names, h)
 		}
 	}
@@ -184,6 +218,9 @@ func (f *profileFlags) survey(ctx context.Context, session infer.Session, schema
 	}
 	if len(p.picks) == 0 {
 		return nil, fmt.Errorf("%s has no rows", f.rows)
+	}
+	if f.expected == "" {
+		return p, p.goldenExample(ctx, session)
 	}
 	p.choose(f.golden)
 	return p, p.each(p.collect)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 
 	"github.com/vedette-edge/vedette/agent/infer"
@@ -104,6 +103,9 @@ func (p *surveyor) each(fn func(rows, expected []infer.Tensor, at batchPlace) er
 		return err
 	}
 	defer closeRows()
+	if p.flags.expected == "" {
+		return p.eachAlone(rows, fn)
+	}
 	expected, closeExpected, err := openTable(p.flags.expected, p.outputs, score.HeaderSkip, nil)
 	if err != nil {
 		return err
@@ -128,16 +130,37 @@ func (p *surveyor) each(fn func(rows, expected []infer.Tensor, at batchPlace) er
 	}
 }
 
+// eachAlone reads rows of which no outputs are known.
+func (p *surveyor) eachAlone(rows *score.Reader, fn func(rows, expected []infer.Tensor, at batchPlace) error) error {
+	for {
+		r, err := rows.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.flags.rows, err)
+		}
+		if err := fn(r.Tensors, nil, batchPlace{n: r.N, first: r.First, conditions: r.Kept}); err != nil {
+			return err
+		}
+	}
+}
+
 func openTable(name string, s *release.Schema, header string, keep []string) (*score.Reader, func(), error) {
-	f, err := os.Open(name)
+	in, closeFile, err := openInput(name)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open table: %w", err)
+		return nil, nil, err
 	}
-	r, err := score.NewReader(score.Config{Schema: s, Input: score.Input{Reader: f, Name: name}, Header: header, Keep: keep})
+	form := format("", name)
+	if form != score.CSV {
+		header = ""
+	}
+	r, err := score.NewReader(score.Config{Schema: s, Input: in, InFormat: form, Header: header, Keep: keep})
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
+		closeFile()
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return r, func() { _ = f.Close() }, nil
+	return r, closeFile, nil
 }
 
 // compare runs one batch, holds it against training and counts it.
@@ -145,7 +168,7 @@ func (p *surveyor) compare(ctx context.Context, session infer.Session, rows, exp
 	if err := session.Run(ctx, at.n, rows, p.computed); err != nil {
 		return fmt.Errorf("rows from %d on: %w", at.first, err)
 	}
-	for i := range p.computed {
+	for i := range expected {
 		if err := p.compareOutput(&p.computed[i], &expected[i], at); err != nil {
 			return err
 		}
