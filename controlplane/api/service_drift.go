@@ -10,6 +10,7 @@ import (
 
 	"github.com/vedette-edge/vedette/controlplane/drift"
 	"github.com/vedette-edge/vedette/controlplane/retrain"
+	"github.com/vedette-edge/vedette/protocol/divergence"
 	"github.com/vedette-edge/vedette/protocol/operator"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
@@ -22,6 +23,8 @@ type Monitor interface {
 	Totals() []drift.Total
 	SetFloor(model string, accuracy float64)
 	Config() drift.Config
+	Groups(model string, by drift.Level) []drift.GroupScore
+	Group(model string, by drift.Level, d release.Digest, name string) (drift.GroupDetail, bool)
 }
 
 // Retrainer asks for retraining.
@@ -130,6 +133,7 @@ func cohortDrift(c *drift.CohortScore) operator.CohortDrift {
 		Cohort: c.Cohort, Verdict: operator.Verdict(c.Verdict), Text: cohortText(c), Rows: c.Rows,
 		From: fromMS(c.FromMS), To: fromMS(c.ToMS), MaxPSI: c.Training.MaxPSI, Condition: c.Training.Condition, Drifted: c.Drifted,
 		Cells: cells(&c.Training, nil), Accuracy: accuracy(&c.Accuracy), Devices: []operator.DeviceDrift{},
+		Prediction: operator.Verdict(c.Prediction), Missing: c.Missing, New: c.New,
 	}
 }
 
@@ -182,15 +186,22 @@ func cells(training, neighbours *drift.Comparison) []operator.DriftCell {
 
 func cell(f drift.FeatureScore) operator.DriftCell {
 	return operator.DriftCell{
-		Feature: f.Name, Side: f.Side, PSI: f.PSI, Noise: f.Noise, JS: f.JS, KS: f.KS, LInf: f.LInf, P: f.P,
-		Rows: f.M, Enough: f.Enough, Apart: f.Apart,
+		Feature: f.Name, Side: f.Side, PSI: f.PSI, Noise: f.Noise, JS: f.JS, KS: f.KS, KSUp: f.KSUp, KSP: f.KSP, LInf: f.LInf,
+		P: f.P, Chi2P: f.Chi2P, Rows: f.M, Enough: f.Enough, Apart: f.Apart, Missing: shareChange(f.Missing), New: shareChange(f.New),
 	}
+}
+
+func shareChange(s *divergence.Share) *operator.ShareChange {
+	if s == nil {
+		return nil
+	}
+	return &operator.ShareChange{Before: s.Before, After: s.After, P: s.P, Apart: s.Apart}
 }
 
 func accuracy(a *drift.AccuracyScore) operator.Accuracy {
 	return operator.Accuracy{
 		Labels: a.Labels, Correct: a.Correct, Accuracy: a.Accuracy, Lower: a.Lower, Upper: a.Upper,
-		Floor: a.Floor, Verdict: operator.Verdict(a.Verdict),
+		Floor: a.Floor, Verdict: operator.Verdict(a.Verdict), Cause: a.Cause,
 	}
 }
 
@@ -268,6 +279,10 @@ func points(in []drift.Point, since, until time.Time) []operator.QualityPoint {
 		}
 		if p.MaxPSI >= 0 {
 			point.PSI = &p.MaxPSI
+		}
+		if brier, ok := p.Brier(); ok {
+			mean := p.Confidence / float64(p.Rated)
+			point.Confidence, point.Brier = &mean, &brier
 		}
 		out = append(out, point)
 	}

@@ -48,7 +48,7 @@ type Calibration struct {
 	BrierLower float64         `json:"brier_lower"`
 	BrierUpper float64         `json:"brier_upper"`
 	Leaning    Leaning         `json:"leaning"`
-	Bins       []ConfidenceBin `json:"bins"`    // those with labels
+	Bins       []ConfidenceBin `json:"bins"` // those with labels
 }
 
 // ConfidenceBin is one tenth of the confidence.

@@ -34,7 +34,7 @@ func drawCounts(rng *rand.Rand, shares []float64, n int) []uint64 {
 		if p := s / rest; p < 1-1e-9 && left > 0 {
 			k = int(distuv.Binomial{N: float64(left), P: p, Src: rng}.Rand())
 		}
-		out[i] = uint64(k) //nolint:gosec // a count
+		out[i] = uint64(k)
 		left -= k
 		rest -= s
 	}
@@ -75,7 +75,7 @@ type site struct {
 
 func newSite(tb testing.TB, seed uint64, devices int) *site {
 	tb.Helper()
-	s := &site{rng: rand.New(rand.NewPCG(seed, uint64(devices))), m: New(Config{}), shares: map[float64][]float64{}} //nolint:gosec // positive
+	s := &site{rng: rand.New(rand.NewPCG(seed, uint64(devices))), m: New(Config{}), shares: map[float64][]float64{}}
 	b := &sketch.Baseline{Format: sketch.BaselineFormat, Rows: 5000}
 	for i := range features {
 		b.Streams = append(b.Streams, sketch.Stream{
@@ -108,7 +108,7 @@ func (s *site) sharesOf(shift float64) []float64 {
 
 // report folds one window of a device, as if it had come by the stream.
 func (s *site) report(i int, at time.Time) {
-	w := &protocol.Window{Model: "m", Release: digest[:], Rows: uint64(s.traffic[i])} //nolint:gosec // positive
+	w := &protocol.Window{Model: "m", Release: digest[:], Rows: uint64(s.traffic[i])}
 	for f := range features {
 		shift := 0.0
 		if f == 0 {
@@ -121,7 +121,7 @@ func (s *site) report(i int, at time.Time) {
 	t := s.m.track(d, digest[:], "m")
 	end := at.UnixMilli()
 	t.state.Segments = insert(t.state.Segments, newSegment(w, s.layout, end-window.Milliseconds(), end), s.m.releases[digest].need)
-	t.state.Seq = uint64(s.round) //nolint:gosec // positive
+	t.state.Seq = uint64(s.round)
 	d.state.serves("m", digest, end)
 }
 
@@ -202,7 +202,7 @@ type outcome struct{ drift, sensor, apart, before float64 }
 func (c *scene) run(t *testing.T, devices, trials int) (o outcome) {
 	t.Helper()
 	for trial := range trials {
-		s := newSite(t, uint64(trial+1), devices) //nolint:gosec // positive
+		s := newSite(t, uint64(trial+1), devices)
 		if c.traffic != nil {
 			for i := range s.traffic {
 				s.traffic[i] = c.traffic(i)

@@ -53,6 +53,10 @@ type CohortDrift struct {
 	Cells     []DriftCell   `json:"cells"`
 	Accuracy  Accuracy      `json:"accuracy"`
 	Devices   []DeviceDrift `json:"devices"`
+
+	Prediction Verdict `json:"prediction,omitempty"` // on what the model answers, alone
+	Missing    bool    `json:"missing,omitempty"`    // most devices have another share of missing values than training
+	New        bool    `json:"new,omitempty"`        // most devices have values that training did not know
 }
 
 // Accuracy is what labels say, with an interval that holds however often one looks.
@@ -64,7 +68,14 @@ type Accuracy struct {
 	Upper    float64 `json:"upper"`
 	Floor    float64 `json:"floor,omitempty"` // asked for by the policy
 	Verdict  Verdict `json:"verdict"`
+	Cause    string  `json:"cause,omitempty"` // of a breach, where it can be told: a Cause… constant
 }
+
+// Causes of an accuracy below its floor.
+const (
+	CauseConcept = "concept" // the inputs are as in training: concept drift
+	CauseInputs  = "inputs"  // the inputs left the training data
+)
 
 // DeviceDrift is one device on one release.
 type DeviceDrift struct {
@@ -89,11 +100,17 @@ type DriftCell struct {
 	Noise   float64 `json:"noise"`           // PSI that the sizes of the samples alone explain
 	JS      float64 `json:"js"`              // Jensen–Shannon distance, base 2, 0 to 1
 	KS      float64 `json:"ks,omitempty"`    // lower bound of the Kolmogorov–Smirnov distance
+	KSUp    float64 `json:"ks_up,omitempty"` // its upper bound
+	KSP     float64 `json:"ks_p,omitempty"`  // of the lower bound: that of the values is no larger
+	Chi2P   float64 `json:"chi2_p"`          // of the χ² test of homogeneity; the larger of it and P decides
 	LInf    float64 `json:"l_inf,omitempty"` // largest difference of a bin's share
 	P       float64 `json:"p"`               // of PSI under no drift, before correction for many features
 	Rows    uint64  `json:"rows"`            // effective rows judged
 	Enough  bool    `json:"enough"`          // rows suffice to judge
 	Apart   bool    `json:"apart"`           // PSI above the threshold and above the noise
+
+	Missing *ShareChange `json:"missing,omitempty"` // absent when neither training nor the rows judged have any
+	New     *ShareChange `json:"new,omitempty"`
 
 	CohortPSI   float64 `json:"cohort_psi,omitempty"` // device against the rest of its cohort
 	CohortNoise float64 `json:"cohort_noise,omitempty"`
@@ -119,10 +136,13 @@ type Alarm struct {
 
 // Kinds of alarms. Only drift and accuracy ask for retraining.
 const (
-	AlarmDrift       = "drift"
+	AlarmDrift       = "drift"      // the inputs of a cohort left training
+	AlarmPrediction  = "prediction" // its predictions did, its inputs did not
 	AlarmSensorFault = "sensor_fault"
 	AlarmApart       = "apart"
 	AlarmAccuracy    = "accuracy"
+	AlarmMissing     = "missing"    // another share of missing values than in training
+	AlarmNewValues   = "new_values" // values that training did not know
 )
 
 // AlarmQuery selects alarms, newest first.
@@ -209,4 +229,7 @@ type QualityPoint struct {
 	Correct    uint64    `json:"correct,omitempty"`
 	Accuracy   *float64  `json:"accuracy,omitempty"` // absent without labels
 	PSI        *float64  `json:"psi,omitempty"`      // largest over features, against training; absent when not evaluated
+	// Of labels whose predictions had a confidence; absent without.
+	Confidence *float64 `json:"confidence,omitempty"` // mean
+	Brier      *float64 `json:"brier,omitempty"`      // mean squared distance of the confidence from being right
 }
