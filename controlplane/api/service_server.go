@@ -47,7 +47,9 @@ func (s *Service) Settings(context.Context) (*operator.Settings, error) {
 }
 
 func settings(d desired.Settings) *operator.Settings {
-	return &operator.Settings{Window: d.Window, Report: d.Report, Snapshot: d.Snapshot}
+	return &operator.Settings{
+		Window: d.Window, Report: d.Report, Snapshot: d.Snapshot, SamplingOff: d.SamplingOff, SampleRows: d.SampleRows,
+	}
 }
 
 // SetSettings changes what is asked of all devices.
@@ -56,7 +58,9 @@ func (s *Service) SetSettings(ctx context.Context, c operator.Settings) (*operat
 	if err != nil {
 		return nil, err
 	}
-	change := desired.SettingsChange{Settings: desired.Settings{Window: c.Window, Report: c.Report, Snapshot: c.Snapshot}, Reason: c.Reason}
+	change := desired.SettingsChange{Reason: c.Reason, Settings: desired.Settings{
+		Window: c.Window, Report: c.Report, Snapshot: c.Snapshot, SamplingOff: c.SamplingOff, SampleRows: c.SampleRows,
+	}}
 	err = s.d.Desired.SetSettings(ctx, p.Name, change)
 	if errors.Is(err, desired.ErrSettings) {
 		return nil, operator.Errorf(operator.Invalid, "%w", err)

@@ -46,6 +46,9 @@ type Settings struct {
 	Window   release.Duration `json:"window,omitempty"`   // length of a window
 	Report   release.Duration `json:"report,omitempty"`   // longest time between two reports
 	Snapshot release.Duration `json:"snapshot,omitempty"` // how often the open window is written down
+
+	SamplingOff bool `json:"sampling_off,omitempty"` // no row leaves a device, whatever manifests allow
+	SampleRows  int  `json:"sample_rows,omitempty"`  // at most so many rows of a window are sampled, 0 for what manifests allow
 }
 
 // Assignment is one model on one device.
@@ -67,6 +70,10 @@ type State struct {
 
 // Config of a Desired.
 type Config struct {
+	// Truths is the number of the newest batch of truths that waits for a device, 0
+	// for none. It is told with the desired state and is no part of the generation
+	// [P-9.3]. Nil is none.
+	Truths func(device string) uint64
 	// Now is the clock, time.Now if nil: devices are told the server's time.
 	Now func() time.Time
 	// Logger defaults to one that discards.
@@ -285,7 +292,18 @@ func (s Settings) over(fallback Settings) Settings {
 		Window:   cmp.Or(s.Window, fallback.Window),
 		Report:   cmp.Or(s.Report, fallback.Report),
 		Snapshot: cmp.Or(s.Snapshot, fallback.Snapshot),
+		// Neither may widen what the other one narrows.
+		SamplingOff: s.SamplingOff || fallback.SamplingOff,
+		SampleRows:  narrower(s.SampleRows, fallback.SampleRows),
 	}
+}
+
+// narrower is the smaller of two bounds, of which 0 is none.
+func narrower(a, b int) int {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
 }
 
 // generation is the newest record that touched a device. The caller holds mu.
@@ -303,6 +321,9 @@ func (d *Desired) generation(id string) uint64 {
 	return newest
 }
 
+// Tell sends a device its desired state although it may hold it: truths wait.
+func (d *Desired) Tell(id string) { d.tell(id) }
+
 // tell publishes a device's desired state. A message that is lost is made good
 // by the device's next hello.
 func (d *Desired) tell(id string) {
@@ -315,7 +336,11 @@ func (d *Desired) tell(id string) {
 	}
 	s := d.state(id)
 	d.mu.Unlock()
-	data, err := proto.Marshal(&protocol.Down{Body: &protocol.Down_Desired{Desired: d.wire(s)}})
+	wire := d.wire(s)
+	if d.cfg.Truths != nil {
+		wire.Settings.Truths = d.cfg.Truths(id)
+	}
+	data, err := proto.Marshal(&protocol.Down{Body: &protocol.Down_Desired{Desired: wire}})
 	if err == nil {
 		err = d.pub.Publish(protocol.Subject(protocol.DesiredTopic(id)), data)
 	}
@@ -330,7 +355,7 @@ func (d *Desired) wire(s State) *protocol.Desired {
 		ServerMs:   d.cfg.Now().UnixMilli(),
 		Settings: &protocol.Settings{
 			WindowMs: millis(s.Settings.Window), ReportMs: millis(s.Settings.Report), SnapshotMs: millis(s.Settings.Snapshot),
-			Labels: s.Labels,
+			Labels: s.Labels, SamplingOff: s.Settings.SamplingOff, SampleRows: uint32(max(0, s.Settings.SampleRows)), //nolint:gosec // bounded by SetSettings
 		},
 	}
 	for _, a := range s.Assignments {

@@ -55,6 +55,9 @@ func (d *Desired) SetSettings(ctx context.Context, actor string, c SettingsChang
 			return fmt.Errorf("%w: got %v", ErrSettings, t)
 		}
 	}
+	if n := c.Settings.SampleRows; n < 0 || n > release.MaxSampleRows {
+		return fmt.Errorf("%w: sample_rows must be 0 to %d, got %d", ErrSettings, release.MaxSampleRows, n)
+	}
 	if c.Device != "" {
 		if err := protocol.CheckDeviceID(c.Device); err != nil {
 			return err

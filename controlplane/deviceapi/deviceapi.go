@@ -79,7 +79,13 @@ type Deltas interface {
 	Offer(to release.Digest, from []release.Digest) (protocol.DeltaOffer, bool)
 }
 
-// Config of a server. All but the last five are required.
+// Truths has what was found out about a device's predictions. It is a
+// *truth.Service.
+type Truths interface {
+	Next(ctx context.Context, device string, taken *protocol.TruthTaken) (*protocol.TruthBatch, error)
+}
+
+// Config of a server. All but the last six are required.
 type Config struct {
 	CA     *access.CA
 	Access Access
@@ -88,6 +94,7 @@ type Config struct {
 	Blobs  Blobs
 
 	Deltas Deltas // nil: devices fetch whole files
+	Truths Truths // nil: there are none
 
 	// EnrolRate bounds the enrolments a second of one address, and EnrolBurst
 	// those at once; 0: DefaultEnrolRate and DefaultEnrolBurst.
@@ -131,6 +138,9 @@ func New(cfg Config) *Server {
 	s.echo.GET(protocol.BlobPath+":digest", s.blob, s.admitted)
 	if cfg.Deltas != nil {
 		s.echo.GET(protocol.BlobPath+":digest"+protocol.DeltaSuffix, s.delta, s.admitted)
+	}
+	if cfg.Truths != nil {
+		s.echo.POST(protocol.TruthPath, s.truths, s.admitted)
 	}
 	s.http = &http.Server{
 		Handler:           s.echo,

@@ -24,6 +24,7 @@ type Sampled struct {
 	Name     string // unique for the device
 	Received time.Time
 	Sent     *protocol.Stamp // of the envelope it came in
+	At       *protocol.Stamp // when its window closed
 }
 
 // keepSample hands the sealed rows of a sample over and leaves them out of what
@@ -39,7 +40,7 @@ func (w *worker) keepSample(ctx context.Context, d *device, a *protocol.Accepted
 		return nil //nolint:nilerr // whether a body can be read was judged before
 	}
 	if w.ingest.cfg.Samples != nil {
-		from := Sampled{Device: d.name, Name: fmt.Sprintf("%x-%d", r.GetEpoch(), r.GetSeq()), Received: w.ingest.cfg.Now(), Sent: a.GetSent()}
+		from := Sampled{Device: d.name, Name: fmt.Sprintf("%x-%d", r.GetEpoch(), r.GetSeq()), Received: w.ingest.cfg.Now(), Sent: a.GetSent(), At: body.GetAt()}
 		if err := w.ingest.cfg.Samples.Keep(ctx, from, body.GetSample()); err != nil {
 			return fmt.Errorf("keep sample: %w", err)
 		}

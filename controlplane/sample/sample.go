@@ -7,6 +7,7 @@
 package sample
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -180,15 +181,15 @@ func (s *Store) allowed(p *protocol.Sample) (*release.Sampling, error) {
 	return v.Manifest.Sampling, nil
 }
 
-// placed puts the window of a sample on the server's clock. A device whose
-// clock cannot be trusted places it by its monotonic clock, or at its arrival.
+// placed puts the window of a sample on the server's clock. The monotonic clock
+// of a boot says how old it is; of another boot there is only the wall clock,
+// which may be wrong, so nothing is believed to be older than its expiry.
 func placed(from ingest.Sampled, p *protocol.Sample, expires time.Duration) *stored {
-	age := time.Duration(0)
-	if sent := from.Sent.GetMonotonicMs(); sent >= p.GetEndMonotonicMs() && from.Sent.GetWallMs()-p.GetEndWallMs() >= 0 {
-		// The same boot shows the same age on both clocks; another one only on the wall.
-		age = time.Duration(from.Sent.GetWallMs()-p.GetEndWallMs()) * time.Millisecond
+	age := from.Sent.GetWallMs() - p.GetEndWallMs()
+	if bytes.Equal(from.Sent.GetBoot(), from.At.GetBoot()) {
+		age = int64(from.Sent.GetMonotonicMs()) - int64(p.GetEndMonotonicMs()) //nolint:gosec // of one boot
 	}
-	to := from.Received.Add(-min(age, expires))
+	to := from.Received.Add(-min(time.Duration(max(0, age))*time.Millisecond, expires))
 	length := time.Duration(max(0, p.GetEndWallMs()-p.GetStartWallMs())) * time.Millisecond
 	return &stored{
 		Device: from.Device, Sample: p,
