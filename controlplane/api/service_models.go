@@ -184,6 +184,9 @@ func (s *Service) SetStage(ctx context.Context, model, name string, c operator.S
 	if err != nil {
 		return nil, err
 	}
+	if err := s.mayProduce(ctx, model, name, c.Stage); err != nil {
+		return nil, err
+	}
 	v, err := s.d.Registry.SetStage(ctx, p.Name, model, name, c)
 	if err != nil {
 		return nil, registryError(err)

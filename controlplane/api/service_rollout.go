@@ -49,7 +49,7 @@ func rolloutError(err error) error {
 	case errors.Is(err, runner.ErrNotFound):
 		code = operator.NotFound // the text says how to list them
 	default:
-		return registryError(err)
+		return validationError(err)
 	}
 	e := operator.Errorf(code, "%w", err)
 	if hint != "" {
