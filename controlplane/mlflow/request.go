@@ -104,6 +104,8 @@ func setField(field any, given []string) error {
 	switch p := field.(type) {
 	case *string:
 		*p = given[0]
+	case *text:
+		*p = text(given[0])
 	case *[]string:
 		*p = given
 	case *integer:
