@@ -49,6 +49,7 @@ func history(rng *rand.Rand, n int) []*protocol.Accepted {
 		case k < 5:
 			body.Kind = &protocol.Body_Labels{Labels: &protocol.Labels{
 				Role: []string{"", "shadow", "share"}[rng.IntN(3)], Model: "m", Release: digest[:], Matched: 4, Unmatched: 1, Correct: 3, StartMonotonicMs: from, EndMonotonicMs: mono,
+				Calibration: tenths(int(mono%10), 4, 3, 0.75),
 			}}
 		default:
 			w := &protocol.Window{
@@ -87,7 +88,13 @@ func fresh(t *testing.T) *Monitor {
 func snapshot(m *Monitor) string {
 	evidence := m.Evidence("m", digest, start.Add(time.Minute), time.Time{})
 	beside := m.Beside("m", digest, start.Add(time.Minute))
-	data, _ := json.Marshal([]any{m.Totals(), m.Series(""), evidence, beside})
+	rated := map[string][]rated{}
+	for name, d := range m.devices {
+		if t := d.tracks[digest]; t != nil {
+			rated[name] = t.state.Rated
+		}
+	}
+	data, _ := json.Marshal([]any{m.Totals(), m.Series(""), evidence, beside, rated})
 	return string(data)
 }
 
