@@ -39,20 +39,19 @@ const markerKey = "marker"
 
 // marker says up to where the pages are complete, and of which journal.
 type marker struct {
-	Format         int               `cbor:"format"`
-	Incarnation    string            `cbor:"incarnation"`
-	Seq            uint64            `cbor:"seq"`
-	Sum            []byte            `cbor:"sum"`  // SHA-256 of that record
-	Ends           map[string]uint64 `cbor:"ends"` // of subjects
-	NextExperiment int64             `cbor:"next_experiment"`
-	NextModel      int64             `cbor:"next_model"`
+	Format         int    `cbor:"format"`
+	Incarnation    string `cbor:"incarnation"`
+	Seq            uint64 `cbor:"seq"`
+	Sum            []byte `cbor:"sum"` // SHA-256 of that message
+	NextExperiment int64  `cbor:"next_experiment"`
+	NextModel      int64  `cbor:"next_model"`
 }
 
 // stored is one thing in a page.
 type stored[P any] struct {
 	_    struct{} `cbor:",toarray"`
 	Slot int
-	Seq  uint64
+	At   moment
 	V    P
 }
 
@@ -205,7 +204,7 @@ func (s shelved[T, P]) encoder(c *checkpoints, things []*kept[T]) func() ([]byte
 	return func() ([]byte, error) {
 		out := make([]stored[P], len(things))
 		for i, k := range things {
-			out[i] = stored[P]{Slot: k.slot, Seq: k.seq, V: s.pack(&k.v)}
+			out[i] = stored[P]{Slot: k.slot, At: k.at, V: s.pack(&k.v)}
 		}
 		raw, err := cbor.Marshal(out)
 		if err != nil {
@@ -222,10 +221,10 @@ func (s shelved[T, P]) restore(raw []byte) error {
 	}
 	for _, e := range in {
 		// After a crash a thing may lie on two pages: the newer one counts.
-		if e.Slot < len(s.shelf.cells) && s.shelf.cells[e.Slot] != nil && s.shelf.cells[e.Slot].includes(e.Seq) {
+		if e.Slot < len(s.shelf.cells) && s.shelf.cells[e.Slot] != nil && s.shelf.cells[e.Slot].includes(e.At) {
 			continue
 		}
-		s.shelf.restore(&kept[T]{slot: e.Slot, seq: e.Seq, v: s.unpack(e.V)})
+		s.shelf.restore(&kept[T]{slot: e.Slot, at: e.At, v: s.unpack(e.V)})
 	}
 	return nil
 }
@@ -243,7 +242,7 @@ func (c *checkpoints) take(s *Store) snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := snapshot{slots: map[string][]int{}, mark: marker{
-		Format: formatVersion, Incarnation: c.incarnation, Seq: s.x.seq, Ends: maps.Clone(s.x.ends),
+		Format: formatVersion, Incarnation: c.incarnation, Seq: s.x.seq,
 		NextExperiment: s.x.nextExperiment, NextModel: s.x.nextModel,
 	}}
 	for _, r := range s.x.racks() {
@@ -328,18 +327,13 @@ func (c *checkpoints) putMarker(ctx context.Context, j journal, m marker) (err e
 	return err
 }
 
-// sumAt is the SHA-256 of a record, nil when it was purged.
+// sumAt is the SHA-256 of a message, nil for none.
 func sumAt(ctx context.Context, j journal, seq uint64) (sum []byte, err error) {
-	err = j.history(ctx, subjectRoot+">", seq, func(e entry) error {
-		if e.seq == seq {
-			h := sha256.Sum256(e.raw)
-			sum = h[:]
-		}
-		return errEnough
+	err = j.read(ctx, max(seq, 1), seq, func(_ uint64, message []byte) error {
+		h := sha256.Sum256(message)
+		sum = h[:]
+		return nil
 	})
-	if errors.Is(err, errEnough) {
-		err = nil
-	}
 	return sum, err
 }
 
@@ -366,7 +360,7 @@ func (c *checkpoints) load(ctx context.Context, j journal, x *index) (err error)
 	if err := c.restore(ctx, x); err != nil {
 		return fmt.Errorf("read checkpoint: %w", err)
 	}
-	x.seq, x.ends, c.written = m.Seq, m.Ends, m.Seq
+	x.seq, c.written = m.Seq, m.Seq
 	x.nextExperiment, x.nextModel = m.NextExperiment, m.NextModel
 	x.reindex()
 	return nil
@@ -382,12 +376,12 @@ func (c *checkpoints) fits(ctx context.Context, j journal, m marker) error {
 		return errFormat
 	}
 	if m.Incarnation != c.incarnation || last < m.Seq {
-		return fmt.Errorf("the checkpoint includes record %d of the journal made %s, which ends at %d and was made %s: %w",
+		return fmt.Errorf("the checkpoint includes message %d of the journal made %s, which ends at %d and was made %s: %w",
 			m.Seq, m.Incarnation, last, c.incarnation, ErrDamaged)
 	}
 	sum, err := sumAt(ctx, j, m.Seq)
-	if err == nil && sum != nil && m.Sum != nil && !bytes.Equal(sum, m.Sum) {
-		err = fmt.Errorf("record %d is not the one the checkpoint includes: %w", m.Seq, ErrDamaged)
+	if err == nil && !bytes.Equal(sum, m.Sum) {
+		err = fmt.Errorf("message %d is not the one the checkpoint includes: %w", m.Seq, ErrDamaged)
 	}
 	return err
 }

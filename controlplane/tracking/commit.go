@@ -2,27 +2,21 @@ package tracking
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"time"
 )
 
-const (
-	// maxGroup and maxGroupBytes bound what is stored at once. The broker takes up
-	// to 1000 messages as one.
-	maxGroup      = 256
-	maxGroupBytes = 4 << 20
-	// commitTimeout bounds one append: a busy disk may take seconds.
-	commitTimeout = 15 * time.Second
-)
+// commitTimeout bounds one append: a busy disk may take seconds.
+const commitTimeout = 15 * time.Second
 
 // commit is a record on its way into the journal.
 type commit struct {
-	record  *record
-	subject string
-	raw     []byte
-	done    chan error
+	record *record
+	raw    []byte
+	done   chan error
 }
 
 // store appends a record and takes it into the index. The record is on disk and
@@ -33,7 +27,7 @@ func (s *Store) store(ctx context.Context, r *record) error {
 	if err != nil {
 		return err
 	}
-	c := &commit{record: r, subject: r.subject(), raw: raw, done: make(chan error, 1)}
+	c := &commit{record: r, raw: raw, done: make(chan error, 1)}
 	select {
 	case s.commits <- c:
 	case <-s.quit:
@@ -76,89 +70,79 @@ func (s *Store) gather(c *commit) []*commit {
 func (s *Store) commitGroup(group []*commit) {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
-	err := s.appendGroup(ctx, group)
+	message := []byte{formatVersion}
+	for _, c := range group {
+		message = append(message, c.raw...)
+	}
+	err := s.journal.append(ctx, s.x.seq, message)
 	if errors.Is(err, errMoved) { // what was thought lost had been stored after all
 		if err = s.catchUp(ctx); err == nil {
-			err = s.appendGroup(ctx, group)
+			err = s.journal.append(ctx, s.x.seq, message)
 		}
 	}
-	if err != nil {
-		err = s.settle(ctx, group, err)
+	if err == nil {
+		s.takeIn(group)
+	} else {
+		err = s.settle(ctx, message, err)
 	}
 	for _, c := range group {
 		c.done <- err
 	}
 }
 
-// appendGroup stores a group and takes it into the index. The committer is the
-// only writer of the index, so it reads it without the lock.
-func (s *Store) appendGroup(ctx context.Context, group []*commit) error {
-	base := s.x.seq
-	ends := map[string]uint64{}
-	entries := make([]entry, len(group))
-	for i, c := range group {
-		prev, ok := ends[c.subject]
-		if !ok {
-			prev = s.x.end(c.subject)
-		}
-		follow(c.raw, prev)
-		ends[c.subject] = base + uint64(i) + 1
-		entries[i] = entry{subject: c.subject, raw: c.raw}
-	}
-	if err := s.journal.append(ctx, base, entries); err != nil {
-		return fmt.Errorf("append to the journal of runs: %w", err)
-	}
+// takeIn lets the index include a group that was stored. The committer is the
+// only one that changes the index, so it alone may read it without the lock.
+func (s *Store) takeIn(group []*commit) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, c := range group {
-		_, prev, err := header(c.raw)
-		if err == nil {
-			err = s.x.apply(base+uint64(i)+1, c.record, prev)
-		}
-		if err != nil {
-			return err
-		}
+	s.x.seq++
+	for nth, c := range group {
+		s.x.apply(momentOf(s.x.seq, nth), c.record)
 	}
-	return nil
 }
 
-// settle finds out what became of a group whose append failed: an answer may be
-// lost on the way while the group is stored.
-func (s *Store) settle(ctx context.Context, group []*commit, failed error) error {
+// settle finds out what became of a message whose append failed: an answer may be
+// lost on the way while the message is stored.
+func (s *Store) settle(ctx context.Context, message []byte, failed error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 	defer cancel()
-	first := s.x.seq + 1
-	var found []byte
-	err := s.journal.read(ctx, first, first, func(e entry) error {
-		found = e.raw
-		return nil
-	})
-	if err != nil || !bytes.Equal(found, group[0].raw) {
+	failed = fmt.Errorf("append to the journal of runs: %w", failed)
+	next := s.x.seq + 1
+	if last, err := s.journal.last(ctx); err != nil || last < next {
 		return failed
 	}
-	return s.catchUp(ctx)
+	err := s.journal.read(ctx, next, next, func(_ uint64, found []byte) error {
+		if !bytes.Equal(found, message) {
+			return failed
+		}
+		return nil
+	})
+	return cmp.Or(err, s.catchUp(ctx))
 }
 
 // catchUp takes in what the journal has beyond the index.
 func (s *Store) catchUp(ctx context.Context) error {
 	last, err := s.journal.last(ctx)
-	if err != nil {
-		return fmt.Errorf("look at the journal of runs: %w", err)
+	if err == nil {
+		err = s.journal.read(ctx, s.x.seq+1, last, s.replay)
 	}
-	if last <= s.x.seq {
-		return nil
-	}
-	err = s.journal.read(ctx, s.x.seq+1, last, func(e entry) error {
-		r, prev, err := decode(e.raw)
-		if err != nil {
-			return fmt.Errorf("record %d: %w", e.seq, err)
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.x.apply(e.seq, r, prev)
-	})
 	if err != nil {
 		return fmt.Errorf("read the journal of runs: %w", err)
 	}
-	return s.x.whole()
+	return nil
+}
+
+// replay takes a message in.
+func (s *Store) replay(seq uint64, message []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := decode(message, "", func(nth int, r *record) error {
+		s.x.apply(momentOf(seq, nth), r)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("message %d: %w", seq, err)
+	}
+	s.x.seq = seq
+	return nil
 }

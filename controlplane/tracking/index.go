@@ -2,8 +2,6 @@ package tracking
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"sort"
@@ -29,9 +27,7 @@ type version struct {
 // index is what all records together say. It knows nothing of the journal: apply
 // is a pure function of the index and a record.
 type index struct {
-	seq  uint64            // of the last record included
-	ends map[string]uint64 // of the newest record of each subject but runs'
-	cut  map[string]error  // runs of which records are missing
+	seq uint64 // of the last message included
 
 	experiments shelf[Experiment]
 	runs        shelf[run]
@@ -53,37 +49,28 @@ type index struct {
 
 func newIndex() *index {
 	return &index{
-		ends: map[string]uint64{}, experiment: map[string]*cell[Experiment]{}, named: map[string]*cell[Experiment]{},
+		experiment: map[string]*cell[Experiment]{}, named: map[string]*cell[Experiment]{},
 		run: map[string]*cell[run]{}, group: map[string][]*cell[run]{}, loggedAs: map[string]*cell[LoggedModel]{},
 		model: map[string]*cell[model]{}, serial: map[int64]*cell[model]{}, version: map[int64][]*cell[version]{}, nextModel: 1,
 	}
 }
 
-// ErrDamaged says that the journal has lost a record.
-var ErrDamaged = errors.New("the journal of tracked runs is damaged: restore the data directory from a backup; what was logged since that backup is lost")
-
-// apply takes a record in. prev is the sequence of the one before it in its
-// subject. What a thing includes already it does not take again.
-func (x *index) apply(seq uint64, r *record, prev uint64) error {
-	if err := x.follows(seq, r, prev); err != nil {
-		return err
-	}
-	x.seq = max(x.seq, seq)
+// apply takes a record in. What a thing includes already it does not take again.
+func (x *index) apply(at moment, r *record) {
 	switch {
 	case r.Experiment != nil:
-		x.putExperiment(seq, *r.Experiment)
+		x.putExperiment(at, *r.Experiment)
 	case r.Run != nil:
-		x.addRun(seq, r.Run)
+		x.addRun(at, r.Run)
 	case r.Change != nil:
-		x.changeRun(seq, r.Change, r.AtMS)
+		x.changeRun(at, r.Change, r.AtMS)
 	case r.Purged != nil:
-		x.purgeRuns(seq, r.Purged)
+		x.purgeRuns(at, r.Purged)
 	case r.Logged != nil:
-		x.putLogged(seq, *r.Logged)
+		x.putLogged(at, *r.Logged)
 	default:
-		x.putModels(seq, r)
+		x.putModels(at, r)
 	}
-	return nil
 }
 
 // reindex files what a checkpoint restored.
@@ -110,82 +97,29 @@ func (x *index) reindex() {
 	}
 }
 
-// follows makes sure that no record of the subject was lost before this one. A
-// run that is to be purged may be cut short: whole tells whether it was.
-func (x *index) follows(seq uint64, r *record, prev uint64) error {
-	subject := r.subject()
-	end := x.end(subject)
-	if end >= seq {
-		return nil // a checkpoint has it already
-	}
-	id, ofRun := runOf(subject)
-	if !ofRun {
-		x.ends[subject] = seq
-	}
-	if end == prev {
-		return nil
-	}
-	lost := fmt.Errorf("record %d of %s follows %d, not %d: %w", seq, subject, prev, end, ErrDamaged)
-	if !ofRun {
-		return lost
-	}
-	if x.cut == nil {
-		x.cut = map[string]error{}
-	}
-	x.cut[id] = lost
-	return nil
-}
-
-// whole is an error when a run lacks records and was not purged.
-func (x *index) whole() error {
-	for _, id := range slices.Sorted(maps.Keys(x.cut)) {
-		return x.cut[id]
-	}
-	return nil
-}
-
-// end is the sequence of the newest record of a subject, 0 for none.
-func (x *index) end(subject string) uint64 {
-	if id, ok := runOf(subject); ok {
-		if c := x.run[id]; c != nil {
-			return c.get().own
-		}
-		return 0
-	}
-	return x.ends[subject]
-}
-
-func runOf(subject string) (id string, ok bool) {
-	const prefix = subjectRuns
-	if len(subject) <= len(prefix) || subject[:len(prefix)] != prefix {
-		return "", false
-	}
-	return subject[len(prefix):], true
-}
-
 // put makes or replaces a thing.
-func put[T any](s *shelf[T], c *cell[T], seq uint64, v T) *cell[T] {
+func put[T any](s *shelf[T], c *cell[T], at moment, v T) *cell[T] {
 	switch {
 	case c == nil:
-		return s.add(seq, v)
-	case !c.includes(seq):
-		s.set(c, seq, v)
+		return s.add(at, v)
+	case !c.includes(at):
+		s.set(c, at, v)
 	}
 	return c
 }
 
-func (x *index) putExperiment(seq uint64, e Experiment) {
+func (x *index) putExperiment(at moment, e Experiment) {
 	c := x.experiment[e.ID]
-	if c != nil && !c.includes(seq) {
+	if c != nil && !c.includes(at) {
 		before := c.get()
 		if x.named[before.Name] == c {
 			delete(x.named, before.Name)
 		}
 		if before.Deleted != e.Deleted {
-			x.deleteRuns(seq, &e)
+			x.deleteRuns(at, &e)
 		}
 	}
-	x.indexExperiment(put(&x.experiments, c, seq, e))
+	x.indexExperiment(put(&x.experiments, c, at, e))
 }
 
 func (x *index) indexExperiment(c *cell[Experiment]) {
@@ -197,26 +131,26 @@ func (x *index) indexExperiment(c *cell[Experiment]) {
 }
 
 // deleteRuns lets the runs of an experiment go and come back with it.
-func (x *index) deleteRuns(seq uint64, e *Experiment) {
+func (x *index) deleteRuns(at moment, e *Experiment) {
 	for _, c := range x.group[e.ID] {
-		if c.includes(seq) {
+		if c.includes(at) {
 			continue
 		}
 		r := *c.get()
 		if r.deleted = 0; e.Deleted {
 			r.deleted = e.UpdatedMS
 		}
-		x.runs.set(c, seq, r)
+		x.runs.set(c, at, r)
 	}
 }
 
-func (x *index) addRun(seq uint64, in *Run) {
+func (x *index) addRun(at moment, in *Run) {
 	if x.run[in.ID] != nil {
 		return // a checkpoint has it already
 	}
 	r := run{
 		id: in.ID, experiment: in.Experiment, name: in.Name, user: in.User, place: in.ArtifactURI, status: in.Status,
-		started: in.StartedMS, ended: in.EndedMS, own: seq, params: pairsOf(in.Params), tags: pairsOf(in.Tags),
+		started: in.StartedMS, ended: in.EndedMS, params: pairsOf(in.Params), tags: pairsOf(in.Tags),
 	}
 	if e := x.experiment[in.Experiment]; e != nil {
 		r.experiment = e.get().ID // shares the text
@@ -224,7 +158,7 @@ func (x *index) addRun(seq uint64, in *Run) {
 			r.deleted = e.get().UpdatedMS
 		}
 	}
-	x.indexRun(x.runs.add(seq, r))
+	x.indexRun(x.runs.add(at, r))
 }
 
 // indexRun files a run. Readers may hold the list, so one that does not come to
@@ -233,12 +167,12 @@ func (x *index) indexRun(c *cell[run]) {
 	r := c.get()
 	x.run[r.id] = c
 	list := x.group[r.experiment]
-	at := sort.Search(len(list), func(i int) bool { return compareStarts(r, list[i].get()) < 0 })
-	if at == len(list) {
+	i := sort.Search(len(list), func(n int) bool { return compareStarts(r, list[n].get()) < 0 })
+	if i == len(list) {
 		x.group[r.experiment] = append(list, c)
 		return
 	}
-	x.group[r.experiment] = slices.Concat(list[:at], []*cell[run]{c}, list[at:])
+	x.group[r.experiment] = slices.Concat(list[:i], []*cell[run]{c}, list[i:])
 }
 
 // compareStarts is the order within an experiment: read backwards it is MLflow's,
@@ -247,14 +181,16 @@ func compareStarts(a, b *run) int {
 	return cmp.Or(cmp.Compare(a.started, b.started), strings.Compare(b.id, a.id))
 }
 
-func (x *index) changeRun(seq uint64, ch *change, atMS int64) {
-	if c := x.run[ch.ID]; c != nil && !c.includes(seq) {
+func (x *index) changeRun(at moment, ch *change, atMS int64) {
+	if c := x.run[ch.ID]; c != nil && !c.includes(at) {
 		r := *c.get()
-		r.own = seq
 		r.apply(ch, atMS)
-		x.runs.set(c, seq, r)
+		if len(ch.Metrics) > 0 {
+			r.history = r.history.add(at.seq())
+		}
+		x.runs.set(c, at, r)
 	}
-	x.measureLogged(seq, ch.Metrics)
+	x.measureLogged(at, ch.Metrics)
 }
 
 // apply changes a copy of a run.
@@ -293,12 +229,11 @@ func joined[T any](have, more []T, name func(T) string) []T {
 	return out
 }
 
-func (x *index) purgeRuns(seq uint64, ids []string) {
+func (x *index) purgeRuns(at moment, ids []string) {
 	gone := map[*cell[run]]bool{}
 	touched := map[string]bool{}
 	for _, id := range ids {
-		delete(x.cut, id)
-		if c := x.run[id]; c != nil && !c.includes(seq) {
+		if c := x.run[id]; c != nil && !c.includes(at) {
 			gone[c] = true
 			touched[c.get().experiment] = true
 			delete(x.run, id)
@@ -311,16 +246,16 @@ func (x *index) purgeRuns(seq uint64, ids []string) {
 }
 
 // putLogged replaces a logged model. Its metrics come with those of runs.
-func (x *index) putLogged(seq uint64, m LoggedModel) {
+func (x *index) putLogged(at moment, m LoggedModel) {
 	c := x.loggedAs[m.ID]
 	if m.Metrics = nil; c != nil {
 		m.Metrics = c.get().Metrics
 	}
-	x.loggedAs[m.ID] = put(&x.logged, c, seq, m)
+	x.loggedAs[m.ID] = put(&x.logged, c, at, m)
 }
 
 // measureLogged takes in the values that were measured of logged models.
-func (x *index) measureLogged(seq uint64, logged []Metric) {
+func (x *index) measureLogged(at moment, logged []Metric) {
 	var of map[string][]Metric
 	for i := range logged {
 		id := logged[i].ModelID
@@ -334,12 +269,12 @@ func (x *index) measureLogged(seq uint64, logged []Metric) {
 	}
 	for _, id := range slices.Sorted(maps.Keys(of)) {
 		c := x.loggedAs[id]
-		if c.includes(seq) {
+		if c.includes(at) {
 			continue
 		}
 		m := *c.get()
 		m.Metrics = newest(m.Metrics, of[id])
-		x.logged.set(c, seq, m)
+		x.logged.set(c, at, m)
 	}
 }
 
@@ -347,7 +282,7 @@ func (x *index) measureLogged(seq uint64, logged []Metric) {
 func newest(have, more []Metric) []Metric {
 	out := slices.Clone(have)
 	for _, m := range more {
-		i := slices.IndexFunc(out, func(o Metric) bool { return o.Key == m.Key && o.subject() == m.subject() })
+		i := slices.IndexFunc(out, func(o Metric) bool { return o.Key == m.Key && o.measured() == m.measured() })
 		switch {
 		case i < 0:
 			out = append(out, m)
@@ -360,24 +295,24 @@ func newest(have, more []Metric) []Metric {
 
 func (m *Metric) point() point { return point{value: m.Value, at: m.TimestampMS, step: m.Step} }
 
-func (x *index) putModels(seq uint64, r *record) {
+func (x *index) putModels(at moment, r *record) {
 	if r.Dropped != nil {
-		x.drop(seq, r.Dropped)
+		x.drop(at, r.Dropped)
 	}
 	if r.Model != nil {
-		x.putModel(seq, *r.Model)
+		x.putModel(at, *r.Model)
 	}
 	for i := range r.Versions {
-		x.putVersion(seq, r.Versions[i])
+		x.putVersion(at, r.Versions[i])
 	}
 }
 
-func (x *index) putModel(seq uint64, m model) {
+func (x *index) putModel(at moment, m model) {
 	c := x.serial[m.Serial]
-	if c != nil && !c.includes(seq) && x.model[c.get().Name] == c {
+	if c != nil && !c.includes(at) && x.model[c.get().Name] == c {
 		delete(x.model, c.get().Name)
 	}
-	x.indexModel(put(&x.models, c, seq, m))
+	x.indexModel(put(&x.models, c, at, m))
 }
 
 func (x *index) indexModel(c *cell[model]) {
@@ -385,14 +320,14 @@ func (x *index) indexModel(c *cell[model]) {
 	x.serial[m.Serial] = c
 	x.nextModel = max(x.nextModel, m.Serial+1)
 	// A checkpoint may hold a newer model of that name already.
-	if o := x.model[m.Name]; o == nil || o == c || !o.includes(c.now.Load().seq) {
+	if o := x.model[m.Name]; o == nil || o == c || !o.includes(c.now.Load().at) {
 		x.model[m.Name] = c
 	}
 }
 
-func (x *index) drop(seq uint64, d *dropped) {
+func (x *index) drop(at moment, d *dropped) {
 	x.version[d.Model] = slices.DeleteFunc(slices.Clone(x.version[d.Model]), func(c *cell[version]) bool {
-		going := !c.includes(seq) && (d.Version == 0 || c.get().Version == d.Version)
+		going := !c.includes(at) && (d.Version == 0 || c.get().Version == d.Version)
 		if going {
 			x.versions.drop(c)
 		}
@@ -410,26 +345,26 @@ func (x *index) drop(seq uint64, d *dropped) {
 	}
 }
 
-func (x *index) putVersion(seq uint64, v version) {
+func (x *index) putVersion(at moment, v version) {
 	if c := x.versionOf(v.Serial, v.Version); c != nil {
-		put(&x.versions, c, seq, v)
+		put(&x.versions, c, at, v)
 		return
 	}
-	x.indexVersion(x.versions.add(seq, v))
+	x.indexVersion(x.versions.add(at, v))
 }
 
 func (x *index) indexVersion(c *cell[version]) {
 	v := c.get()
 	list := x.version[v.Serial]
-	at := sort.Search(len(list), func(i int) bool { return list[i].get().Version > v.Version })
-	x.version[v.Serial] = slices.Concat(list[:at], []*cell[version]{c}, list[at:])
+	i := sort.Search(len(list), func(n int) bool { return list[n].get().Version > v.Version })
+	x.version[v.Serial] = slices.Concat(list[:i], []*cell[version]{c}, list[i:])
 }
 
 func (x *index) versionOf(serial int64, number int) *cell[version] {
 	list := x.version[serial]
-	at := sort.Search(len(list), func(i int) bool { return list[i].get().Version >= number })
-	if at < len(list) && list[at].get().Version == number {
-		return list[at]
+	i := sort.Search(len(list), func(n int) bool { return list[n].get().Version >= number })
+	if i < len(list) && list[i].get().Version == number {
+		return list[i]
 	}
 	return nil
 }

@@ -3,114 +3,71 @@ package tracking
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 )
 
-// entry is a record as the journal keeps it.
-type entry struct {
-	subject string
-	raw     []byte
-	seq     uint64 // where it is read
-}
-
-// journal keeps records in order. Sequences begin with 1 and have no gaps where
-// nothing was purged.
+// journal keeps messages in order, each a group of records. Sequences begin with
+// 1 and have no gaps.
 type journal interface {
-	// append stores entries durably, all or none, right after a sequence.
-	append(ctx context.Context, after uint64, entries []entry) error
+	// append stores a message durably right after a sequence, or returns errMoved.
+	append(ctx context.Context, after uint64, message []byte) error
 	// last is the newest sequence, 0 for none.
 	last(ctx context.Context) (uint64, error)
-	// read calls fn for each entry of a range of sequences, to included.
-	read(ctx context.Context, from, to uint64, fn func(entry) error) error
-	// history calls fn for each entry of a subject, or of subjectRoot+">", from a
-	// sequence on.
-	history(ctx context.Context, subject string, from uint64, fn func(entry) error) error
-	// purge forgets a subject.
-	purge(ctx context.Context, subject string) error
+	// read calls fn for each message of a range of sequences, to included.
+	// ErrDamaged when one cannot be read.
+	read(ctx context.Context, from, to uint64, fn func(seq uint64, message []byte) error) error
 	// incarnation names the journal: one that was made anew has another.
 	incarnation(ctx context.Context) (string, error)
 }
 
 var (
+	// ErrDamaged says that the journal has lost a record.
+	ErrDamaged = errors.New("the journal of tracked runs is damaged: restore the data directory from a backup; what was logged since that backup is lost")
+
 	// errMoved says that the journal does not end where an append was to go.
 	errMoved = errors.New("the journal has grown meanwhile")
-	// errEnough ends a history early.
+	// errEnough ends a reading early.
 	errEnough = errors.New("enough was read")
 )
 
 // memory is a journal that goes with the process.
 type memory struct {
-	mu      sync.Mutex // guards entries
-	entries []entry
+	mu       sync.Mutex // guards messages
+	messages [][]byte
 }
 
 var _ journal = (*memory)(nil)
 
-func (m *memory) append(_ context.Context, after uint64, entries []entry) error {
+func (m *memory) append(_ context.Context, after uint64, message []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if uint64(len(m.entries)) != after {
+	if uint64(len(m.messages)) != after {
 		return errMoved
 	}
-	for i, e := range entries {
-		e.seq = after + uint64(i) + 1
-		m.entries = append(m.entries, e)
-	}
+	m.messages = append(m.messages, message)
 	return nil
 }
 
 func (m *memory) last(context.Context) (uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return uint64(len(m.entries)), nil
+	return uint64(len(m.messages)), nil
 }
 
-func (m *memory) read(ctx context.Context, from, to uint64, fn func(entry) error) error {
-	for _, e := range m.since(from) {
-		if e.raw == nil {
-			continue // purged
+func (m *memory) read(ctx context.Context, from, to uint64, fn func(uint64, []byte) error) error {
+	m.mu.Lock()
+	messages := m.messages
+	m.mu.Unlock()
+	for seq := max(from, 1); seq <= to; seq++ {
+		if seq > uint64(len(messages)) {
+			return fmt.Errorf("message %d: %w", seq, ErrDamaged)
 		}
-		if e.seq > to {
-			break
-		}
-		if err := fn(e); err != nil {
+		if err := fn(seq, messages[seq-1]); err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
-}
-
-func (m *memory) history(ctx context.Context, subject string, from uint64, fn func(entry) error) error {
-	for _, e := range m.since(from) {
-		if e.raw == nil || subject != subjectRoot+">" && e.subject != subject {
-			continue
-		}
-		if err := fn(e); err != nil {
-			return err
-		}
-	}
-	return ctx.Err()
-}
-
-// since returns what is there from a sequence on.
-func (m *memory) since(from uint64) []entry {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	at := min(max(from, 1)-1, uint64(len(m.entries)))
-	return m.entries[at:len(m.entries):len(m.entries)]
-}
-
-func (m *memory) purge(_ context.Context, subject string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	kept := make([]entry, len(m.entries))
-	for i, e := range m.entries {
-		if e.subject != subject {
-			kept[i] = e
-		}
-	}
-	m.entries = kept
-	return nil
 }
 
 func (m *memory) incarnation(context.Context) (string, error) { return "memory", nil }

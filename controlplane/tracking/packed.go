@@ -1,8 +1,6 @@
 package tracking
 
-import (
-	"unique"
-)
+import "unique"
 
 // packed is a run as a checkpoint holds it. Keys are texts again.
 type packed struct {
@@ -10,9 +8,9 @@ type packed struct {
 	ID, Experiment, Name, User, Place string
 	Status                            RunStatus
 	Started, Ended, Deleted           int64
-	Own                               uint64
 	Params, Tags                      []packedPair
 	Metrics                           []packedPoint
+	History                           positions
 	Rare                              *rare
 }
 
@@ -31,7 +29,7 @@ type packedPoint struct {
 func pack(r *run) packed {
 	out := packed{
 		ID: r.id, Experiment: r.experiment, Name: r.name, User: r.user, Place: r.place, Status: r.status, Started: r.started, Ended: r.ended,
-		Deleted: r.deleted, Own: r.own, Params: packPairs(r.params), Tags: packPairs(r.tags), Rare: r.rare,
+		Deleted: r.deleted, History: r.history, Params: packPairs(r.params), Tags: packPairs(r.tags), Rare: r.rare,
 		Metrics: make([]packedPoint, len(r.metrics)),
 	}
 	for i, p := range r.metrics {
@@ -51,7 +49,7 @@ func packPairs(pairs []pair) []packedPair {
 func unpack(p packed) run {
 	out := run{
 		id: p.ID, experiment: p.Experiment, name: p.Name, user: p.User, place: p.Place, status: p.Status, started: p.Started, ended: p.Ended,
-		deleted: p.Deleted, own: p.Own, params: unpackPairs(p.Params), tags: unpackPairs(p.Tags), rare: p.Rare,
+		deleted: p.Deleted, history: p.History, params: unpackPairs(p.Params), tags: unpackPairs(p.Tags), rare: p.Rare,
 		metrics: make([]point, len(p.Metrics)),
 	}
 	for i, m := range p.Metrics {

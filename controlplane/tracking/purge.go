@@ -17,16 +17,16 @@ const (
 	purgeAtOnce = 1000
 )
 
-// Purge forgets the runs that were deleted before a moment, with their histories,
-// and tells how many they were. Those that a registered version or a logged model
+// Purge forgets the runs that were deleted before a moment and tells how many they
+// were. What was logged of them stays in the journal, where nothing leads to it. Those that a registered version or a logged model
 // names stay: they are its lineage.
 func (s *Store) Purge(ctx context.Context, before time.Time) (purged int, err error) {
 	for ids := range slices.Chunk(s.purgeable(before.UnixMilli()), purgeAtOnce) {
-		n, err := s.purgeSome(ctx, ids, before.UnixMilli())
-		purged += n
+		gone, err := s.purgeSome(ctx, ids, before.UnixMilli())
 		if err != nil {
-			return purged, err
+			return purged, fmt.Errorf("purge deleted runs: %w", err)
 		}
+		purged += len(gone)
 	}
 	return purged, nil
 }
@@ -51,24 +51,9 @@ func (s *Store) purgeable(beforeMS int64) (ids []string) {
 	return ids
 }
 
-// purgeSome notes what goes, then lets the journal forget it: after a crash
-// between them the journal holds more than it needs, and nothing is missed.
-func (s *Store) purgeSome(ctx context.Context, ids []string, beforeMS int64) (int, error) {
-	gone, err := s.notePurged(ctx, ids, beforeMS)
-	if err != nil {
-		return 0, err
-	}
-	for _, id := range gone {
-		if err := s.journal.purge(ctx, subjectRuns+id); err != nil {
-			return len(gone), fmt.Errorf("purge run %s: %w", id, err)
-		}
-	}
-	return len(gone), nil
-}
-
-// notePurged stores that runs go which are still deleted when nobody else can
+// purgeSome lets those of some runs go that are still deleted when nobody else can
 // restore them.
-func (s *Store) notePurged(ctx context.Context, ids []string, beforeMS int64) (gone []string, err error) {
+func (s *Store) purgeSome(ctx context.Context, ids []string, beforeMS int64) (gone []string, err error) {
 	for _, i := range s.shares(ids) {
 		s.busy[i].Lock()
 		defer s.busy[i].Unlock()

@@ -8,8 +8,8 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// record is one entry of the journal: what is as it says from then on. Runs
-// change by what is added to them; of all else a record holds the whole new state.
+// record is one change: what is as it says from then on. Runs change by what is
+// added to them; of all else a record holds the whole new state.
 type record struct {
 	AtMS int64 `cbor:"at"`
 
@@ -47,49 +47,44 @@ type dropped struct {
 	Version int   `cbor:"version,omitempty"` // 0: the model with all of them
 }
 
-// Subjects of the journal. Each run has one, so that its history can be read
-// without that of others.
-const (
-	subjectRoot        = "tracking."
-	subjectExperiments = subjectRoot + "experiments"
-	subjectLogged      = subjectRoot + "logged"
-	subjectModels      = subjectRoot + "models"
-	subjectPurged      = subjectRoot + "purged"
-	subjectRuns        = subjectRoot + "run."
-)
-
-// subject is where a record belongs.
-func (r *record) subject() string {
-	switch {
-	case r.Experiment != nil:
-		return subjectExperiments
-	case r.Run != nil:
-		return subjectRuns + r.Run.ID
-	case r.Change != nil:
-		return subjectRuns + r.Change.ID
-	case r.Logged != nil:
-		return subjectLogged
-	case r.Purged != nil:
-		return subjectPurged
-	default:
-		return subjectModels
+// run is the id of the run whose history the record belongs to, "" for none.
+func (r *record) run() string {
+	if r.Change == nil || len(r.Change.Metrics) == 0 {
+		return ""
 	}
+	return r.Change.ID
 }
 
-// maxRecord bounds one record in bytes.
-const maxRecord = 1 << 20
-
-// A stored record begins with a version and the sequence of the record before it
-// in its subject, so that one that is lost is missed even where others were
-// purged.
 const (
+	// maxRecord bounds one record in bytes, and maxGroupBytes the records that are
+	// stored together before the last of them: together they stay below what the
+	// broker takes in one message, 2 MiB.
+	maxRecord     = 1 << 20
+	maxGroupBytes = 900 << 10
+	// maxGroup bounds the records of one message: their number has to fit into a
+	// moment.
+	maxGroup = 256
+	// formatVersion begins each message of the journal.
 	formatVersion = 1
-	headerSize    = 1 + 8
 )
 
-var errFormat = errors.New("journal record is of an unknown format: it may be of a newer control plane")
+var errFormat = errors.New("the journal of runs is of an unknown format: it may be of a newer control plane")
 
-// encode writes a record with room for what precedes it.
+// moment is when a record came: the sequence of its message, then its place
+// there.
+type moment uint64
+
+const momentBits = 10 // of the place: maxGroup fits
+
+func momentOf(seq uint64, nth int) moment {
+	return moment(seq<<momentBits | uint64(nth)) //nolint:gosec // small
+}
+
+func (m moment) seq() uint64 { return uint64(m) >> momentBits }
+
+// encode writes a record for a message: the run whose history it belongs to,
+// then the rest, each with its length before it. So a history can be read
+// without decoding what belongs to others.
 func encode(r *record) ([]byte, error) {
 	body, err := cbor.Marshal(r)
 	if err != nil {
@@ -98,30 +93,46 @@ func encode(r *record) ([]byte, error) {
 	if len(body) > maxRecord {
 		return nil, refuse(Invalid, "what is logged at once has %d bytes, at most %d can be kept: log it in parts", len(body), maxRecord)
 	}
-	out := make([]byte, headerSize, headerSize+len(body))
-	out[0] = formatVersion
-	return append(out, body...), nil
+	id := r.run()
+	out := make([]byte, 0, len(id)+len(body)+2*binary.MaxVarintLen32)
+	out = append(binary.AppendUvarint(out, uint64(len(id))), id...)
+	return append(binary.AppendUvarint(out, uint64(len(body))), body...), nil
 }
 
-// follow notes which sequence the record follows in its subject.
-func follow(raw []byte, prev uint64) { binary.BigEndian.PutUint64(raw[1:headerSize], prev) }
-
-// header reads what comes before the body.
-func header(raw []byte) (body []byte, prev uint64, err error) {
-	if len(raw) < headerSize || raw[0] != formatVersion {
-		return nil, 0, errFormat
+// decode calls fn for the records of a message; of one run's history alone, if an
+// id is given. Nth is the place of a record in the message.
+func decode(raw []byte, only string, fn func(nth int, r *record) error) error {
+	if len(raw) == 0 || raw[0] != formatVersion {
+		return errFormat
 	}
-	return raw[headerSize:], binary.BigEndian.Uint64(raw[1:headerSize]), nil
+	raw = raw[1:]
+	for nth := 0; len(raw) > 0; nth++ {
+		id, rest, ok := cut(raw)
+		body, rest, ok2 := cut(rest)
+		if !ok || !ok2 {
+			return fmt.Errorf("record %d: %w", nth, errFormat)
+		}
+		raw = rest
+		if only != "" && string(id) != only {
+			continue
+		}
+		r := &record{}
+		if err := cbor.Unmarshal(body, r); err != nil {
+			return fmt.Errorf("decode record %d: %w", nth, err)
+		}
+		if err := fn(nth, r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func decode(raw []byte) (r *record, prev uint64, err error) {
-	body, prev, err := header(raw)
-	if err != nil {
-		return nil, 0, err
+// cut takes what has its length before it.
+func cut(raw []byte) (part, rest []byte, ok bool) {
+	n, size := binary.Uvarint(raw)
+	if size <= 0 || n > uint64(len(raw)-size) {
+		return nil, nil, false
 	}
-	r = &record{}
-	if err := cbor.Unmarshal(body, r); err != nil {
-		return nil, 0, fmt.Errorf("decode journal record: %w", err)
-	}
-	return r, prev, nil
+	raw = raw[size:]
+	return raw[:n], raw[n:], true
 }

@@ -33,30 +33,30 @@ type run struct {
 	place                      string // its artifacts, "" for below the experiment's
 	status                     RunStatus
 	started, ended             int64
-	deleted                    int64  // when, 0 while it is not
-	own                        uint64 // sequence of the newest record of its own subject
+	deleted                    int64 // when, 0 while it is not
 	params, tags               []pair
 	metrics                    []point
+	history                    positions
 	rare                       *rare // nil for most
 }
 
 // rare is what few runs have.
 type rare struct {
-	Of       map[string]subject `cbor:"of,omitempty"` // what a metric was measured of, by its key
-	Datasets []Dataset          `cbor:"datasets,omitempty"`
-	Inputs   []ModelRef         `cbor:"inputs,omitempty"`
-	Outputs  []ModelRef         `cbor:"outputs,omitempty"`
+	Of       map[string]measured `cbor:"of,omitempty"` // what a metric was measured of, by its key
+	Datasets []Dataset           `cbor:"datasets,omitempty"`
+	Inputs   []ModelRef          `cbor:"inputs,omitempty"`
+	Outputs  []ModelRef          `cbor:"outputs,omitempty"`
 }
 
-// subject is what MLflow 3 measured a value of.
-type subject struct {
+// measured is what MLflow 3 measured a value of.
+type measured struct {
 	Model   string `cbor:"model,omitempty"`
 	Dataset string `cbor:"dataset,omitempty"`
 	Digest  string `cbor:"digest,omitempty"`
 }
 
-func (m *Metric) subject() subject {
-	return subject{Model: m.ModelID, Dataset: m.DatasetName, Digest: m.DatasetDigest}
+func (m *Metric) measured() measured {
+	return measured{Model: m.ModelID, Dataset: m.DatasetName, Digest: m.DatasetDigest}
 }
 
 // find returns the value under a key.
@@ -139,11 +139,11 @@ func (r *run) measure(logged []Metric) {
 
 // measuredOf notes what the newest value of a key was measured of.
 func (r *run) measuredOf(m *Metric) {
-	if of := m.subject(); of != (subject{}) || r.rare != nil && r.rare.Of[m.Key] != (subject{}) {
+	if of := m.measured(); of != (measured{}) || r.rare != nil && r.rare.Of[m.Key] != (measured{}) {
 		x := r.rarely()
 		x.Of = maps.Clone(x.Of)
 		if x.Of == nil {
-			x.Of = map[string]subject{}
+			x.Of = map[string]measured{}
 		}
 		x.Of[m.Key] = of
 	}
@@ -184,7 +184,7 @@ func (r *run) view(place string) Run {
 
 // size is about what a run takes in bytes, in memory and in a checkpoint.
 func (r *run) size() int {
-	n := 200 + len(r.id) + len(r.name) + len(r.place) + 40*len(r.metrics)
+	n := 200 + len(r.history.Raw) + len(r.id) + len(r.name) + len(r.place) + 40*len(r.metrics)
 	for _, pairs := range [][]pair{r.params, r.tags} {
 		for _, p := range pairs {
 			n += 8 + len(p.key.Value()) + len(p.value)

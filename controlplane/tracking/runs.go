@@ -223,62 +223,54 @@ func (s *Store) MetricHistory(ctx context.Context, id, key string, limit int, pa
 	if !slices.ContainsFunc(r.metrics, func(p point) bool { return p.key == unique.Make(key) }) {
 		return nil, "", nil
 	}
-	h := &history{key: key, limit: limit}
+	h := &history{run: id, key: key, limit: limit}
 	if h.from, h.skip, err = place(page); err != nil {
 		return nil, "", err
 	}
-	err = s.journal.history(ctx, subjectRuns+id, h.from, h.take)
-	if errors.Is(err, errEnough) {
-		return h.found, h.next, nil
+	s.mu.RLock()
+	end := s.x.seq
+	s.mu.RUnlock()
+	for first, last := range r.history.ranges(h.from, end) {
+		err := s.journal.read(ctx, first, last, h.take)
+		if errors.Is(err, errEnough) {
+			break
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("read history of run %s: %w", id, err)
+		}
 	}
-	if err == nil && h.last < r.own && h.from <= r.own {
-		err = ErrDamaged
-	}
-	if err != nil {
-		return nil, "", fmt.Errorf("read history of run %s: %w", id, err)
-	}
-	return h.found, "", nil
+	return h.found, h.next, nil
 }
 
 // history gathers a page of a metric's values.
 type history struct {
-	key   string
-	from  uint64 // sequence of the record that the page begins in
-	skip  int    // values of it that were on the page before
-	limit int
-	last  uint64 // sequence of the record read last
+	run, key string
+	from     uint64 // sequence of the message that the page begins in
+	skip     int    // values of it that were on the page before
+	limit    int
 
 	found []Metric
 	next  string
 }
 
-func (h *history) take(e entry) error {
-	r, prev, err := decode(e.raw)
-	if err != nil {
-		return err
-	}
-	if h.last != 0 && prev != h.last {
-		return fmt.Errorf("record %d follows %d, not %d: %w", e.seq, prev, h.last, ErrDamaged)
-	}
-	h.last = e.seq
-	if r.Change == nil {
-		return nil
-	}
+func (h *history) take(seq uint64, message []byte) error {
 	nth := 0
-	for i := range r.Change.Metrics {
-		if r.Change.Metrics[i].Key != h.key {
-			continue
+	return decode(message, h.run, func(_ int, r *record) error {
+		for i := range r.Change.Metrics {
+			if r.Change.Metrics[i].Key != h.key {
+				continue
+			}
+			if nth++; seq == h.from && nth <= h.skip {
+				continue
+			}
+			if len(h.found) == h.limit {
+				h.next = fmt.Sprintf("%d.%d", seq, nth-1)
+				return errEnough
+			}
+			h.found = append(h.found, r.Change.Metrics[i])
 		}
-		if nth++; e.seq == h.from && nth <= h.skip {
-			continue
-		}
-		if len(h.found) == h.limit {
-			h.next = fmt.Sprintf("%d.%d", e.seq, nth-1)
-			return errEnough
-		}
-		h.found = append(h.found, r.Change.Metrics[i])
-	}
-	return nil
+		return nil
+	})
 }
 
 // place reads where a page of a history begins.

@@ -9,7 +9,7 @@ import (
 // never changed, only replaced.
 type kept[T any] struct {
 	slot int    // its place on the shelf
-	seq  uint64 // of the last record it includes
+	at   moment // of the last record it includes
 	v    T
 }
 
@@ -29,9 +29,9 @@ type shelf[T any] struct {
 }
 
 // add puts a new thing into the next slot.
-func (s *shelf[T]) add(seq uint64, v T) *cell[T] {
+func (s *shelf[T]) add(at moment, v T) *cell[T] {
 	c := &cell[T]{}
-	c.now.Store(&kept[T]{slot: len(s.cells), seq: seq, v: v})
+	c.now.Store(&kept[T]{slot: len(s.cells), at: at, v: v})
 	s.cells = append(s.cells, c)
 	s.touch(len(s.cells) - 1)
 	return c
@@ -60,9 +60,9 @@ func (s *shelf[T]) restore(k *kept[T]) *cell[T] {
 }
 
 // set replaces a thing.
-func (s *shelf[T]) set(c *cell[T], seq uint64, v T) {
+func (s *shelf[T]) set(c *cell[T], at moment, v T) {
 	slot := c.now.Load().slot
-	c.now.Store(&kept[T]{slot: slot, seq: seq, v: v})
+	c.now.Store(&kept[T]{slot: slot, at: at, v: v})
 	s.touch(slot)
 }
 
@@ -80,4 +80,4 @@ func (s *shelf[T]) touch(slot int) {
 }
 
 // includes says whether a thing has taken a record in already.
-func (c *cell[T]) includes(seq uint64) bool { return c.now.Load().seq >= seq }
+func (c *cell[T]) includes(at moment) bool { return c.now.Load().at >= at }

@@ -2,7 +2,6 @@ package tracking
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,21 +14,17 @@ import (
 
 const (
 	streamName = "TRACKING"
+	subject    = "tracking.journal"
 	// fetchMessages and fetchBytes bound what the broker sends at once: while it
 	// reads that, appends wait.
 	fetchMessages = 256
 	fetchBytes    = 1 << 20
 )
 
-// Headers by which the broker joins messages to one write (NATS ADR-50), and
-// those of an append and of an answer (NATS ADR-31).
+// Headers of an append and of an answer (NATS ADR-31).
 const (
-	headerBatch    = "Nats-Batch-Id"
-	headerNth      = "Nats-Batch-Sequence"
-	headerCommit   = "Nats-Batch-Commit"
 	headerAfter    = "Nats-Expected-Last-Sequence"
 	headerStatus   = "Status"
-	headerSubject  = "Nats-Subject"
 	headerSequence = "Nats-Sequence"
 	statusNone     = "404"
 	statusEnd      = "204"
@@ -52,14 +47,15 @@ func openStream(ctx context.Context, nc *nats.Conn) (*stream, error) {
 		return nil, fmt.Errorf("open the journal of runs: %w", err)
 	}
 	s, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name:               streamName,
-		Description:        "experiments, runs and models as they were logged",
-		Subjects:           []string{subjectRoot + ">"},
-		Storage:            jetstream.FileStorage,
-		Compression:        jetstream.S2Compression,
-		Discard:            jetstream.DiscardNew,
-		AllowDirect:        true,
-		AllowAtomicPublish: true,
+		Name:        streamName,
+		Description: "experiments, runs and models as they were logged",
+		Subjects:    []string{subject},
+		Storage:     jetstream.FileStorage,
+		Compression: jetstream.S2Compression,
+		Discard:     jetstream.DiscardNew,
+		DenyDelete:  true,
+		DenyPurge:   true,
+		AllowDirect: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", streamName, err)
@@ -67,53 +63,19 @@ func openStream(ctx context.Context, nc *nats.Conn) (*stream, error) {
 	return &stream{nc: nc, js: js, stream: s}, nil
 }
 
-// append writes all entries as one batch, for which the broker syncs the disk a
-// fixed number of times however many they are.
-func (s *stream) append(ctx context.Context, after uint64, entries []entry) error {
-	id := rand.Text()
-	for i, e := range entries {
-		m := nats.NewMsg(e.subject)
-		m.Data = e.raw
-		if i == 0 {
-			m.Header.Set(headerAfter, strconv.FormatUint(after, 10))
-		}
-		if len(entries) > 1 {
-			m.Header.Set(headerBatch, id)
-			m.Header.Set(headerNth, strconv.Itoa(i+1))
-		}
-		if i+1 < len(entries) {
-			if err := s.nc.PublishMsg(m); err != nil {
-				return err
-			}
-			continue
-		}
-		if len(entries) > 1 {
-			m.Header.Set(headerCommit, "1")
-		}
-		return s.commit(ctx, m, after+uint64(len(entries)))
-	}
-	return nil
-}
-
-// commit sends the last message of an append and reads the broker's answer.
-func (s *stream) commit(ctx context.Context, last *nats.Msg, want uint64) error {
-	m, err := s.nc.RequestMsgWithContext(ctx, last)
-	if err != nil {
-		return err
-	}
-	var answer struct {
-		Error *jetstream.APIError `json:"error"`
-		Seq   uint64              `json:"seq"`
-	}
-	switch err := json.Unmarshal(m.Data, &answer); {
-	case err != nil:
-		return fmt.Errorf("read the broker's answer: %w", err)
-	case answer.Error != nil && moved(answer.Error):
+func (s *stream) append(ctx context.Context, after uint64, message []byte) error {
+	m := nats.NewMsg(subject)
+	m.Data = message
+	m.Header.Set(headerAfter, strconv.FormatUint(after, 10))
+	ack, err := s.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+	var api *jetstream.APIError
+	switch {
+	case errors.As(err, &api) && moved(api):
 		return errMoved
-	case answer.Error != nil:
-		return answer.Error
-	case answer.Seq != want:
-		return fmt.Errorf("the broker stored up to %d, not %d", answer.Seq, want)
+	case err != nil:
+		return err
+	case ack.Sequence != after+1:
+		return fmt.Errorf("the broker stored message %d, not %d", ack.Sequence, after+1)
 	}
 	return nil
 }
@@ -139,57 +101,26 @@ func (s *stream) incarnation(ctx context.Context) (string, error) {
 	return info.Created.UTC().Format(time.RFC3339Nano), nil
 }
 
-func (s *stream) read(ctx context.Context, from, to uint64, fn func(entry) error) error {
-	seen := from - 1
-	err := s.fetchAll(ctx, subjectRoot+">", from, func(e entry) error {
-		if e.seq > to {
-			return errEnough
+func (s *stream) read(ctx context.Context, from, to uint64, fn func(uint64, []byte) error) error {
+	for next := max(from, 1); next <= to; {
+		n, err := s.fetch(ctx, next, to, fn)
+		if err != nil {
+			return err
 		}
-		seen = e.seq
-		return fn(e)
-	})
-	if err != nil && !errors.Is(err, errEnough) {
-		return err
-	}
-	if seen < to {
-		return s.readable(ctx, to)
+		if n == 0 {
+			return fmt.Errorf("message %d cannot be read: %w", next, ErrDamaged)
+		}
+		next += n
 	}
 	return nil
 }
 
-// readable is ErrDamaged when the broker does not find a record. The last of a
-// range is never one that was purged: what notes the purge comes after it.
-func (s *stream) readable(ctx context.Context, seq uint64) error {
-	_, err := s.stream.GetMsg(ctx, seq)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return fmt.Errorf("record %d cannot be read: %w", seq, ErrDamaged)
-	}
-	return err
-}
-
-func (s *stream) history(ctx context.Context, subject string, from uint64, fn func(entry) error) error {
-	return s.fetchAll(ctx, subject, max(from, 1), fn)
-}
-
-func (s *stream) purge(ctx context.Context, subject string) error {
-	return s.stream.Purge(ctx, jetstream.WithPurgeSubject(subject))
-}
-
-// fetchAll calls fn for each message of a subject from a sequence on.
-func (s *stream) fetchAll(ctx context.Context, subject string, from uint64, fn func(entry) error) error {
-	for {
-		next, err := s.fetch(ctx, subject, from, fn)
-		if err != nil || next == 0 {
-			return err
-		}
-		from = next
-	}
-}
-
-// fetch reads some messages of a subject and tells from where to go on, 0 at the
-// end.
-func (s *stream) fetch(ctx context.Context, subject string, from uint64, fn func(entry) error) (next uint64, err error) {
-	ask, err := json.Marshal(map[string]any{"seq": from, "next_by_subj": subject, "batch": fetchMessages, "max_bytes": fetchBytes})
+// fetch reads some messages from a sequence on and tells how many. One request
+// is answered by a message each and one that ends them.
+func (s *stream) fetch(ctx context.Context, from, to uint64, fn func(uint64, []byte) error) (n uint64, err error) {
+	ask, err := json.Marshal(map[string]any{
+		"seq": from, "next_by_subj": subject, "batch": min(fetchMessages, to-from+1), "max_bytes": fetchBytes,
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -208,29 +139,22 @@ func (s *stream) fetch(ctx context.Context, subject string, from uint64, fn func
 			return 0, err
 		}
 		switch status := m.Header.Get(headerStatus); status {
-		case statusNone:
-			return 0, nil
-		case statusEnd:
-			return next, nil
+		case statusNone, statusEnd:
+			return n, nil
 		case "":
 		default:
 			return 0, fmt.Errorf("the broker answers %s %s", status, m.Header.Get("Description"))
 		}
-		e, err := entryOf(m)
-		if err == nil {
-			err = fn(e)
-		}
+		seq, err := strconv.ParseUint(m.Header.Get(headerSequence), 10, 64)
 		if err != nil {
+			return 0, fmt.Errorf("read the broker's answer: %w", err)
+		}
+		if seq != from+n {
+			return 0, fmt.Errorf("message %d cannot be read: %w", from+n, ErrDamaged)
+		}
+		if err := fn(seq, m.Data); err != nil {
 			return 0, err
 		}
-		next = e.seq + 1
+		n++
 	}
-}
-
-func entryOf(m *nats.Msg) (entry, error) {
-	seq, err := strconv.ParseUint(m.Header.Get(headerSequence), 10, 64)
-	if err != nil {
-		return entry{}, fmt.Errorf("read the broker's answer: %w", err)
-	}
-	return entry{subject: m.Header.Get(headerSubject), raw: m.Data, seq: seq}, nil
 }
