@@ -95,7 +95,7 @@ func (j *judge) fairness() {
 		}
 		part := j.gap(c, groups)
 		j.verdict.Parts = append(j.verdict.Parts, part)
-		words = append(words, part.Text)
+		words = append(words, inShort(&part))
 		undecided = undecided || part.Status == operator.GateMissing
 		if part.Status == operator.GateFailed {
 			worst = operator.GateFailed
@@ -108,6 +108,14 @@ func (j *judge) fairness() {
 		return
 	}
 	j.decide(worst == operator.GatePassed, "%s", text)
+}
+
+// inShort is a part in a few words.
+func inShort(p *operator.GatePart) string {
+	if p.Value == nil {
+		return p.Name + " unknown: fewer than two groups have enough rows"
+	}
+	return fmt.Sprintf("%s %.4f of at most %g", p.Name, *p.Value, *p.Limit)
 }
 
 // closest shows the gap that is closest to its limit, or furthest above it.
@@ -129,7 +137,7 @@ func (j *judge) gap(c criterion, groups []group) operator.GatePart {
 		r := c.of(g)
 		switch {
 		case r.of < float64(j.gate.MinRows):
-			small = append(small, fmt.Sprintf("%s (%.0f rows)", nameOf(g), r.of))
+			small = append(small, fmt.Sprintf("%s (%.0f)", nameOf(g), r.of))
 			continue
 		case high == nil:
 			high, low = g, g
@@ -142,12 +150,9 @@ func (j *judge) gap(c criterion, groups []group) operator.GatePart {
 			low = g
 		}
 	}
-	left := ""
-	if len(small) > 0 {
-		left = fmt.Sprintf("; inconclusive for want of %d rows: %s", j.gate.MinRows, strings.Join(small, ", "))
-	}
+	left := smallText(small, j.gate.MinRows)
 	if high == nil || len(groups)-len(small) < 2 {
-		part.Text = fmt.Sprintf("%s: fewer than two groups have enough rows%s", c.name, left)
+		part.Text = "fewer than two groups have enough rows" + left
 		return part
 	}
 	a, b := c.of(high), c.of(low)
@@ -160,8 +165,8 @@ func (j *judge) gap(c criterion, groups []group) operator.GatePart {
 		held = upper
 	}
 	part.Status = statusOf(held <= *c.limit)
-	part.Text = fmt.Sprintf("%s gap %.4f (%.4f to %.4f, at most %g): %s %.4f of %.0f, %s %.4f of %.0f%s",
-		c.name, gap, lower, upper, *c.limit, nameOf(high), a.share(), a.of, nameOf(low), b.share(), b.of, left)
+	part.Text = fmt.Sprintf("%s %.4f of %.0f rows, %s %.4f of %.0f; interval %.4f to %.4f%s",
+		nameOf(high), a.share(), a.of, nameOf(low), b.share(), b.of, lower, upper, left)
 	return part
 }
 
@@ -171,4 +176,19 @@ func nameOf(g *group) string {
 		return "no value"
 	}
 	return g.name
+}
+
+// maxSmall bounds the small groups that are named.
+const maxSmall = 12
+
+// smallText names the groups with too few rows, and how many they have.
+func smallText(small []string, least int) string {
+	if len(small) == 0 {
+		return ""
+	}
+	more := ""
+	if len(small) > maxSmall {
+		more = fmt.Sprintf(" and %d more", len(small)-maxSmall)
+	}
+	return fmt.Sprintf("; inconclusive, with fewer than %d rows: %s%s", least, strings.Join(small[:min(len(small), maxSmall)], ", "), more)
 }

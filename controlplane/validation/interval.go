@@ -60,7 +60,10 @@ func tangoScore(b, c, n, delta float64) float64 {
 	q := (math.Sqrt(max(0, qb*qb-8*n*qc)) - qb) / (4 * n)
 	variance := n * (2*q + delta*(1-delta))
 	diff := b - c - n*delta
-	if variance <= 0 {
+	switch {
+	case diff == 0:
+		return 0
+	case variance <= 0:
 		return math.Copysign(math.Inf(1), diff)
 	}
 	return diff / math.Sqrt(variance)

@@ -23,8 +23,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/vedette-edge/vedette/protocol/document"
 	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/document"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 

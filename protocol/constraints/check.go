@@ -51,7 +51,7 @@ func (c *column) check(f *Feature, m *Monitoring, rows uint64, say sayer) {
 		say(Complete, "%.4g of the rows have a value, at least %.4g must", share(rows-c.missing, rows), f.Completeness)
 	}
 	if n := f.Number; n != nil && c.integral+c.real > 0 {
-		c.checkRange(n, say)
+		c.checkRange(n, threshold(m.RangeCheckThreshold), say)
 	}
 	if t := f.Text; t != nil && len(t.Domains) > 0 {
 		c.checkDomain(t.Domains, threshold(m.DomainContentThreshold), say)
@@ -78,16 +78,25 @@ func (c *column) ofType(kind string) uint64 {
 	return c.present()
 }
 
-func (c *column) checkRange(n *Number, say sayer) {
+func (c *column) checkRange(n *Number, within float64, say sayer) {
 	if n.IsNonNegative && c.negative > 0 {
 		say(Range, "%d values are negative, the least is %.6g", c.negative, c.min)
 	}
-	if n.Min != nil && c.min < *n.Min && !(n.IsNonNegative && c.min < 0) {
-		say(Range, "the least value is %.6g, must be at least %.6g", c.min, *n.Min)
+	of := c.integral + c.real
+	if _, upper := wilson(float64(of-c.outside), float64(of), chance); c.outside > 0 && upper < within {
+		say(Range, "%d of %d values are outside %s; they are %.6g to %.6g", c.outside, of, n.rangeText(), c.min, c.max)
 	}
-	if n.Max != nil && c.max > *n.Max {
-		say(Range, "the largest value is %.6g, must be at most %.6g", c.max, *n.Max)
+}
+
+func (n *Number) rangeText() string {
+	lower, upper := "−∞", "∞"
+	if n.Min != nil {
+		lower = fmt.Sprintf("%.6g", *n.Min)
 	}
+	if n.Max != nil {
+		upper = fmt.Sprintf("%.6g", *n.Max)
+	}
+	return lower + " to " + upper
 }
 
 func (c *column) checkDomain(domains []string, least float64, say sayer) {

@@ -100,6 +100,7 @@ type Monitoring struct {
 	EmitMetrics            string       `json:"emit_metrics,omitempty"`
 	DatatypeCheckThreshold *float64     `json:"datatype_check_threshold,omitempty"` // least share of values of the type, 1 when absent
 	DomainContentThreshold *float64     `json:"domain_content_threshold,omitempty"` // least share of values in the domain, 1 when absent
+	RangeCheckThreshold    *float64     `json:"range_check_threshold,omitempty"`    // added: least share of values within the range, 1 when absent
 	Distribution           Distribution `json:"distribution_constraints,omitzero"`
 }
 

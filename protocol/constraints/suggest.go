@@ -13,7 +13,8 @@ func (s *Summary) Suggest() *Constraints {
 		Features: []Feature{},
 		Monitoring: Monitoring{
 			EvaluateConstraints: Enabled, EmitMetrics: Enabled, DatatypeCheckThreshold: new(1.0), DomainContentThreshold: new(1.0),
-			Distribution: Distribution{PerformComparison: Enabled, ComparisonThreshold: defaultPSI, ComparisonMethod: "PSI"},
+			RangeCheckThreshold: new(suggestedRange),
+			Distribution:        Distribution{PerformComparison: Enabled, ComparisonThreshold: defaultPSI, ComparisonMethod: "PSI"},
 		},
 	}
 	for i := range s.columns {
@@ -41,18 +42,16 @@ func (c *column) suggest(rows uint64) Feature {
 	return f
 }
 
-// limits are the range seen and a tenth of its width on both sides: the largest
-// of other rows is above the largest of these half of the time.
+// limits are the range seen. The largest of other rows is above the largest of
+// these half of the time, so a few may be outside: see suggestedRange.
 func (c *column) limits() *Number {
-	n := &Number{IsNonNegative: c.negative == 0}
-	room := (c.max - c.min) / 10
-	lower, upper := c.min-room, c.max+room
-	if n.IsNonNegative {
-		lower = max(lower, 0)
-	}
-	n.Min, n.Max = &lower, &upper
-	return n
+	lower, upper := c.min, c.max
+	return &Number{IsNonNegative: c.negative == 0, Min: &lower, Max: &upper}
 }
+
+// suggestedRange is the share of values that must be within the range seen: of
+// rows like them one in as many as were seen is not.
+const suggestedRange = 0.99
 
 // quantiles is the baseline of numbers: bins between the sample's quantiles, of
 // which tied ones collapse.

@@ -22,6 +22,7 @@ type column struct {
 	name                           string
 	missing, integral, real, texts uint64
 	negative                       uint64
+	outside                        uint64 // numbers beyond the feature's range
 	min, max                       float64
 	domain                         map[string]uint64
 	other                          uint64    // texts beyond MaxDomain different ones
@@ -135,8 +136,16 @@ func (c *column) number(v float64, text string) {
 	if v < 0 {
 		c.negative++
 	}
+	if c.feature != nil && c.feature.Number.outside(v) {
+		c.outside++
+	}
 	c.min, c.max = min(c.min, v), max(c.max, v)
 	c.category(text)
+}
+
+// outside says that a number is beyond the range.
+func (n *Number) outside(v float64) bool {
+	return n != nil && (n.Min != nil && v < *n.Min || n.Max != nil && v > *n.Max)
 }
 
 func (c *column) text(text string) {
