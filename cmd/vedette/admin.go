@@ -117,7 +117,19 @@ func settingsShow(a *app) *cobra.Command {
 }
 
 func showSettings(w io.Writer, s *operator.Settings) {
-	facts(w, "window", orDefault(s.Window), "report", orDefault(s.Report), "snapshot", orDefault(s.Snapshot))
+	facts(w, "window", orDefault(s.Window), "report", orDefault(s.Report), "snapshot", orDefault(s.Snapshot), "sampling", samplingText(s))
+}
+
+// samplingText says how much of what manifests allow is sampled.
+func samplingText(s *operator.Settings) string {
+	switch {
+	case s.SamplingOff:
+		return "off"
+	case s.SampleRows > 0:
+		return fmt.Sprintf("at most %d rows a window, where manifests allow it", s.SampleRows)
+	default:
+		return "as manifests allow"
+	}
 }
 
 func orDefault(d release.Duration) string {
@@ -129,6 +141,8 @@ func orDefault(d release.Duration) string {
 
 func settingsSet(a *app) *cobra.Command {
 	var window, report, snapshot time.Duration
+	var samplingOff bool
+	var sampleRows int
 	var reason string
 	cmd := &cobra.Command{
 		Use: "set --reason TEXT", Short: "Change how often devices count, report and write down",
@@ -148,6 +162,9 @@ func settingsSet(a *app) *cobra.Command {
 				"window":   func() { s.Window = release.Duration(window) },
 				"report":   func() { s.Report = release.Duration(report) },
 				"snapshot": func() { s.Snapshot = release.Duration(snapshot) },
+
+				"sampling-off": func() { s.SamplingOff = samplingOff },
+				"sample-rows":  func() { s.SampleRows = sampleRows },
 			} {
 				if cmd.Flags().Changed(flag) {
 					set()
@@ -161,6 +178,8 @@ func settingsSet(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().DurationVar(&window, "window", 0, "length of a window of counts (default 5m)")
+	cmd.Flags().BoolVar(&samplingOff, "sampling-off", false, "no row leaves a device for labelling, whatever manifests allow")
+	cmd.Flags().IntVar(&sampleRows, "sample-rows", 0, "at most so many rows a window leave a device for labelling (default: as manifests allow)")
 	cmd.Flags().DurationVar(&report, "report", 0, "longest time between two reports (default 60s)")
 	cmd.Flags().DurationVar(&snapshot, "snapshot", 0, "how often the open window is written to disk (default 10s)")
 	reasonFlag(cmd, &reason)

@@ -27,7 +27,7 @@ With one publisher "vedette key init" is all there is to do. In a team each make
 a key with "vedette key new", the public halves go into "vedette key init
 --root … --targets …", and files that need several signatures are passed along
 and signed with "vedette key sign".`,
-		keyInit(a), keyNew(a), keyShow(a), keyChange(a, "add"), keyChange(a, "remove"), keyDelegate(a), keySign(a), keyMerge(a), keyUpload(a))
+		keyInit(a), keyNew(a), keyShow(a), keyChange(a, "add"), keyChange(a, "remove"), keyDelegate(a), keySign(a), keyMerge(a), keyUpload(a), keySampleInit(a))
 }
 
 // initFlags are what a new root states.

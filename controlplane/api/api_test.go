@@ -130,7 +130,7 @@ func newServer(t *testing.T, b *fakeBackend) *Server {
 // Each route refuses who has no token, a wrong one, and one of a lesser role.
 func TestEveryRouteAuthorises(t *testing.T) {
 	s := newServer(t, &fakeBackend{})
-	lesser := map[operator.Role]operator.Role{operator.Operator: operator.Viewer, operator.Publisher: operator.Operator, operator.Admin: operator.Publisher}
+	lesser := map[operator.Role]operator.Role{operator.Scientist: operator.Viewer, operator.Operator: operator.Scientist, operator.Publisher: operator.Operator, operator.Admin: operator.Publisher}
 	for _, r := range routes(s) {
 		if r.name == "openapi" {
 			continue
