@@ -69,13 +69,16 @@ type site struct {
 	devices []string
 	traffic []int // rows in one window
 	shift   []float64
+	missing []float64 // share of rows without a value of the last feature
+	classes []float64 // shares of the predicted class
+	unknown float64   // of rows, with a class that training did not know
 	round   int
 	shares  map[float64][]float64
 }
 
 func newSite(tb testing.TB, seed uint64, devices int) *site {
 	tb.Helper()
-	s := &site{rng: rand.New(rand.NewPCG(seed, uint64(devices))), m: New(Config{}), shares: map[float64][]float64{}}
+	s := &site{rng: rand.New(rand.NewPCG(seed, uint64(devices))), m: New(Config{}), shares: map[float64][]float64{}, classes: []float64{0.5, 0.3, 0.2}}
 	b := &sketch.Baseline{Format: sketch.BaselineFormat, Rows: 5000}
 	for i := range features {
 		b.Streams = append(b.Streams, sketch.Stream{
@@ -94,7 +97,7 @@ func newSite(tb testing.TB, seed uint64, devices int) *site {
 	for i := range devices {
 		name := fmt.Sprintf("dev-%02d", i)
 		s.m.SetLabels(name, map[string]string{"site": "a"})
-		s.devices, s.traffic, s.shift = append(s.devices, name), append(s.traffic, plainRows), append(s.shift, 0)
+		s.devices, s.traffic, s.shift, s.missing = append(s.devices, name), append(s.traffic, plainRows), append(s.shift, 0), append(s.missing, 0)
 	}
 	return s
 }
@@ -114,15 +117,25 @@ func (s *site) report(i int, at time.Time) {
 		if f == 0 {
 			shift = s.shift[i]
 		}
-		w.Streams = append(w.Streams, &protocol.Histogram{Bins: drawCounts(s.rng, s.sharesOf(shift), s.traffic[i])})
+		lost := 0.0
+		if f == features-1 {
+			lost = s.missing[i]
+		}
+		w.Streams = append(w.Streams, s.histogram(s.sharesOf(shift), lost, 0, s.traffic[i]))
 	}
-	w.Streams = append(w.Streams, &protocol.Histogram{Bins: drawCounts(s.rng, []float64{0.5, 0.3, 0.2}, s.traffic[i])})
+	w.Streams = append(w.Streams, s.histogram(s.classes, 0, s.unknown, s.traffic[i]))
 	d := s.m.device(s.devices[i])
 	t := s.m.track(d, digest[:], "m")
 	end := at.UnixMilli()
 	t.state.Segments = insert(t.state.Segments, newSegment(w, s.layout, end-window.Milliseconds(), end), s.m.releases[digest].need)
 	t.state.Seq = uint64(s.round)
 	d.state.serves("m", digest, end)
+}
+
+// histogram draws rows of which some have no value, or an unknown one.
+func (s *site) histogram(shares []float64, missing, unknown float64, rows int) *protocol.Histogram {
+	n := drawCounts(s.rng, []float64{missing, unknown, 1 - missing - unknown}, rows)
+	return &protocol.Histogram{Bins: drawCounts(s.rng, shares, int(n[2])), Missing: n[0], Other: n[1]}
 }
 
 const window = 5 * time.Minute

@@ -131,6 +131,12 @@ func farthest(c *Comparison) string {
 	if len(fs) == 0 {
 		return "no feature stands out"
 	}
-	return fmt.Sprintf("%d of %d features apart, the furthest %s with PSI %.2f (noise %.2f)",
+	said := fmt.Sprintf("%d of %d features apart, the furthest %s with PSI %.2f (noise %.2f)",
 		c.Apart, len(c.Features), fs[0].Name, fs[0].PSI, fs[0].Noise)
+	for _, x := range []*shares{&missingShares, &newShares} {
+		if s := x.of(&fs[0]); s != nil && s.Apart {
+			said += fmt.Sprintf(", %s %.1f%%", x.what, 100*s.After)
+		}
+	}
+	return said
 }
