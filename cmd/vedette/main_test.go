@@ -27,7 +27,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"vedette": main})
+	testscript.Main(m, map[string]func(){"vedette": main, "scripted-agent": scriptedAgent})
 }
 
 // Scripts run the program as people do, against a control plane of their own.
@@ -38,6 +38,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"folder": makeFolder,
 			"enrol":  enrol,
+			"log":    logVersion,
 		},
 	})
 }

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/vedette-edge/vedette/controlplane/client"
+)
+
+// scriptedAgent stands for vedette-agent, which needs ONNX Runtime: it writes
+// what profile writes for the wine model, and refuses as profile does when the
+// expected outputs say so.
+func scriptedAgent() {
+	if err := scriptedProfile(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "vedette-agent:", err)
+		os.Exit(1)
+	}
+}
+
+func scriptedProfile(args []string) error {
+	if len(args) != 5 || args[0] != "profile" || args[1] != "--mlmodel" || args[3] != "--to" {
+		return fmt.Errorf("called with %q", args)
+	}
+	expected, err := os.ReadFile(filepath.Join(args[2], "vedette", "expected.csv"))
+	if err != nil {
+		return err
+	}
+	if strings.Contains(string(expected), "wrong") {
+		return errors.New("the graph does not compute what training computed")
+	}
+	schema := wineSchema()
+	encoded, err := json.Marshal(schema)
+	if err != nil {
+		return err
+	}
+	baseline, err := wineBaseline(&schema)
+	if err != nil {
+		return err
+	}
+	golden, err := wineGolden()
+	if err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{schemaFile: encoded, baselineFile: baseline, goldenFile: golden} {
+		if err := os.WriteFile(filepath.Join(args[4], name), content, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logVersion logs a run with the wine model and registers it, as a training
+// script does: log MODEL EXPECTED [TAG=VALUE ...]. EXPECTED is the content of
+// vedette/expected.csv; "none" logs none.
+func logVersion(ts *testscript.TestScript, neg bool, given []string) {
+	if neg || len(given) < 2 {
+		ts.Fatalf("usage: log MODEL EXPECTED [TAG=VALUE ...]")
+	}
+	graph, err := os.ReadFile(filepath.Join(packageDir, "testdata", "wine_lr.onnx"))
+	ts.Check(err)
+	token, err := os.ReadFile(ts.Getenv("ADMIN"))
+	ts.Check(err)
+	m := &trainer{server: ts.Getenv("SERVER"), token: strings.TrimSpace(string(token))}
+	m.post("experiments/create", map[string]any{"name": fmt.Sprint("wine-", time.Now().UnixNano())})
+	m.post("runs/create", map[string]any{"experiment_id": m.text("experiment_id"), "tags": []any{
+		map[string]string{"key": "mlflow.user", "value": "ann"}, map[string]string{"key": "mlflow.source.git.commit", "value": "c0ffee"},
+	}})
+	info := m.object("run", "info")
+	run, uri := fmt.Sprint(info["run_id"]), strings.TrimPrefix(fmt.Sprint(info["artifact_uri"]), "mlflow-artifacts:/")
+	m.post("runs/log-batch", map[string]any{
+		"run_id": run, "metrics": []any{map[string]any{"key": "accuracy", "value": 0.97, "timestamp": 1, "step": 0}},
+		"params": []any{map[string]string{"key": "seed", "value": "7"}, map[string]string{"key": "data_version", "value": "uci-1991"}},
+	})
+	m.put(uri+"/model/model.onnx", graph)
+	m.put(uri+"/model/MLmodel", []byte("flavors: {onnx: {data: model.onnx}}\nrun_id: "+run+"\n"))
+	if given[1] != "none" {
+		m.put(uri+"/vedette/training.csv", []byte("rows"))
+		m.put(uri+"/vedette/expected.csv", []byte(given[1]))
+	}
+	m.post("registered-models/create", map[string]any{"name": given[0]})
+	tags := []any{}
+	for _, tag := range given[2:] {
+		key, value, _ := strings.Cut(tag, "=")
+		tags = append(tags, map[string]string{"key": key, "value": value})
+	}
+	m.err = nil // the model may be there
+	m.post("model-versions/create", map[string]any{"name": given[0], "source": "mlflow-artifacts:/" + uri + "/model", "run_id": run, "tags": tags})
+	ts.Check(m.err)
+}
+
+// trainer calls the MLflow API as its clients do, and remembers the first error.
+type trainer struct {
+	server, token string
+	reply         map[string]any
+	err           error
+}
+
+func (m *trainer) post(name string, body any) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		m.err = err
+		return
+	}
+	m.call(http.MethodPost, "/api/2.0/mlflow/"+name, b)
+}
+
+func (m *trainer) put(path string, content []byte) {
+	m.call(http.MethodPut, "/api/2.0/mlflow-artifacts/artifacts/"+path, content)
+}
+
+func (m *trainer) call(method, path string, body []byte) {
+	if m.err != nil {
+		return
+	}
+	req, err := http.NewRequest(method, m.server+path, bytes.NewReader(body))
+	if err != nil {
+		m.err = err
+		return
+	}
+	req.Header.Set("Authorization", "Bearer "+m.token)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		m.err = err
+		return
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", path, res.Status, raw)
+	}
+	m.reply = nil
+	if err == nil {
+		err = json.Unmarshal(raw, &m.reply)
+	}
+	m.err = err
+}
+
+func (m *trainer) text(key string) string { return fmt.Sprint(m.reply[key]) }
+
+func (m *trainer) object(path ...string) map[string]any {
+	at := m.reply
+	for _, key := range path {
+		at, _ = at[key].(map[string]any)
+	}
+	return at
+}
+
+func TestMetricsAndDataOfARun(t *testing.T) {
+	var run client.MLflowRun
+	text := `{"data": {"metrics": [{"key": "accuracy", "value": 0.5}, {"key": "loss", "value": "NaN"}, {"key": "größe", "value": 1}]},
+		"inputs": {"dataset_inputs": [{"dataset": {"name": "digits", "digest": "ab"}}, {"dataset": {"name": "field", "digest": "cd"}}]}}`
+	if err := json.Unmarshal([]byte(text), &run); err != nil {
+		t.Fatal(err)
+	}
+	if got := metricsOf(&run); len(got) != 1 || got["accuracy"] != "0.5" {
+		t.Errorf("metrics are %v", got)
+	}
+	if got, want := dataVersion(&run), "digits@ab field@cd"; got != want {
+		t.Errorf("data version is %q, want %q", got, want)
+	}
+	run.Data.Tags = client.Pairs{"data_version": "v7"}
+	if got := dataVersion(&run); got != "v7" {
+		t.Errorf("data version is %q, want what the run says", got)
+	}
+}
