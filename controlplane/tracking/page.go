@@ -52,17 +52,25 @@ func (b by[T]) key(v *T) sortKey {
 	return sortKey{Text: s}
 }
 
+// compare says which of two keys comes first in a part of an order.
+func (b by[T]) compare(x, y sortKey) int {
+	if c := cmp.Compare(x.Rank, y.Rank); c != 0 {
+		return c
+	}
+	c := cmp.Compare(x.Number, y.Number)
+	if c == 0 {
+		c = strings.Compare(x.Text, y.Text)
+	}
+	if b.desc {
+		return -c
+	}
+	return c
+}
+
 // compareKeys says which of two things comes first in an order.
 func compareKeys[T any](order []by[T], a, b []sortKey) int {
 	for i := range order {
-		if c := cmp.Compare(a[i].Rank, b[i].Rank); c != 0 {
-			return c
-		}
-		c := cmp.Or(cmp.Compare(a[i].Number, b[i].Number), strings.Compare(a[i].Text, b[i].Text))
-		if order[i].desc {
-			c = -c
-		}
-		if c != 0 {
+		if c := order[i].compare(a[i], b[i]); c != 0 {
 			return c
 		}
 	}
@@ -82,7 +90,6 @@ type ranking[T any] struct {
 	after []sortKey
 	most  int
 	items []found[T]
-	keys  []sortKey // of the thing that is looked at
 }
 
 func (r *ranking[T]) Len() int { return len(r.items) }
@@ -101,22 +108,40 @@ func (r *ranking[T]) Pop() any {
 // offer takes a thing if it is among the first after the page before, and says
 // whether it is after that page.
 func (r *ranking[T]) offer(v *T) bool {
-	r.keys = r.keys[:0]
-	for _, b := range r.order {
-		r.keys = append(r.keys, b.key(v))
+	full := len(r.items) >= r.most
+	if full && r.compare(v, r.items[0].keys) >= 0 {
+		return true
 	}
-	if r.after != nil && compareKeys(r.order, r.keys, r.after) <= 0 {
+	if r.after != nil && r.compare(v, r.after) <= 0 {
 		return false
 	}
-	switch {
-	case len(r.items) < r.most:
-		heap.Push(r, found[T]{v, slices.Clone(r.keys)})
-	case compareKeys(r.order, r.keys, r.items[0].keys) < 0:
-		r.items[0].v = v
-		copy(r.items[0].keys, r.keys)
-		heap.Fix(r, 0)
+	if !full {
+		keys := make([]sortKey, len(r.order))
+		r.read(v, keys)
+		heap.Push(r, found[T]{v, keys})
+		return true
 	}
+	r.items[0].v = v
+	r.read(v, r.items[0].keys)
+	heap.Fix(r, 0)
 	return true
+}
+
+// compare says whether a thing comes before what has those keys. It looks at no
+// more of the thing than it has to: most are told apart by the first key.
+func (r *ranking[T]) compare(v *T, keys []sortKey) int {
+	for i, b := range r.order {
+		if c := b.compare(b.key(v), keys[i]); c != 0 {
+			return c
+		}
+	}
+	return 0
+}
+
+func (r *ranking[T]) read(v *T, keys []sortKey) {
+	for i, b := range r.order {
+		keys[i] = b.key(v)
+	}
 }
 
 // search is what is looked for among things of one kind.
