@@ -62,6 +62,7 @@ type Taker struct {
 	joiner Joiner
 	log    *slog.Logger
 	wake   chan struct{} // has a value when there may be a batch
+	save   func(path string, data []byte) error
 
 	mu    sync.Mutex // guards what follows
 	taken result     // of the newest batch written down as taken
@@ -89,7 +90,7 @@ func New(dir string, source Source, joiner Joiner, log *slog.Logger) *Taker {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	t := &Taker{dir: dir, source: source, joiner: joiner, log: log, wake: make(chan struct{}, 1)}
+	t := &Taker{dir: dir, source: source, joiner: joiner, log: log, wake: make(chan struct{}, 1), save: atomicfile.Write}
 	if err := t.load(); err != nil {
 		log.Warn("it is not known which truths were taken: those that wait are joined again", "error", err)
 	}
@@ -240,7 +241,7 @@ func (t *Taker) write(taken result) error {
 	if err != nil {
 		return fmt.Errorf("encode taken truths: %w", err)
 	}
-	if err := atomicfile.Write(filepath.Join(t.dir, stateFile), data); err != nil {
+	if err := t.save(filepath.Join(t.dir, stateFile), data); err != nil {
 		return fmt.Errorf("write taken truths: %w", err)
 	}
 	t.mu.Lock()

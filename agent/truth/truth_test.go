@@ -17,6 +17,7 @@ import (
 	"github.com/vedette-edge/vedette/agent/infer"
 	"github.com/vedette-edge/vedette/agent/observe"
 	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/atomicfile"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
@@ -142,6 +143,12 @@ func (d *disk) life(t *testing.T, number byte) error {
 		d.steps = steps
 	}
 	taker := New(d.dir, d.server, steps{o, d}, nil)
+	taker.save = func(path string, data []byte) error {
+		if err := d.step(); err != nil {
+			return err
+		}
+		return errors.Join(atomicfile.Write(path, data), d.step())
+	}
 	if err := taker.drain(t.Context()); err != nil {
 		return err
 	}
