@@ -131,12 +131,14 @@ func farthest(c *Comparison) string {
 	if len(fs) == 0 {
 		return "no feature stands out"
 	}
-	said := fmt.Sprintf("%d of %d features apart, the furthest %s with PSI %.2f (noise %.2f)",
-		c.Apart, len(c.Features), fs[0].Name, fs[0].PSI, fs[0].Noise)
-	for _, x := range []*shares{&missingShares, &newShares} {
-		if s := x.of(&fs[0]); s != nil && s.Apart {
-			said += fmt.Sprintf(", %s %.1f%%", x.what, 100*s.After)
-		}
+	return fmt.Sprintf("%d of %d features apart, the furthest %s with PSI %.2f (noise %.2f)",
+		c.Apart, len(c.Features), fs[0].Name, fs[0].PSI, fs[0].Noise) + missingShares.aside(&fs[0]) + newShares.aside(&fs[0])
+}
+
+// aside says of a feature that its share has changed too.
+func (x *shares) aside(f *FeatureScore) string {
+	if s := x.of(f); s != nil && s.Apart {
+		return fmt.Sprintf(", %s %.1f%%", x.what, 100*s.After)
 	}
-	return said
+	return ""
 }
