@@ -11,6 +11,10 @@ const (
 	// maxEpochs is how many epochs of one device are remembered. A healthy device
 	// has one in its life; each damage or reinstallation adds one.
 	maxEpochs = 32
+	// storedHistory is how many chain values of an epoch are stored with every
+	// message: with all of them a cursor would be a third of the stream. After a
+	// restart a clone that repeats older records is found when it comes to these.
+	storedHistory = 4
 	// maxLineage is how many successors of a listed epoch are followed.
 	maxLineage = maxEpochs
 )
@@ -70,7 +74,7 @@ func (c Cursor) Proto() *protocol.Cursor {
 		p := &protocol.EpochCursor{
 			Id: e.id[:], Last: e.last, Chain: e.chain[:], Total: e.total.tally(), Closed: e.closed, Abandoned: e.abandoned,
 		}
-		for _, h := range e.history {
+		for _, h := range e.history[max(0, len(e.history)-storedHistory):] {
 			p.History = append(p.History, h[:]...)
 		}
 		out.Epochs = append(out.Epochs, p)

@@ -24,6 +24,7 @@ const (
 type Stats struct {
 	Stored      uint64 // messages appended
 	Repeated    uint64 // records that were held already or came too early
+	Quiet       uint64 // reports that said nothing new
 	Refused     uint64 // records stored as lost because of their content
 	Cloned      uint64 // devices marked as cloned
 	Malformed   uint64 // messages without the shape of the protocol
@@ -33,14 +34,14 @@ type Stats struct {
 }
 
 type counters struct {
-	stored, repeated, refused, cloned, malformed, limited, dropped, failed atomic.Uint64
+	stored, repeated, quiet, refused, cloned, malformed, limited, dropped, failed atomic.Uint64
 }
 
 // Stats returns what happened since Start.
 func (i *Ingest) Stats() Stats {
 	s := &i.stats
 	return Stats{
-		Stored: s.stored.Load(), Repeated: s.repeated.Load(), Refused: s.refused.Load(), Cloned: s.cloned.Load(),
+		Stored: s.stored.Load(), Repeated: s.repeated.Load(), Quiet: s.quiet.Load(), Refused: s.refused.Load(), Cloned: s.cloned.Load(),
 		Malformed: s.malformed.Load(), RateLimited: s.limited.Load(), Dropped: s.dropped.Load(), Failed: s.failed.Load(),
 	}
 }
@@ -71,6 +72,7 @@ type device struct {
 	limit      *rate.Limiter
 	connection string // that presence speaks of
 	babbles    bool   // its last message was malformed
+	told       told
 }
 
 func newWorker(i *Ingest) *worker {
@@ -194,6 +196,9 @@ func (w *worker) judge(ctx context.Context, d *device, up *protocol.Up) error {
 	if err != nil {
 		return err
 	}
+	if r := v.Accepted.GetReport(); r != nil && w.quiet(d, r) {
+		return nil
+	}
 	if v.Accepted != nil {
 		v.Accepted.Sent = up.GetSent()
 		if err := w.keepSample(ctx, d, v.Accepted); err != nil {
@@ -202,6 +207,7 @@ func (w *worker) judge(ctx context.Context, d *device, up *protocol.Up) error {
 		if err := w.store(ctx, d, after, v.Accepted); err != nil {
 			return err
 		}
+		d.told.hear(v.Accepted)
 	} else {
 		w.ingest.stats.repeated.Add(1)
 	}
@@ -236,6 +242,18 @@ func acceptReport(c Cursor, r *protocol.Report) (Cursor, Verdict, error) {
 		return c, Verdict{}, nil
 	}
 	return c, Verdict{Accepted: &protocol.Accepted{Body: &protocol.Accepted_Report{Report: r}}}, nil
+}
+
+// quiet says that a report need not be stored: that the device is there is told
+// anyway.
+func (w *worker) quiet(d *device, r *protocol.Report) bool {
+	now := w.ingest.cfg.Now()
+	if !d.told.repeats(r, now) {
+		return false
+	}
+	w.ingest.stats.quiet.Add(1)
+	w.ingest.cfg.OnPresence(d.name, true, now)
+	return true
 }
 
 // greet follows a stored hello.
