@@ -2,7 +2,8 @@
 // the same run: a C program on the same ONNX Runtime, a Node.js server on the
 // same model, what parsing and inference alone allow. "fleet" puts thousands of
 // simulated agents, over MQTT and TLS, on one real control plane, and times the
-// rollout engine alone. It prints a table, or JSON with -o json. Only ratios of
+// rollout engine alone. "registry" logs a hundred thousand runs with the MLflow
+// API and searches among them. It prints a table, or JSON with -o json. Only ratios of
 // alternated rounds mean anything on a machine that does other things as well;
 // absolute bars say so in their row.
 package main
@@ -39,6 +40,7 @@ type bench struct {
 	plant   *plant // started by the first part that needs one
 	size    fleetSize
 	fleet   *fleet // likewise
+	runs    int    // that registry logs; 0 for the number its bars are stated for
 }
 
 // Figure is one row of the result.
@@ -60,7 +62,7 @@ type part struct {
 
 // subjects are what can be measured, each with its parts.
 func subjects() map[string][]part {
-	return map[string][]part{"agent": agentParts(), "fleet": fleetParts()}
+	return map[string][]part{"agent": agentParts(), "fleet": fleetParts(), "registry": registryParts()}
 }
 
 func agentParts() []part {
@@ -78,8 +80,8 @@ func agentParts() []part {
 
 func usage(flags *flag.FlagSet) func() {
 	return func() {
-		fmt.Fprintln(flags.Output(), "usage: bench [flags] agent|fleet\n\nRun from the top of the checkout after `make build`.")
-		for _, subject := range []string{"agent", "fleet"} {
+		fmt.Fprintln(flags.Output(), "usage: bench [flags] agent|fleet|registry\n\nRun from the top of the checkout after `make build`.")
+		for _, subject := range []string{"agent", "fleet", "registry"} {
 			fmt.Fprintf(flags.Output(), "\nParts of %s:\n", subject)
 			for _, p := range subjects()[subject] {
 				fmt.Fprintf(flags.Output(), "  %-8s %s\n", p.name, p.what)
@@ -93,6 +95,7 @@ func usage(flags *flag.FlagSet) func() {
 // options are the flags of a run.
 type options struct {
 	only, output, file, bin, state string
+	runs                           int
 	quick, hold, keep              bool
 	size                           fleetSize
 }
@@ -106,6 +109,7 @@ func (o *options) register(flags *flag.FlagSet) {
 	flags.StringVar(&o.bin, "bin", filepath.Join("build", "bin"), "folder of the programs")
 	flags.BoolVar(&o.keep, "keep", false, "leave the scratch folder behind and say where it is")
 	flags.StringVar(&o.state, "state", "", "fleet: folder for the control plane's data and the devices' identities, used again by the next run")
+	flags.IntVar(&o.runs, "runs", 0, "registry: how many runs (default 100000, quick 2000)")
 	flags.IntVar(&o.size.devices, "devices", 0, "fleet: how many agents (default 10000, quick 500; at most what the limit of open files allows)")
 	flags.DurationVar(&o.size.report, "report", 0, "fleet: time between two reports and length of a window (default 1m, quick 5s)")
 	flags.DurationVar(&o.size.jitter, "jitter", 0, "fleet: over how long agents spread their reconnects (default 30s, quick 5s)")
@@ -157,7 +161,7 @@ func newBench(o options, errOut io.Writer) (*bench, error) {
 		return nil, fmt.Errorf("find the programs: %w", err)
 	}
 	b := &bench{
-		root: root, bin: bin, quick: o.quick, size: o.size.withDefaults(o.quick),
+		root: root, bin: bin, quick: o.quick, size: o.size.withDefaults(o.quick), runs: o.runs,
 		say: progress(errOut, time.Now()),
 	}
 	if _, err := os.Stat(b.program("vedette-agent")); err != nil {
