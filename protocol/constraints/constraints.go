@@ -58,7 +58,7 @@ var ErrInvalid = errors.New("invalid constraints")
 
 // Constraints are what rows have to be like.
 type Constraints struct {
-	Version    int        `json:"version"`
+	Version    float64    `json:"version"`
 	Features   []Feature  `json:"features"`
 	Monitoring Monitoring `json:"monitoring_config"`
 }
@@ -107,11 +107,11 @@ type Monitoring struct {
 // Distribution says how far distributions may be apart. The comparison here is
 // PSI above the threshold and above what the two numbers of rows alone explain.
 type Distribution struct {
-	PerformComparison             string  `json:"perform_comparison,omitempty"`   // Enabled, Disabled
-	ComparisonThreshold           float64 `json:"comparison_threshold,omitempty"` // of PSI; 0: 0.2
-	ComparisonMethod              string  `json:"comparison_method,omitempty"`
-	CategoricalComparisonThresold float64 `json:"categorical_comparison_threshold,omitempty"`
-	CategoricalDriftMethod        string  `json:"categorical_drift_method,omitempty"`
+	PerformComparison              string  `json:"perform_comparison,omitempty"`   // Enabled, Disabled
+	ComparisonThreshold            float64 `json:"comparison_threshold,omitempty"` // of PSI; 0: 0.2
+	ComparisonMethod               string  `json:"comparison_method,omitempty"`
+	CategoricalComparisonThreshold float64 `json:"categorical_comparison_threshold,omitempty"`
+	CategoricalDriftMethod         string  `json:"categorical_drift_method,omitempty"`
 }
 
 // Disabled switches a check off.
