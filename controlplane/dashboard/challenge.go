@@ -14,6 +14,7 @@ type modelView struct {
 	*operator.ModelDetail
 
 	Challenge *challengeView // nil where there never was one
+	History   *operator.History
 }
 
 // challengeView is a challenge as a page shows it.

@@ -54,9 +54,11 @@ func commands() map[string]command {
 				return s.RevokeDevice(ctx, r.PathValue("device"), operator.Reasoned{Reason: reasonOf(r)})
 			},
 		},
-		"/models/{model}/versions/{version}/stage":     {role: operator.Publisher, form: stageForm, run: setStage},
-		"/models/{model}/versions/{version}/challenge": {role: operator.Operator, form: challengeForm, run: setChallenge},
-		"/models/{model}/end-challenge":                {role: operator.Operator, form: endChallengeForm, run: endChallenge},
+		"/models/{model}/versions/{version}/stage":                 {role: operator.Publisher, form: stageForm, run: setStage},
+		"/models/{model}/versions/{version}/challenge":             {role: operator.Operator, form: challengeForm, run: setChallenge},
+		"/models/{model}/versions/{version}/lab":                   {role: operator.Operator, form: labForm, run: tryInLab},
+		"/models/{model}/versions/{version}/gates/{gate}/override": {role: operator.Publisher, form: overrideForm, run: overrideGate},
+		"/models/{model}/end-challenge":                            {role: operator.Operator, form: endChallengeForm, run: endChallenge},
 		"/enrolment/{token}/revoke": {
 			role: operator.Operator, form: tokenForm,
 			run: func(ctx context.Context, s Service, r *request) error {

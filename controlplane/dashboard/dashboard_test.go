@@ -130,10 +130,11 @@ var paths = []string{
 	"/models", "/models/digits", "/models/digits/versions/1", "/models/digits/versions/2",
 	"/rollouts", "/rollouts?active=true", "/rollouts/digits-2-1", "/drift", "/drift/digits", "/quality", "/quality/digits", "/quality/digits/trends",
 	"/ledger", "/ledger?chain=operator&kind=", "/enrolment",
+	"/experiments", "/experiments/1?filter=x", "/runs/a", "/runs/a?dir=model", "/runs/compare?run=a&run=b",
 	"/rollouts/new", "/rollouts/new?as=yaml", "/rollouts/new/matching?selector=site%3Db", "/rollouts/digits-2-1/revise", "/rollouts?model=digits&state=running",
 	"/rollouts/digits-2-1/devices?wave=2&state=&stuck=true", "/rollouts/digits-2-1/decisions", "/rollouts/digits-2-1/decisions?cursor=39",
 	"/rollouts/digits-2-1/pause", "/rollouts/digits-2-1/rollback", "/rollouts/digits-2-1/next", "/devices/cam-a1/labels", "/devices/cam-a1/revoke",
-	"/models/digits/versions/2/stage", "/enrolment/t-1/revoke",
+	"/models/digits/versions/2/stage", "/models/digits/versions/2/gates/champion/override", "/models/digits/versions/2/lab", "/enrolment/t-1/revoke",
 }
 
 // TestPages also looks for what the security policy would refuse to run or load.
@@ -209,7 +210,7 @@ func TestPagesShowWhatMatters(t *testing.T) {
 			"below floor", "production", "shadow of 20\u2009% of the calls", "1 of 2 devices run it", "96.6\u2009%", "is it better at night",
 			"131 µs", "1.11 ×", "94.3\u2009%", "golden_mismatch", ">reverted</span>", ">Take it away<",
 		},
-		"/models/digits/versions/2":  {"2 of 2 needed", "abcdef0123", digest2.String()},
+		"/models/digits/versions/2":  {"2 of 2 needed", "abcdef0123", digest2.String(), "not cleared", "≥\u2009-0.006", "41.2\u2009ms", "Let past by paula"},
 		"/ledger":                    {"rollout.step", `id="r40"`, "/ledger?cursor=40"},
 		"/enrolment":                 {"t-1", "vedette device token create", ">Revoke<"},
 		"/rollouts/digits-2-1/abort": {"Abort: digits 2", "Devices keep what they run now"},
@@ -385,6 +386,14 @@ func TestCommands(t *testing.T) {
 			url.Values{"role": {"share"}, "share": {"12.5 %"}, "selector": {"site=b"}, "reason": {"one in eight"}},
 			`olga: digits 2 as share of 125 on "site=b" because one in eight`, "/models/digits",
 		},
+		{
+			"paula", "/models/digits/versions/2/gates/champion/override", url.Values{"reason": {"it mends site b"}},
+			"paula: let digits 2 past champion because it mends site b", "/models/digits/versions/2",
+		},
+		{
+			"olga", "/models/digits/versions/2/lab", url.Values{"reason": {"measure it"}},
+			"olga: lab tries digits 2 because measure it", "/models/digits/versions/2",
+		},
 		{"olga", "/models/digits/end-challenge", url.Values{"reason": {"seen enough"}}, "olga: end challenge of digits because seen enough", "/models/digits"},
 		{"olga", "/enrolment/t-1/revoke", url.Values{"reason": {"leaked"}}, "olga: revoke token t-1", "/enrolment"},
 	} {
@@ -406,6 +415,7 @@ func TestRolesOfCommands(t *testing.T) {
 	for path, needs := range map[string]operator.Role{
 		"/rollouts/digits-2-1/abort": operator.Operator, "/devices/cam-a1/labels": operator.Operator, "/devices/cam-a1/revoke": operator.Admin,
 		"/models/digits/versions/2/stage": operator.Publisher, "/enrolment/t-1/revoke": operator.Operator,
+		"/models/digits/versions/2/gates/champion/override": operator.Publisher, "/models/digits/versions/2/lab": operator.Operator,
 	} {
 		for name, role := range people {
 			h := open(t)

@@ -178,7 +178,7 @@ var tones = map[string]string{
 	"verifying": "busy", "trialing": "busy", "activating": "busy", "watching": "busy", "reverting": "busy",
 	"staging":           "busy",
 	"awaiting_approval": "warn", "paused": "warn", "inconclusive": "warn", "unproven": "warn", "waived": "warn",
-	"undecided": "warn", "apart": "warn", "reverted": "warn", "superseded": "quiet", "late": "warn",
+	"undecided": "warn", "missing": "warn", "overridden": "warn", "apart": "warn", "reverted": "warn", "superseded": "quiet", "late": "warn",
 	"lost": "warn", "time_uncertain": "warn", "unclean_boot": "warn", "disk_full": "warn",
 	"halted": "bad", "failed": "bad", "fail": "bad", "refused": "bad", "drift": "bad", "breach": "bad",
 	"accuracy": "bad", "crash_loop": "bad", "cloned": "bad", "revoked": "bad", "aborted": "bad",

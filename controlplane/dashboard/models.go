@@ -2,8 +2,6 @@ package dashboard
 
 import (
 	"context"
-
-	"github.com/vedette-edge/vedette/protocol/operator"
 )
 
 func (s *Server) models(ctx context.Context, _ *request) (string, *page, error) {
@@ -23,20 +21,11 @@ func (s *Server) model(ctx context.Context, r *request) (string, *page, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	return "model", &page{Title: m.Name, Section: "models", Live: "#versions,#challenge", Kinds: "model,device", Data: modelView{m, c}}, nil
-}
-
-func (s *Server) version(ctx context.Context, r *request) (string, *page, error) {
-	v, err := s.cfg.Service.Version(ctx, r.PathValue("model"), r.PathValue("version"))
+	h, err := s.historyOf(ctx, m.Name)
 	if err != nil {
 		return "", nil, err
 	}
-	return "version", &page{
-		Title: v.Model + " " + v.Version.Version, Section: "models", Live: "#running,#stages", Kinds: "model,device", Data: versionView{v},
+	return "model", &page{
+		Title: m.Name, Section: "models", Live: "#versions,#challenge,#history", Kinds: "model,device,rollout", Data: modelView{m, c, h},
 	}, nil
-}
-
-// versionView is one version; the manifest may be missing when its blob is.
-type versionView struct {
-	*operator.VersionDetail
 }
