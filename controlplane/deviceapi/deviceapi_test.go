@@ -85,6 +85,7 @@ type bench struct {
 	server    *deviceapi.Server
 	fleet     *fleet
 	deltas    *deltas
+	truths    *truths
 	blob      []byte
 
 	log safeBuffer
@@ -125,7 +126,7 @@ func (b *bench) pass(d time.Duration) {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{t: t, fleet: &fleet{}, deltas: &deltas{}, at: time.Now(), blob: bytes.Repeat([]byte("0123456789"), 100_000)}
+	b := &bench{t: t, fleet: &fleet{}, deltas: &deltas{}, truths: &truths{}, at: time.Now(), blob: bytes.Repeat([]byte("0123456789"), 100_000)}
 	var err error
 	if b.ca, err = access.OpenCA(t.TempDir(), []string{"127.0.0.1"}, b.now); err != nil {
 		t.Fatal(err)
@@ -140,7 +141,7 @@ func newBench(t *testing.T) *bench {
 	t.Cleanup(b.authority.Close)
 	b.server = deviceapi.New(deviceapi.Config{
 		CA: b.ca, Access: b.authority, Fleet: b.fleet, EnrolRate: 1e-6, EnrolBurst: 20,
-		Trust: metadata{"root.1": `{"root":1}`}, Blobs: blobs{release.DigestOf(b.blob): b.blob}, Deltas: b.deltas,
+		Trust: metadata{"root.1": `{"root":1}`}, Blobs: blobs{release.DigestOf(b.blob): b.blob}, Deltas: b.deltas, Truths: b.truths,
 		Logger: slog.New(slog.NewTextHandler(&b.log, nil)),
 	})
 	if err := b.server.Start(t.Context(), "127.0.0.1:0"); err != nil {

@@ -13,7 +13,7 @@ import (
 
 // Samples keeps rows for labelling. The same name again is the same sample. An
 // error means that it may be kept later: the device sends it again. One that
-// may not be kept at all is no error.
+// may not be kept at all is no error. The sample is the caller's again after it.
 type Samples interface {
 	Keep(ctx context.Context, from Sampled, s *protocol.Sample) error
 }
