@@ -46,7 +46,7 @@ func auc(m metric, t *evaluation.Table) (areas, error) {
 // half. It adds each row's influence on the mean over so many classes.
 func (t curve) area(k int, order []int32, influence []float64, classes int) float64 {
 	for i := range order {
-		order[i] = int32(i) //nolint:gosec // at most evaluation.MaxRows
+		order[i] = int32(i)
 	}
 	width := len(t.Header.Classes)
 	score := func(row int32) float32 { return t.Scores[int(row)*width+k] }

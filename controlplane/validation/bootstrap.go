@@ -85,7 +85,7 @@ func (s *sample) draw(rng *rand.Rand) func(counts []float64) {
 		rows := make([]int32, 0, int(n))
 		for i, c := range s.counts {
 			for range int(c) {
-				rows = append(rows, int32(i)) //nolint:gosec // at most expandUpTo
+				rows = append(rows, int32(i))
 			}
 		}
 		return func(counts []float64) {

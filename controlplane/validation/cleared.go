@@ -83,7 +83,7 @@ func (s *Store) Judge(ctx context.Context, v *registry.Version) (*operator.Valid
 		out.Champion = champion.Version
 	}
 	if !has || len(p.policy.Gates) == 0 {
-		out.Cleared, out.Why = true, fmt.Sprintf("%s has no gates: every version may be rolled out", v.Model)
+		out.Cleared, out.Why = true, v.Model+" has no gates: every version may be rolled out"
 		return out, nil
 	}
 	j, err := s.verdicts(ctx, v, &p, &rec, out.Trials)

@@ -23,12 +23,12 @@ const minPaired = 30
 // measure estimates a metric with alpha left out on each side of its interval.
 func measure(m metric, t *evaluation.Table, alpha float64) (estimate, error) {
 	e := estimate{n: uint64(t.Len())} //nolint:gosec // a length
-	switch {
-	case m.name == accuracy:
+	switch m.name {
+	case accuracy:
 		right := agreed(t)
 		e.value, e.method = right/float64(t.Len()), "Wilson"
 		e.lower, e.upper = wilson(right, float64(t.Len()), quantile(1-alpha))
-	case m.name == rocAUC:
+	case rocAUC:
 		a, err := auc(m, t)
 		if err != nil {
 			return e, err

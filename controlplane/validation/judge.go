@@ -204,7 +204,7 @@ func (j *judge) lab() {
 	for _, profile := range wanted {
 		part := j.profile(profile, limit)
 		j.verdict.Parts = append(j.verdict.Parts, part)
-		switch part.Status {
+		switch part.Status { //nolint:exhaustive // the others stop nothing
 		case operator.GateMissing:
 			lacking = append(lacking, profile)
 		case operator.GateFailed:

@@ -86,7 +86,7 @@ func TestExampleIsAPolicy(t *testing.T) {
 func TestPolicyRefuses(t *testing.T) {
 	for text, says := range map[string]string{
 		"gates: [{kind: metrik}]":                                              `kind "metrik" is none of`,
-		"gates: [{kind: metric, metric: acuracy, at_least: 1}]":                `metric "acuracy" is none of`,
+		"gates: [{kind: metric, metric: acc, at_least: 1}]":                    `metric "acc" is none of`,
 		"gates: [{kind: metric, metric: accuracy, atleast: 1}]":                `has no field "atleast"`,
 		"gates: [{kind: metric, metric: accuracy}]":                            "give at_least or at_most",
 		"gates: [{kind: metric, metric: accuracy, at_least: 0.9, at_most: 1}]": "give at_least or at_most",

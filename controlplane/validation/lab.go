@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -156,9 +157,7 @@ func (s *Store) loadTrial(parts []string, value []byte) error {
 func (s *Store) Trials(model string, d release.Digest) []operator.LabResult {
 	found := map[string]operator.LabResult{}
 	s.mu.Lock()
-	for device, t := range s.trials[d] {
-		found[device] = t
-	}
+	maps.Copy(found, s.trials[d])
 	s.mu.Unlock()
 	for _, dev := range s.cfg.Fleet.Devices(fleet.InLab) {
 		if t, ok := trialsOn(&dev, model)[d]; ok {

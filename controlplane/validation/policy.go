@@ -185,13 +185,8 @@ func (g *Gate) complete() error {
 
 // defaultName is the kind with what tells two gates of the kind apart.
 func defaultName(g *Gate) string {
-	name := g.Kind
-	for _, part := range []string{g.Metric, g.Column, g.Rows} {
-		if part != "" {
-			name += "-" + part
-		}
-	}
-	return strings.NewReplacer(":", "-", " ", "-").Replace(strings.ToLower(name))
+	parts := slices.DeleteFunc([]string{g.Kind, g.Metric, g.Column, g.Rows}, func(p string) bool { return p == "" })
+	return strings.NewReplacer(":", "-", " ", "-").Replace(strings.ToLower(strings.Join(parts, "-")))
 }
 
 // foreign refuses fields that another kind of gate takes.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -23,7 +24,7 @@ func people(rng *rand.Rand, n int, change func(row []string)) [][]string {
 		if rng.IntN(50) == 0 {
 			income = ""
 		}
-		rows[i] = []string{fmt.Sprint(18 + rng.IntN(60)), income, []string{"clerk", "cook", "pilot"}[rng.IntN(3)], fmt.Sprintf("p-%d", rng.Uint32())}
+		rows[i] = []string{strconv.Itoa(18 + rng.IntN(60)), income, []string{"clerk", "cook", "pilot"}[rng.IntN(3)], fmt.Sprintf("p-%d", rng.Uint32())}
 		if change != nil {
 			change(rows[i])
 		}

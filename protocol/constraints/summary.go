@@ -89,7 +89,7 @@ func (s *Summary) slot() int {
 		return s.sampled - 1
 	}
 	if at := s.rng.Uint64N(s.rows + 1); at < MaxSample {
-		return int(at) //nolint:gosec // below MaxSample
+		return int(at)
 	}
 	return -1
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -101,7 +102,7 @@ func TestReadRefuses(t *testing.T) {
 	}
 	many := header()
 	for i := range MaxColumn + 1 {
-		many.Protect = append(many.Protect, fmt.Sprint(i))
+		many.Protect = append(many.Protect, strconv.Itoa(i))
 	}
 	if err := WriteHeader(&bytes.Buffer{}, many, classified); !errors.Is(err, ErrInvalid) {
 		t.Errorf("too many protected columns: %v", err)

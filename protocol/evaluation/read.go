@@ -136,7 +136,7 @@ func (r *reader) mapColumns(names []string) error {
 	}
 	r.labels = map[string]int32{}
 	for i, c := range h.Classes {
-		r.labels[c] = int32(i) //nolint:gosec // at most MaxLabels
+		r.labels[c] = int32(i)
 	}
 	for _, name := range h.Protect {
 		r.groups = append(r.groups, map[string]int32{})
@@ -247,7 +247,7 @@ func (r *reader) scored(rec []string) (best int32, err error) {
 		}
 		t.Scores = append(t.Scores, float32(v))
 		if t.Scores[from+i] > t.Scores[from+int(best)] {
-			best = int32(i) //nolint:gosec // at most MaxLabels
+			best = int32(i)
 		}
 	}
 	return best, nil
