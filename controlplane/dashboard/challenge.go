@@ -15,6 +15,7 @@ type modelView struct {
 
 	Challenge *challengeView // nil where there never was one
 	History   *operator.History
+	Labels    *groundTruth
 }
 
 // challengeView is a challenge as a page shows it.

@@ -209,6 +209,7 @@ func TestPagesShowWhatMatters(t *testing.T) {
 		"/models/digits": {
 			"below floor", "production", "shadow of 20\u2009% of the calls", "1 of 2 devices run it", "96.6\u2009%", "is it better at night",
 			"131 µs", "1.11 ×", "94.3\u2009%", "golden_mismatch", ">reverted</span>", ">Take it away<",
+			"Truths uploaded", "1\u2009104", "night-shift.csv", "cam-b2", "52\u2009000", "1.0\u2009% of its rows",
 		},
 		"/models/digits/versions/2":  {"2 of 2 needed", "abcdef0123", digest2.String(), "not cleared", "≥\u2009-0.006", "41.2\u2009ms", "Let past by paula"},
 		"/ledger":                    {"rollout.step", `id="r40"`, "/ledger?cursor=40"},

@@ -25,7 +25,11 @@ func (s *Server) model(ctx context.Context, r *request) (string, *page, error) {
 	if err != nil {
 		return "", nil, err
 	}
+	g, err := s.groundTruthOf(ctx, m.Name)
+	if err != nil {
+		return "", nil, err
+	}
 	return "model", &page{
-		Title: m.Name, Section: "models", Live: "#versions,#challenge,#history", Kinds: "model,device,rollout", Data: modelView{m, c, h},
+		Title: m.Name, Section: "models", Live: "#versions,#challenge,#labels,#history", Kinds: "model,device,rollout", Data: modelView{m, c, h, g},
 	}, nil
 }
