@@ -160,6 +160,8 @@ func (s *Server) views() map[string]view {
 		"/rollouts/{rollout}/decisions":      s.decisions,
 		"/drift":                             s.driftModels,
 		"/drift/{model}":                     s.drift,
+		"/drift/{model}/by/{level}":          s.level,
+		"/drift/{model}/group":               s.group,
 		"/quality":                           s.qualityModels,
 		"/quality/{model}":                   s.quality,
 		"/quality/{model}/trends":            s.trends,

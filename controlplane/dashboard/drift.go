@@ -55,6 +55,7 @@ type driftView struct {
 	Retrain  []operator.RetrainEvent
 	Policy   *operator.RetrainPolicy
 	Scale    []scaleStep
+	Links    []levelLink
 }
 
 // releaseDrift is one version's cohorts.
@@ -89,7 +90,7 @@ func (s *Server) driftOf(ctx context.Context, model, only string) (string, *page
 	if err != nil {
 		return "", nil, err
 	}
-	v := driftView{Drift: d, Scale: heatScale()}
+	v := driftView{Drift: d, Scale: heatScale(), Links: levelLinks(model, "")}
 	for _, r := range d.Releases {
 		out := releaseDrift{ReleaseRef: r.ReleaseRef}
 		cohorts, more := first(worstCohorts(r.Cohorts, only), cohortsShown)

@@ -182,6 +182,7 @@ var tones = map[string]string{
 	"lost": "warn", "time_uncertain": "warn", "unclean_boot": "warn", "disk_full": "warn",
 	"halted": "bad", "failed": "bad", "fail": "bad", "refused": "bad", "drift": "bad", "breach": "bad",
 	"accuracy": "bad", "crash_loop": "bad", "cloned": "bad", "revoked": "bad", "aborted": "bad",
+	"prediction": "bad", "new_values": "warn", "calibrated": "ok", "overconfident": "warn", "underconfident": "warn",
 	"sensor_fault": "fault",
 }
 

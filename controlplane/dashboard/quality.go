@@ -18,6 +18,7 @@ type qualityView struct {
 	Charts  string // chartData as JSON, for the script
 	Cohorts []cohortQuality
 	Names   []string // versions, in the order of their colours
+	Groups  []groupRow
 }
 
 // cohortQuality is one cohort's newest numbers, readable without the charts.
@@ -58,6 +59,7 @@ type chartSeries struct {
 	Lower    []*float64 `json:"lower"`
 	Upper    []*float64 `json:"upper"`
 	PSI      []*float64 `json:"psi"`
+	Brier    []*float64 `json:"brier"`
 }
 
 func (s *Server) qualityModels(ctx context.Context, _ *request) (string, *page, error) {
@@ -82,8 +84,11 @@ func (s *Server) qualityOf(ctx context.Context, model, only string) (string, *pa
 	for _, cohort := range cohortsOf(q) {
 		v.Cohorts = append(v.Cohorts, sumCohort(q, cohort))
 	}
+	if v.Groups, err = s.calibrated(ctx, model, only); err != nil {
+		return "", nil, err
+	}
 	return "quality", &page{
-		Title: "Quality of " + model, Section: "quality", Live: "#chart-data,#sums", Kinds: "drift,model,rollout", Data: v,
+		Title: "Quality of " + model, Section: "quality", Live: "#chart-data,#sums,#calibration", Kinds: "drift,model,rollout", Data: v,
 	}, nil
 }
 
@@ -134,6 +139,7 @@ func chartOf(s *operator.QualitySeries) chartSeries {
 		out.At = append(out.At, float64(p.At.UnixMilli())/1000)
 		out.Rows = append(out.Rows, float64(p.Rows))
 		out.PSI = append(out.PSI, p.PSI)
+		out.Brier = append(out.Brier, p.Brier)
 		out.Accuracy = append(out.Accuracy, p.Accuracy)
 		var lower, upper *float64
 		if p.Labels > 0 {
@@ -191,4 +197,24 @@ func sumSeries(s *operator.QualitySeries) versionQuality {
 		out.Lower, out.Upper = wilson(correct, out.Labels)
 	}
 	return out
+}
+
+// calibrated are the groups with labels: the versions, and the cohorts in which
+// they run. only is one cohort, or none.
+func (s *Server) calibrated(ctx context.Context, model, only string) ([]groupRow, error) {
+	var out []groupRow
+	for _, by := range []string{operator.LevelVersion, operator.LevelCohort} {
+		l, err := s.cfg.Service.DriftLevel(ctx, model, operator.LevelQuery{By: by})
+		if err != nil {
+			return nil, err
+		}
+		groups, _ := first(l.Groups, cohortsShown)
+		for i := range groups {
+			g := &groups[i]
+			if g.Accuracy.Labels+g.Calibration.Labels > 0 && (only == "" || by == operator.LevelCohort && g.Name == only) {
+				out = append(out, groupOf(model, g))
+			}
+		}
+	}
+	return out, nil
 }

@@ -104,6 +104,7 @@ function faded(rgb, share) {
 const kinds = [
   { name: "Accuracy", of: "accuracy", band: true, range: (min) => [Math.min(0.9, Math.max(0, (min ?? 0.9) - 0.02)), 1], show: (v) => `${(100 * v).toFixed(1)} %` },
   { name: "Largest PSI", of: "psi", scale: { distr: 4, asinh: 0.2 }, range: (min, max) => [0, Math.max(0.3, (max ?? 0) * 1.1)], show: (v) => v.toFixed(2) },
+  { name: "Brier score", of: "brier", range: (min, max) => [0, Math.max(0.1, (max ?? 0) * 1.1)], show: (v) => v.toFixed(3) },
   { name: "Predictions per step", of: "rows", range: (min, max) => [0, Math.max(1, (max ?? 1) * 1.1)], show: (v) => String(v) },
 ];
 
