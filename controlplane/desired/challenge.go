@@ -34,8 +34,18 @@ type ChallengeChange struct {
 	Share   int            `json:"share,omitempty"`    // parts per thousand of the calls; 0 is all of them for a shadow
 	Device  string         `json:"device,omitempty"`   // on this one alone, else
 	Match   string         `json:"selector,omitempty"` // on those whose labels match; empty selects all
-	Reason  string         `json:"reason"`
+	// Margin and Duration are rules of the test that it goes through; zero are the defaults.
+	Margin   float64          `json:"margin,omitempty"`   // how much worse it may be at most, as a part of the rate of what serves
+	Duration release.Duration `json:"duration,omitempty"` // after which a human is asked
+	Reason   string           `json:"reason"`
 }
+
+// Bounds of a test.
+const (
+	MaxMargin   = 10
+	MinDuration = time.Minute
+	MaxDuration = 180 * 24 * time.Hour
+)
 
 // Challenge is a release that runs beside the primary one of its model on the
 // devices that match and have one assigned. It follows labels: a device that
@@ -74,6 +84,10 @@ func (c *ChallengeChange) check() error {
 	}
 	switch {
 	case c.Release.IsZero():
+	case !(c.Margin >= 0 && c.Margin <= MaxMargin):
+		return fmt.Errorf("%w: a margin of %v is not between 0 and %d", ErrChallenge, c.Margin, MaxMargin)
+	case c.Duration != 0 && (time.Duration(c.Duration) < MinDuration || time.Duration(c.Duration) > MaxDuration):
+		return fmt.Errorf("%w: it lasts %s, not from %s to %s", ErrChallenge, time.Duration(c.Duration), MinDuration, MaxDuration)
 	case c.Device != "" && c.Match != "":
 		return fmt.Errorf("%w: it is on one device or on those that a selector matches, not both", ErrChallenge)
 	case c.Role == protocol.RoleShadow && c.Share >= 0 && c.Share <= protocol.MaxShare:
