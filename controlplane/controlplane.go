@@ -292,20 +292,6 @@ func (s *Server) openRollouts(ctx context.Context) (err error) {
 	return err
 }
 
-func (s *Server) openRetrain(ctx context.Context) (err error) {
-	s.retrain, err = retrain.New(ctx, s.buckets["retrain"], retrain.Config{
-		Publisher: s.broker.Conn(), Source: "http://" + s.people.Addr().String(), Logger: s.cfg.Logger,
-	})
-	if err != nil {
-		return err
-	}
-	for _, p := range s.retrain.Policies() {
-		s.monitor.SetFloor(p.Model, p.AccuracyFloor)
-	}
-	s.run("retraining", s.retrain.Run)
-	return nil
-}
-
 // openIngest begins to take what devices send, and waits until the folds hold
 // what was stored before: gates and pages must not judge by half of it.
 func (s *Server) openIngest(ctx context.Context) (err error) {

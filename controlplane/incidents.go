@@ -34,6 +34,7 @@ func (s *Server) openIncidents(ctx context.Context) (err error) {
 func (s *Server) followIncidents(context.Context) error {
 	s.run("incidents", s.incidents.Run)
 	s.run("stopped rollouts", s.followStopped)
+	s.run("answers to retraining", s.followAnswers)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/vedette-edge/vedette/controlplane/drift"
@@ -162,7 +163,9 @@ func (s *Server) evaluate(ctx context.Context) error {
 
 func (s *Server) consider(ctx context.Context, alarms []drift.Alarm) {
 	asked, err := s.retrain.Consider(ctx, time.Now(), alarms)
-	if err != nil && ctx.Err() == nil {
+	more, wrong := s.retrain.Look(ctx, time.Now())
+	asked = append(asked, more...)
+	if err := errors.Join(err, wrong); err != nil && ctx.Err() == nil {
 		s.cfg.Logger.Error("retraining could not be asked for; it will be at the next evaluation", "error", err)
 	}
 	s.note(ctx, s.judgeAlarms(ctx, s.monitor.Alarms("")))

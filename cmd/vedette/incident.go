@@ -253,4 +253,3 @@ func silenceExpire(a *app) *cobra.Command {
 	reasonFlag(cmd, &reason)
 	return cmd
 }
-

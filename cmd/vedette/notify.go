@@ -25,7 +25,9 @@ over.`, notifySpec(a), notifyShow(a), notifySet(a), notifyTest(a))
 func notifySpec(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "spec", Short: "Print a file of settings with every field explained", Args: args(cobra.NoArgs),
-		RunE: func(*cobra.Command, []string) error { return printDocument[operator.NotifySettings](a, exampleNotify, "the settings") },
+		RunE: func(*cobra.Command, []string) error {
+			return printDocument[operator.NotifySettings](a, exampleNotify, "the settings")
+		},
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 // and a test compares them.
 func routes(s *Server) []route {
 	b := s.cfg.Backend
-	all := [][]route{serverRoutes(s, b), deviceRoutes(s, b), modelRoutes(s, b), challengeRoutes(b), rolloutRoutes(b), driftRoutes(b), truthRoutes(b), sampleRoutes(b), trendRoutes(b), runRoutes(b), incidentRoutes(b), validationRoutes(b), adminRoutes(s, b)}
+	all := [][]route{serverRoutes(s, b), deviceRoutes(s, b), modelRoutes(s, b), challengeRoutes(b), rolloutRoutes(b), driftRoutes(b), truthRoutes(b), sampleRoutes(b), trendRoutes(b), runRoutes(b), retrainRoutes(b), incidentRoutes(b), validationRoutes(b), adminRoutes(s, b)}
 	var flat []route
 	for _, part := range all {
 		flat = append(flat, part...)
@@ -98,13 +98,6 @@ func driftRoutes(b Backend) []route {
 		one("drift", "/models/:model/drift", "Cohorts × devices × features against training.", b.Drift),
 		quality(b),
 		query("alarms", "/alarms", "Alarms, newest first.", b.Alarms),
-		query("retrainEvents", "/retrain-events", "Requests for retraining and their deliveries, newest first.", b.RetrainEvents),
-		one("retrainPolicy", "/models/:model/retrain-policy", "When a model asks for retraining, and whom.", b.RetrainPolicy),
-		command(http.MethodPut, "setRetrainPolicy", "/models/:model/retrain-policy", "Change when a model asks for retraining.",
-			on(func(ctx context.Context, model string, p operator.RetrainPolicy) (*operator.RetrainPolicy, error) {
-				p.Model = model
-				return b.SetRetrainPolicy(ctx, p)
-			})),
 	)
 }
 

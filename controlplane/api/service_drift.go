@@ -3,13 +3,11 @@ package api
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/vedette-edge/vedette/controlplane/drift"
-	"github.com/vedette-edge/vedette/controlplane/retrain"
 	"github.com/vedette-edge/vedette/protocol/divergence"
 	"github.com/vedette-edge/vedette/protocol/operator"
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -25,13 +23,6 @@ type Monitor interface {
 	Config() drift.Config
 	Groups(model string, by drift.Level) []drift.GroupScore
 	Group(model string, by drift.Level, d release.Digest, name string) (drift.GroupDetail, bool)
-}
-
-// Retrainer asks for retraining.
-type Retrainer interface {
-	SetPolicy(ctx context.Context, p retrain.Policy) error
-	Policies() []retrain.Policy
-	Requests(model string) []retrain.Request
 }
 
 // Totals adds up what devices counted.
@@ -287,78 +278,4 @@ func points(in []drift.Point, since, until time.Time) []operator.QualityPoint {
 		out = append(out, point)
 	}
 	return out
-}
-
-// RetrainEvents lists requests for retraining, newest first.
-func (s *Service) RetrainEvents(_ context.Context, q operator.RetrainQuery) (*operator.Page[operator.RetrainEvent], error) {
-	list := []operator.RetrainEvent{}
-	for _, r := range s.d.Retrain.Requests(q.Model) {
-		list = append(list, retrainEvent(&r))
-	}
-	key := func(e *operator.RetrainEvent) string { return newestFirst(e.At, e.ID) }
-	slices.SortFunc(list, func(a, b operator.RetrainEvent) int { return cmp.Compare(key(&a), key(&b)) })
-	return paginate(list, q.Paging, key)
-}
-
-func retrainEvent(r *retrain.Request) operator.RetrainEvent {
-	out := operator.RetrainEvent{
-		ID: r.ID, Model: r.Model, At: fromMS(r.AtMS), State: r.Status, Alarm: alarm(&r.Alarm), Deliveries: []operator.Delivery{},
-	}
-	for _, d := range r.Deliveries {
-		out.Deliveries = append(out.Deliveries, operator.Delivery{
-			Target: d.Destination, Done: d.Done, Attempts: d.Attempts, Error: d.Error, Last: fromMS(d.LastMS), Next: fromMS(d.NextMS),
-		})
-	}
-	return out
-}
-
-// policy is the one of a model; without one it asks for nothing.
-func (s *Service) policy(model string) retrain.Policy {
-	for _, p := range s.d.Retrain.Policies() {
-		if p.Model == model {
-			return p
-		}
-	}
-	return retrain.Policy{Model: model}
-}
-
-// RetrainPolicy is when a model asks for retraining.
-func (s *Service) RetrainPolicy(_ context.Context, model string) (*operator.RetrainPolicy, error) {
-	if _, err := s.sequences(model); err != nil {
-		return nil, err
-	}
-	return retrainPolicy(s.policy(model)), nil
-}
-
-func retrainPolicy(p retrain.Policy) *operator.RetrainPolicy {
-	return &operator.RetrainPolicy{
-		Model: p.Model, OnDrift: p.OnDrift, AccuracyFloor: p.AccuracyFloor,
-		Cooldown: release.Duration(time.Duration(p.CooldownMS) * time.Millisecond), Webhooks: p.Webhooks, Subject: p.Subject,
-	}
-}
-
-// SetRetrainPolicy changes when a model asks for retraining. An accuracy floor
-// holds for alarms too.
-func (s *Service) SetRetrainPolicy(ctx context.Context, p operator.RetrainPolicy) (*operator.RetrainPolicy, error) {
-	who, err := commander(ctx, operator.Operator, p.Reason)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := s.sequences(p.Model); err != nil {
-		return nil, err
-	}
-	policy := retrain.Policy{
-		Model: p.Model, OnDrift: p.OnDrift, AccuracyFloor: p.AccuracyFloor, CooldownMS: time.Duration(p.Cooldown).Milliseconds(),
-		Webhooks: p.Webhooks, Secret: p.Secret, Subject: p.Subject,
-	}
-	switch err := s.d.Retrain.SetPolicy(ctx, policy); {
-	case errors.Is(err, retrain.ErrPolicy):
-		return nil, operator.Errorf(operator.Invalid, "%w", err)
-	case err != nil:
-		return nil, operator.Errorf(operator.Unavailable, "store the policy: %w", err)
-	}
-	s.d.Monitor.SetFloor(p.Model, p.AccuracyFloor)
-	p.Secret = ""
-	s.Changed(operator.EventModel, p.Model)
-	return retrainPolicy(s.policy(p.Model)), s.note(ctx, who.Name, "retrain.policy", p)
 }

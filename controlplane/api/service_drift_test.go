@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vedette-edge/vedette/controlplane/delivery"
 	"github.com/vedette-edge/vedette/controlplane/drift"
 	"github.com/vedette-edge/vedette/controlplane/retrain"
 	"github.com/vedette-edge/vedette/controlplane/rollout"
@@ -110,7 +111,7 @@ func TestAlarmsAndRequests(t *testing.T) {
 		{ID: "gone", RaisedMS: 2000, ClearedMS: 2500, Reason: "recovered"},
 		{ID: "new", RaisedMS: 3000, Features: []drift.FeatureScore{{Name: "pixel 1"}}, Accuracy: &drift.AccuracyScore{Labels: 3}},
 	}
-	w.requests = []retrain.Request{{ID: "r1", AtMS: 1000}, {ID: "r2", AtMS: 2000, Status: "pending", Alarm: w.alarms[2], Deliveries: []retrain.Delivery{{Destination: "http://x", Attempts: 2, NextMS: 9}}}}
+	w.requests = []retrain.Request{{ID: "r1", AtMS: 1000}, {ID: "r2", AtMS: 2000, Status: "pending", Alarm: w.alarms[2], Deliveries: []retrain.Delivery{{Destination: "http://x", State: delivery.State{Attempts: 2, NextMS: 9}}}}}
 	s := w.service()
 	page, err := s.Alarms(t.Context(), operator.AlarmQuery{Paging: operator.Paging{Limit: 2}})
 	if err != nil || len(page.Items) != 2 || page.Items[0].ID != "new" || page.Items[1].ID != "gone" || page.Total != 3 {
@@ -140,7 +141,7 @@ func TestRetrainPolicySetsTheFloorAndHidesTheSecret(t *testing.T) {
 	if err != nil || !got.OnDrift || got.AccuracyFloor != 0.9 || time.Duration(got.Cooldown) != time.Hour || got.Secret != "" {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	if w.floors["digits"] != 0.9 || w.policies[0].Secret != "s3cret" || w.policies[0].CooldownMS != 3_600_000 {
+	if w.floors["digits"] != 0.9 || w.policies[0].Secret != "s3cret" || time.Duration(w.policies[0].Cooldown) != time.Hour {
 		t.Errorf("floors %v, policies %+v", w.floors, w.policies)
 	}
 }

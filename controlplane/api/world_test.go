@@ -185,6 +185,27 @@ func (w worldRetrain) SetPolicy(_ context.Context, p retrain.Policy) error {
 func (w worldRetrain) Policies() []retrain.Policy        { return w.policies }
 func (w worldRetrain) Requests(string) []retrain.Request { return slices.Clone(w.requests) }
 
+func (w worldRetrain) Request(id string) (retrain.Request, error) {
+	for _, r := range w.requests {
+		if r.ID == id {
+			return r, nil
+		}
+	}
+	return retrain.Request{}, retrain.ErrNotFound
+}
+
+func (w worldRetrain) Ask(_ context.Context, at time.Time, model, who, reason string) (retrain.Request, error) {
+	return retrain.Request{ID: "asked", Model: model, AtMS: at.UnixMilli(), Cause: retrain.CauseAsked, Message: reason, Status: retrain.Pending}, w.did("ask " + model + " by " + who)
+}
+
+func (w worldRetrain) Redeliver(_ context.Context, _ time.Time, id string) (retrain.Request, error) {
+	r, err := w.Request(id)
+	if err == nil && !r.Dead() {
+		err = retrain.ErrAlive
+	}
+	return r, err
+}
+
 type worldRegistry struct {
 	Registry // what is not asked for here
 	*world

@@ -1,19 +1,22 @@
 // Package retrain asks for a new version of a model when the world has
-// changed: a cohort that left its training data, or an accuracy below its
-// floor. A device at fault asks for nothing. The request is a CloudEvents 1.0
-// event with the evidence in it, sent to webhooks and published to a subject.
+// changed: inputs or predictions that left training, an accuracy below its
+// floor, or a time that has come. A device at fault asks for nothing. The
+// request is a CloudEvents 1.0 event with the evidence in it, sent to webhooks
+// and published to a subject. A version that comes back is known by its tag.
 //
-// One finding asks once. The event's id is derived from the alarm, the request is
-// stored before it is sent, and every destination is struck off when it has
+// One finding asks once. The event's id is derived from the finding, the request
+// is stored before it is sent, and every destination is struck off when it has
 // taken the event; so a restart neither forgets a request nor makes a second
-// one of it. A destination may see the same id twice, after a lost answer.
+// one of it. A destination may see the same id twice, after a lost answer. What
+// is given up is a dead letter: kept, raised as an incident, and tried again
+// when a person says so.
 //
-// Webhook URLs are an operator's, and loopback is allowed. Still nothing of an
-// answer but its status is kept, redirects are not followed, and link-local
-// addresses, where clouds answer for credentials, are not dialled.
+// Deciding is pure (decide.go): policy, memory, scores and the time give a new
+// memory and at most one request. Trigger keeps the state, and Run sends.
 package retrain
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -22,70 +25,94 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vedette-edge/vedette/controlplane/delivery"
 	"github.com/vedette-edge/vedette/controlplane/drift"
+	"github.com/vedette-edge/vedette/controlplane/incident"
 	"github.com/vedette-edge/vedette/controlplane/kvstore"
+	"github.com/vedette-edge/vedette/protocol/operator"
 )
-
-// Policy says when a model asks for retraining and whom.
-type Policy struct {
-	Model         string   `json:"model" yaml:"model"`
-	OnDrift       bool     `json:"on_drift" yaml:"on_drift"`                                 // ask when a cohort drifts
-	AccuracyFloor float64  `json:"accuracy_floor,omitempty" yaml:"accuracy_floor,omitempty"` // ask when accuracy is proven below; 0 for never
-	CooldownMS    int64    `json:"cooldown_ms,omitempty" yaml:"cooldown_ms,omitempty"`       // least time between two requests of the model; DefaultCooldown if 0
-	Webhooks      []string `json:"webhooks,omitempty" yaml:"webhooks,omitempty"`             // http or https URLs
-	// Secret is the key of the signature that webhooks can check (see Signature).
-	// SetPolicy with an empty one keeps the one that is stored, as long as there
-	// are webhooks.
-	Secret  string `json:"secret,omitempty" yaml:"secret,omitempty"`
-	Subject string `json:"subject,omitempty" yaml:"subject,omitempty"` // published to as well, unless empty
-}
 
 // Publisher publishes an event to a subject; nats.Conn is one.
 type Publisher interface {
 	Publish(subject string, data []byte) error
 }
 
-// States of a request.
+// Scores are what groups of devices show; drift.Monitor has them.
+type Scores interface {
+	Groups(model string, by drift.Level) []drift.GroupScore
+}
+
+// Incidents hears of dead letters; incident.Board is one.
+type Incidents interface {
+	Raise(ctx context.Context, now time.Time, c incident.Cause) error
+	Clear(ctx context.Context, now time.Time, key, reason string) error
+}
+
+// States of a request's deliveries.
 const (
-	Pending   = "pending"   // a destination is still being tried
-	Delivered = "delivered" // every destination has taken the event
-	Failed    = "failed"    // a destination was given up, the others have taken it or were too
+	Pending   = operator.RetrainPending   // a destination is still being tried
+	Delivered = operator.RetrainDelivered // every destination has taken the event
+	Failed    = operator.RetrainFailed    // a destination was given up, the others have taken it or were too
 )
 
 // Request is one retraining asked for, with how its deliveries stand.
 type Request struct {
 	ID         string          `json:"id"` // the event's id
 	Model      string          `json:"model"`
+	Version    string          `json:"version,omitempty"`
 	AtMS       int64           `json:"at_ms"`
-	Alarm      drift.Alarm     `json:"alarm"`
-	Status     string          `json:"status"`
+	Alarm      drift.Alarm     `json:"alarm"` // that asked, or the evidence in the same form
+	Cause      string          `json:"cause,omitempty"`
+	Condition  string          `json:"condition,omitempty"` // of the policy
+	Message    string          `json:"message,omitempty"`
+	Cohorts    []string        `json:"cohorts,omitempty"`
+	Subjects   []string        `json:"subjects,omitempty"` // runs of conditions it is about
+	Status     string          `json:"status"`             // of the deliveries
 	Deliveries []Delivery      `json:"deliveries"`
+	Answer     *Answer         `json:"answer,omitempty"`
 	Event      json.RawMessage `json:"event"` // as sent, the same bytes at every attempt
+
+	groups []drift.GroupScore // that the event tells of, until it is made
 }
 
 // Delivery is how one destination stands.
 type Delivery struct {
+	delivery.State
+
 	Destination string `json:"destination"` // URL without credentials and query, or "nats:" and the subject
-	Attempts    int    `json:"attempts"`
-	LastMS      int64  `json:"last_ms"`
-	NextMS      int64  `json:"next_ms,omitempty"` // next attempt, 0 when there is none
-	Done        bool   `json:"done"`
-	Error       string `json:"error,omitempty"` // of the last attempt
 }
 
-// Config of a Trigger.
+// State is where the request is in its life.
+func (r *Request) State() string {
+	if r.Answer != nil {
+		return r.Answer.State
+	}
+	return r.Status
+}
+
+// Dead tells whether a destination was given up.
+func (r *Request) Dead() bool {
+	return slices.ContainsFunc(r.Deliveries, func(d Delivery) bool { return d.Dead() })
+}
+
+// Config of a Trigger. Nil collaborators are done without.
 type Config struct {
-	Publisher Publisher    // nil: policies with a subject are refused
-	Client    *http.Client // nil: NewClient's
+	Publisher Publisher // nil: policies with a subject are refused
+	Scores    Scores    // nil: conditions and schedules are not looked at
+	Incidents Incidents
+	Origins   Origins      // where a release came from
+	Samples   Samples      // where labelled rows lie
+	Client    *http.Client // nil: delivery.NewClient's
 	Logger    *slog.Logger // nil discards
-	Source    string       // of events: the control plane's URL
+	Source    string       // of events: the control plane's URL, which is also that of the tracking server
+	CohortBy  string       // label that makes cohorts
 }
-
-// DefaultCooldown is a day: training and rolling out takes at least that.
-const DefaultCooldown = 24 * time.Hour
 
 // keepRequests is how many requests of a model are remembered.
 const keepRequests = 100
+
+// openFor is how long a request without an answer counts as open.
+const openFor = 30 * 24 * time.Hour
 
 // Trigger asks for retraining. Make one with New.
 type Trigger struct {
@@ -96,6 +123,8 @@ type Trigger struct {
 	mu       sync.Mutex // guards everything below
 	policies map[string]Policy
 	requests map[string]*stored
+	memories map[string]Memory
+	written  map[string]int64       // when a memory was stored last, Unix milliseconds
 	open     map[string]drift.Alarm // raised, not asked for yet
 }
 
@@ -115,17 +144,16 @@ type target struct {
 // New loads policies and unfinished requests.
 func New(ctx context.Context, store kvstore.Bucket, cfg Config) (*Trigger, error) {
 	if cfg.Client == nil {
-		cfg.Client = NewClient()
+		cfg.Client = delivery.NewClient()
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Source == "" {
-		cfg.Source = "urn:vedette"
-	}
+	cfg.Source, cfg.CohortBy = cmp.Or(cfg.Source, "urn:vedette"), cmp.Or(cfg.CohortBy, drift.DefaultCohortBy)
 	t := &Trigger{
 		store: store, cfg: cfg, wake: make(chan struct{}, 1),
 		policies: map[string]Policy{}, requests: map[string]*stored{}, open: map[string]drift.Alarm{},
+		memories: map[string]Memory{}, written: map[string]int64{},
 	}
 	if err := t.load(ctx); err != nil {
 		return nil, err
@@ -134,17 +162,18 @@ func New(ctx context.Context, store kvstore.Bucket, cfg Config) (*Trigger, error
 	return t, nil
 }
 
-// SetPolicy checks and stores the policy of its model.
+// SetPolicy checks and stores the policy of its model. Secrets left empty stay
+// what they were.
 func (t *Trigger) SetPolicy(ctx context.Context, p Policy) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p = clone(&p)
+	p.Reason = ""
+	held := t.policies[p.Model]
+	keepSecrets(&p, &held)
 	if err := t.check(&p); err != nil {
 		return err
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if p.Secret == "" && len(p.Webhooks) > 0 {
-		p.Secret = t.policies[p.Model].Secret
-	}
-	p.Webhooks = slices.Clone(p.Webhooks)
 	if err := t.put(ctx, policyKey(p.Model), &p); err != nil {
 		return err
 	}
@@ -158,10 +187,9 @@ func (t *Trigger) Policies() []Policy {
 	defer t.mu.Unlock()
 	out := make([]Policy, 0, len(t.policies))
 	for _, p := range t.policies {
-		p.Secret, p.Webhooks = "", slices.Clone(p.Webhooks)
-		out = append(out, p)
+		out = append(out, WithoutSecrets(&p))
 	}
-	slices.SortFunc(out, func(a, b Policy) int { return compare(a.Model, b.Model) })
+	slices.SortFunc(out, func(a, b Policy) int { return cmp.Compare(a.Model, b.Model) })
 	return out
 }
 
@@ -172,20 +200,28 @@ func (t *Trigger) Requests(model string) []Request {
 	out := []Request{}
 	for _, s := range t.requests {
 		if model == "" || s.Request.Model == model {
-			r := s.Request
-			r.Deliveries = slices.Clone(r.Deliveries)
-			out = append(out, r)
+			out = append(out, s.Request.clone())
 		}
 	}
 	slices.SortFunc(out, newestFirst)
 	return out
 }
 
+func (r *Request) clone() Request {
+	c := *r
+	c.Deliveries = slices.Clone(r.Deliveries)
+	if r.Answer != nil {
+		c.Answer = new(*r.Answer)
+	}
+	return c
+}
+
 // Consider takes alarms as drift.Monitor's Evaluate returned them, or all of
-// Alarms after a restart, and stores the requests that policies ask for. It
-// returns the new ones and does not wait for their delivery. A raised alarm that
-// could not be asked for, because of the cooldown or of an error, is considered
-// again at every later call until it is cleared.
+// Alarms after a restart, and stores the requests that policies ask for by
+// on_drift and accuracy_floor. It returns the new ones and does not wait for
+// their delivery. A raised alarm that could not be asked for, because of the
+// cooldown or of an error, is considered again at every later call until it is
+// cleared.
 func (t *Trigger) Consider(ctx context.Context, now time.Time, alarms []drift.Alarm) ([]Request, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -200,40 +236,158 @@ func (t *Trigger) Consider(ctx context.Context, now time.Time, alarms []drift.Al
 	var asked []Request
 	for _, a := range t.oldestFirst() {
 		p := t.policies[a.Model]
-		if !p.wants(&a) || now.UnixMilli() < t.lastAsked(a.Model)+p.cooldown().Milliseconds() {
+		s := situation{policy: &p, openCount: t.openCount(a.Model, now), lastMS: t.lastAsked(a.Model), now: now}
+		if !wants(&p, &a) || !s.allowed() {
 			continue
 		}
-		r, err := t.ask(ctx, now, &p, a)
+		r, err := t.ask(ctx, now, &p, t.ofAlarm(now, a))
 		if err != nil {
 			return asked, err
 		}
 		delete(t.open, a.ID)
 		asked = append(asked, r)
 	}
-	if len(asked) > 0 {
-		t.nudge()
-	}
 	return asked, nil
 }
 
 // wants tells whether a finding speaks for retraining at all, and whether the
 // policy listens to it.
-func (p *Policy) wants(a *drift.Alarm) bool {
-	switch a.Kind {
+func wants(p *Policy, a *drift.Alarm) bool {
+	switch a.Kind { //nolint:exhaustive // the others ask for nothing
 	case drift.DriftAlarm:
 		return p.OnDrift
 	case drift.AccuracyAlarm:
 		return p.AccuracyFloor > 0
-	case drift.SensorAlarm, drift.ApartAlarm:
 	}
 	return false
 }
 
-func (p *Policy) cooldown() time.Duration {
-	if p.CooldownMS <= 0 {
-		return DefaultCooldown
+// Look holds the conditions and schedules of all policies against what the
+// monitor scored last, and stores the requests that come of it.
+func (t *Trigger) Look(ctx context.Context, now time.Time) ([]Request, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var asked []Request
+	for model, p := range t.policies {
+		if t.cfg.Scores == nil || len(p.When) == 0 && p.Schedule == nil {
+			continue
+		}
+		r, err := t.lookAt(ctx, now, model, &p)
+		if r != nil {
+			asked = append(asked, *r)
+		}
+		if err != nil {
+			return asked, err
+		}
 	}
-	return time.Duration(p.CooldownMS) * time.Millisecond
+	return asked, nil
+}
+
+// memoryEvery is how often a memory is stored in which nothing began or ended.
+const memoryEvery = time.Minute
+
+// lookAt decides about one model. What runs is stored before the request that
+// comes of it: after a crash the same run makes the same request.
+func (t *Trigger) lookAt(ctx context.Context, now time.Time, model string, p *Policy) (*Request, error) {
+	before := t.memories[model]
+	s := &situation{
+		policy: p, memory: before, groups: t.scores(model), asked: t.askedOf(model),
+		openCount: t.openCount(model, now), lastMS: t.lastAsked(model), now: now,
+	}
+	after, w := decide(s)
+	scheduled := after.ScheduledMS
+	if w != nil {
+		after.ScheduledMS = before.ScheduledMS // until the request is stored
+	}
+	if err := t.remember(ctx, now, model, &before, after, w != nil); err != nil || w == nil {
+		return nil, err
+	}
+	var asked *Request
+	if t.requests[w.id] == nil {
+		r, err := t.ask(ctx, now, p, t.ofWant(now, w))
+		if err != nil {
+			return nil, err
+		}
+		asked = &r
+	}
+	after.ScheduledMS = scheduled
+	t.memories[model] = after
+	t.written[model] = 0 // stored at the next look
+	return asked, nil
+}
+
+// scores asks for each level once.
+func (t *Trigger) scores(model string) func(drift.Level) []drift.GroupScore {
+	known := map[drift.Level][]drift.GroupScore{}
+	return func(by drift.Level) []drift.GroupScore {
+		groups, ok := known[by]
+		if !ok {
+			groups = t.cfg.Scores.Groups(model, by)
+			known[by] = groups
+		}
+		return groups
+	}
+}
+
+// remember takes a memory in, and stores it when something began or ended, or
+// a minute has passed.
+func (t *Trigger) remember(ctx context.Context, now time.Time, model string, before *Memory, after Memory, must bool) error {
+	same := before.Policy == after.Policy && before.ScheduledMS == after.ScheduledMS && sameRuns(before.Runs, after.Runs)
+	if must || !same || now.UnixMilli()-t.written[model] >= memoryEvery.Milliseconds() {
+		if err := t.put(ctx, memoryKey(model), &after); err != nil {
+			return err
+		}
+		t.written[model] = now.UnixMilli()
+	}
+	t.memories[model] = after
+	return nil
+}
+
+func sameRuns(a, b map[string]Run) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, r := range a {
+		if b[k].StartMS != r.StartMS {
+			return false
+		}
+	}
+	return true
+}
+
+// askedOf are the runs that requests were made of. A request that was rejected
+// may be made again.
+func (t *Trigger) askedOf(model string) map[string]bool {
+	out := map[string]bool{}
+	for _, s := range t.requests {
+		if s.Request.Model == model && s.Request.State() != operator.RetrainRejected {
+			for _, subject := range s.Request.Subjects {
+				out[subject] = true
+			}
+		}
+	}
+	return out
+}
+
+// openCount is how many requests of a model nothing has come of.
+func (t *Trigger) openCount(model string, now time.Time) int {
+	n := 0
+	for _, s := range t.requests {
+		r := &s.Request
+		if r.Model == model && r.open() && now.UnixMilli()-r.AtMS < openFor.Milliseconds() {
+			n++
+		}
+	}
+	return n
+}
+
+// open tells whether somebody may still be at it.
+func (r *Request) open() bool {
+	switch r.State() {
+	case operator.RetrainRolledOut, operator.RetrainRejected:
+		return false
+	}
+	return true
 }
 
 // lastAsked is when the model was asked for last, far in the past for never.
@@ -253,25 +407,42 @@ func (t *Trigger) oldestFirst() []drift.Alarm {
 		out = append(out, a)
 	}
 	slices.SortFunc(out, func(a, b drift.Alarm) int {
-		if a.RaisedMS != b.RaisedMS {
-			return compare(a.RaisedMS, b.RaisedMS)
-		}
-		return compare(a.ID, b.ID)
+		return cmp.Or(cmp.Compare(a.RaisedMS, b.RaisedMS), cmp.Compare(a.ID, b.ID))
 	})
 	return out
 }
 
+// Ask makes a request because a person says so, whatever the policy's
+// conditions, cooldown and limits are.
+func (t *Trigger) Ask(ctx context.Context, now time.Time, model, who, reason string) (Request, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.policies[model]
+	p.Model = model
+	w := &want{
+		id: eventID(model, CauseAsked, who, now.UTC().Format(time.RFC3339Nano)), cause: CauseAsked, condition: CauseAsked,
+		message: "asked for by " + who + ": " + reason,
+	}
+	if t.cfg.Scores != nil {
+		w.groups = t.cfg.Scores.Groups(model, drift.LevelCohort)
+	}
+	return t.ask(ctx, now, &p, t.ofWant(now, w))
+}
+
 // ask stores a request.
-func (t *Trigger) ask(ctx context.Context, now time.Time, p *Policy, a drift.Alarm) (Request, error) {
-	event, err := t.event(now, &a)
+func (t *Trigger) ask(ctx context.Context, now time.Time, p *Policy, r Request) (Request, error) {
+	r.Model = p.Model
+	event, err := t.event(now, &r)
 	if err != nil {
 		return Request{}, err
 	}
-	s := &stored{Request: Request{
-		ID: requestID(a.ID), Model: a.Model, AtMS: now.UnixMilli(), Alarm: a, Status: Pending, Event: event,
-	}}
+	r.Event, r.Status, r.groups = event, Pending, nil
+	s := &stored{Request: r}
 	for _, u := range p.Webhooks {
 		s.add(target{URL: u, Secret: p.Secret}, now)
+	}
+	for _, d := range p.Destinations {
+		s.add(target{URL: d.URL, Secret: d.Secret}, now)
 	}
 	if p.Subject != "" {
 		s.add(target{Subject: p.Subject}, now)
@@ -281,16 +452,15 @@ func (t *Trigger) ask(ctx context.Context, now time.Time, p *Policy, a drift.Ala
 		return Request{}, err
 	}
 	t.requests[s.Request.ID] = s
-	t.prune(ctx, a.Model)
-	t.cfg.Logger.Info("retraining asked for", "model", a.Model, "request", s.Request.ID, "cause", string(a.Kind), "cohort", a.Cohort)
-	r := s.Request
-	r.Deliveries = slices.Clone(r.Deliveries)
-	return r, nil
+	t.prune(ctx, r.Model)
+	t.cfg.Logger.Info("retraining asked for", "model", r.Model, "request", r.ID, "cause", r.Cause, "condition", r.Condition)
+	t.nudge()
+	return s.Request.clone(), nil
 }
 
 func (s *stored) add(to target, now time.Time) {
 	s.Targets = append(s.Targets, to)
-	s.Request.Deliveries = append(s.Request.Deliveries, Delivery{Destination: to.name(), NextMS: now.UnixMilli()})
+	s.Request.Deliveries = append(s.Request.Deliveries, Delivery{Destination: to.name(), State: delivery.State{NextMS: now.UnixMilli()}})
 }
 
 // settle works out the request's status from its deliveries.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/vedette-edge/vedette/controlplane/delivery"
 	"github.com/vedette-edge/vedette/controlplane/drift"
 	"github.com/vedette-edge/vedette/controlplane/kvstore"
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -134,7 +135,7 @@ func TestDeliveryOverHTTP(t *testing.T) {
 		if ct := r.Header.Get("Content-Type"); !strings.HasPrefix(ct, "application/cloudevents+json") {
 			t.Errorf("content type: got %q", ct)
 		}
-		bodies, signatures = append(bodies, string(body)), append(signatures, r.Header.Get(SignatureHeader))
+		bodies, signatures = append(bodies, string(body)), append(signatures, r.Header.Get(delivery.SignatureHeader))
 		w.WriteHeader(http.StatusAccepted)
 	}))
 	defer hook.Close()
@@ -159,46 +160,17 @@ func TestDeliveryOverHTTP(t *testing.T) {
 	if e.SpecVersion() != "1.0" || e.ID() != "retrain-a1" || e.Type() != EventType || e.Subject() != "digits" || e.Source() != "http://127.0.0.1:8080" {
 		t.Errorf("event: got %v", e)
 	}
-	if data.Cause != drift.DriftAlarm || data.Cohort != "b" || data.Features[0].PSI != 1.5 || data.Release != (release.Digest{1}).String() {
+	if data.Cause != CauseDrift || data.Cohort != "b" || data.Features[0].PSI != 1.5 || data.Release != (release.Digest{1}).String() {
 		t.Errorf("evidence: got %+v", data)
 	}
 	seconds, _, _ := strings.Cut(strings.TrimPrefix(signatures[0], "t="), ",")
 	unix, _ := strconv.ParseInt(seconds, 10, 64)
-	if want := Signature("s3cret", time.Unix(unix, 0), []byte(bodies[0])); signatures[0] != want {
+	if want := delivery.Signature("s3cret", time.Unix(unix, 0), []byte(bodies[0])); signatures[0] != want {
 		t.Errorf("signature: got %s, want %s", signatures[0], want)
 	}
 	r := tr.Requests("digits")[0]
 	if d := r.Deliveries[0]; r.Status != Delivered || !d.Done || d.Attempts != 1 || d.Destination != hook.URL+"/retrain" {
 		t.Errorf("request: got %+v", r)
-	}
-}
-
-func TestRedirectsAreNotFollowed(t *testing.T) {
-	inner := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") }))
-	defer inner.Close()
-	hook := httptest.NewServer(http.RedirectHandler(inner.URL, http.StatusTemporaryRedirect))
-	defer hook.Close()
-	tr := open(t, kvstore.NewMemory(), Config{})
-	allow(t, tr, Policy{OnDrift: true, Webhooks: []string{hook.URL}})
-	if _, err := tr.Consider(t.Context(), time.Now(), []drift.Alarm{alarm("a1", drift.DriftAlarm)}); err != nil {
-		t.Fatal(err)
-	}
-	tr.deliver(t.Context(), time.Now())
-	if r := tr.Requests("")[0]; r.Status != Failed || !strings.Contains(r.Deliveries[0].Error, "307") {
-		t.Errorf("got %+v, want it given up at 307", r)
-	}
-}
-
-func TestLinkLocalIsNotDialled(t *testing.T) {
-	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://169.254.169.254/latest", nil)
-	client := NewClient()
-	client.Transport.(*http.Transport).Proxy = nil
-	res, err := client.Do(req)
-	if err == nil {
-		res.Body.Close()
-	}
-	if !errors.Is(err, errLinkLocal) {
-		t.Errorf("got %v, want errLinkLocal", err)
 	}
 }
 
@@ -218,7 +190,7 @@ func TestRetries(t *testing.T) {
 		}, Delivered, 4},
 		{"gone", always(410), Failed, 1},
 		{"not modified is no success", always(304), Failed, 1},
-		{"never there", func(int) (int, http.Header, error) { return 0, nil, broken }, Failed, maxAttempts},
+		{"never there", func(int) (int, http.Header, error) { return 0, nil, broken }, Failed, delivery.MaxAttempts},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -237,7 +209,7 @@ func TestRetries(t *testing.T) {
 				if strings.Contains(got.Deliveries[0].Error+got.Deliveries[0].Destination, "pass") {
 					t.Errorf("the password shows: %+v", got.Deliveries[0])
 				}
-				if last := r.at[len(r.at)-1].Sub(began); c.attempts == maxAttempts && (last < 4*time.Hour || last > 10*time.Hour) {
+				if last := r.at[len(r.at)-1].Sub(began); c.attempts == delivery.MaxAttempts && (last < 4*time.Hour || last > 10*time.Hour) {
 					t.Errorf("gave up after %v, want a night", last)
 				}
 			})
@@ -267,7 +239,7 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 
 func TestCooldown(t *testing.T) {
 	tr := open(t, kvstore.NewMemory(), Config{})
-	allow(t, tr, Policy{OnDrift: true, AccuracyFloor: 0.9, CooldownMS: 60_000})
+	allow(t, tr, Policy{OnDrift: true, AccuracyFloor: 0.9, Cooldown: release.Duration(60_000 * time.Millisecond)})
 	now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	consider := func(after time.Duration, alarms ...drift.Alarm) int {
 		t.Helper()
@@ -320,7 +292,7 @@ func TestAskedOnceOverRestarts(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			store := kvstore.NewMemory()
-			allow(t, open(t, store, Config{}), Policy{OnDrift: true, CooldownMS: 1, Webhooks: []string{"http://hook.example"}})
+			allow(t, open(t, store, Config{}), Policy{OnDrift: true, Cooldown: release.Duration(1 * time.Millisecond), Webhooks: []string{"http://hook.example"}})
 			luck := rand.New(rand.NewPCG(seed, 2)) // the receiver's own, guarded by its mutex
 			r := &receiver{answer: func(int) (int, http.Header, error) {
 				if luck.IntN(3) == 0 {
@@ -409,7 +381,7 @@ func TestPolicies(t *testing.T) {
 		"fragment":           {Model: "m", Webhooks: []string{"http://a/#x"}},
 		"too many":           {Model: "m", Webhooks: make([]string, maxWebhooks+1)},
 		"floor":              {Model: "m", AccuracyFloor: 1.5},
-		"cooldown":           {Model: "m", CooldownMS: -1},
+		"cooldown":           {Model: "m", Cooldown: -1},
 		"nothing to publish": {Model: "m", Subject: "a.b"},
 	} {
 		if err := tr.SetPolicy(t.Context(), p); !errors.Is(err, ErrPolicy) {
@@ -433,7 +405,7 @@ func TestPolicies(t *testing.T) {
 func TestOldRequestsAreForgotten(t *testing.T) {
 	store := kvstore.NewMemory()
 	tr := open(t, store, Config{})
-	allow(t, tr, Policy{OnDrift: true, CooldownMS: 1})
+	allow(t, tr, Policy{OnDrift: true, Cooldown: release.Duration(1 * time.Millisecond)})
 	now := time.Now()
 	for i := range keepRequests + 20 {
 		a := alarm(strconv.Itoa(i), drift.DriftAlarm)

@@ -153,46 +153,6 @@ type AlarmQuery struct {
 	Open  bool   `json:"open,omitempty" query:"open"` // only those not cleared
 }
 
-// RetrainEvent is one request for retraining and what became of it.
-type RetrainEvent struct {
-	ID         string     `json:"id"` // CloudEvents id
-	Model      string     `json:"model"`
-	At         time.Time  `json:"at"`
-	State      string     `json:"state"` // pending, delivered, failed
-	Alarm      Alarm      `json:"alarm"` // that asked
-	Deliveries []Delivery `json:"deliveries"`
-}
-
-// Delivery is how one destination of a retrain event stands.
-type Delivery struct {
-	Target   string    `json:"target"` // webhook URL without user and query, or "nats:" and the subject
-	Done     bool      `json:"done"`
-	Attempts int       `json:"attempts"`
-	Error    string    `json:"error,omitempty"` // of the last attempt
-	Last     time.Time `json:"last,omitzero"`   // attempt
-	Next     time.Time `json:"next,omitzero"`   // attempt; absent when there is none
-}
-
-// RetrainQuery selects retrain events, newest first.
-type RetrainQuery struct {
-	Paging
-
-	Model string `json:"model,omitempty" query:"model"`
-}
-
-// RetrainPolicy says when a model asks for retraining and whom. A policy with
-// neither OnDrift nor AccuracyFloor asks for nothing.
-type RetrainPolicy struct {
-	Model         string           `json:"model"`
-	OnDrift       bool             `json:"on_drift"`                 // ask when a cohort drifts
-	AccuracyFloor float64          `json:"accuracy_floor,omitempty"` // ask when accuracy is proven below; 0 for never
-	Cooldown      release.Duration `json:"cooldown,omitempty"`       // least time between two requests of the model
-	Webhooks      []string         `json:"webhooks,omitempty"`       // http or https URLs
-	Subject       string           `json:"subject,omitempty"`        // NATS subject the event is published to as well
-	Secret        string           `json:"secret,omitempty"`         // signs webhooks (HMAC-SHA256, X-Vedette-Signature); never read back, and an empty one keeps what is stored
-	Reason        string           `json:"reason,omitempty"`         // of the change, in requests
-}
-
 // QualityQuery selects time series of one model.
 type QualityQuery struct {
 	Model   string    `json:"model" query:"model"`

@@ -123,17 +123,6 @@ type DriftReader interface {
 	Quality(ctx context.Context, q QualityQuery) (*Quality, error)
 }
 
-// RetrainReader reads requests for retraining.
-type RetrainReader interface {
-	RetrainEvents(ctx context.Context, q RetrainQuery) (*Page[RetrainEvent], error)
-	RetrainPolicy(ctx context.Context, model string) (*RetrainPolicy, error)
-}
-
-// RetrainCommander says when retraining is asked for.
-type RetrainCommander interface {
-	SetRetrainPolicy(ctx context.Context, p RetrainPolicy) (*RetrainPolicy, error)
-}
-
 // LedgerReader reads the ledger. ExportLedger writes it as JSON lines, the form
 // that can be verified offline.
 type LedgerReader interface {
