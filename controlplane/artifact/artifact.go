@@ -86,6 +86,8 @@ type Config struct {
 type Store struct {
 	cfg     Config
 	objects jetstream.ObjectStore
+	js      jetstream.JetStream
+	puts    chan struct{} // one for each transfer to the object store
 
 	life    context.Context //nolint:containedctx // of the store: fetches belong to no single caller
 	stop    context.CancelFunc
@@ -118,7 +120,7 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, sizes: map[release.Digest]int64{},
-		busy: map[release.Digest]struct{}{}, fetch: map[release.Digest]*fetch{},
+		puts: make(chan struct{}, maxPuts), busy: map[release.Digest]struct{}{}, fetch: map[release.Digest]*fetch{},
 	}
 	for _, dir := range []string{s.blobs(), s.uploads()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -146,6 +148,7 @@ func (s *Store) connect(ctx context.Context, nc *nats.Conn) error {
 	if err != nil {
 		return err
 	}
+	s.js = js
 	s.objects, err = js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
 		Bucket: s.cfg.Bucket, Storage: jetstream.FileStorage,
 	})

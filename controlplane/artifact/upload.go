@@ -173,10 +173,16 @@ func (s *Store) replicate(ctx context.Context, d release.Digest, path string, si
 		return err
 	}
 	defer f.Close()
+	select {
+	case s.puts <- struct{}{}:
+		defer func() { <-s.puts }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	_, err = s.objects.Put(ctx, jetstream.ObjectMeta{
 		Name: d.String(),
 		Opts: &jetstream.ObjectMetaOptions{ChunkSize: chunkSize},
-	}, f)
+	}, &paced{Reader: f, wait: func() error { return s.settle(ctx) }})
 	return err
 }
 
