@@ -345,7 +345,7 @@ func (c *checkpoints) load(ctx context.Context, j journal, x *index) (err error)
 	}
 	e, err := c.bucket.Get(ctx, markerKey)
 	if errors.Is(err, kvstore.ErrNotFound) {
-		return nil
+		return c.empty(ctx) // of what a first checkpoint began and did not end
 	}
 	var m marker
 	if err == nil {
@@ -393,6 +393,25 @@ func (c *checkpoints) restore(ctx context.Context, x *index) error {
 	for _, r := range x.racks() {
 		racks[r.name()] = r
 	}
+	return c.eachPage(ctx, func(p kvstore.Entry) error { return c.restorePage(racks, p) })
+}
+
+// empty deletes all pages.
+func (c *checkpoints) empty(ctx context.Context) error {
+	var keys []string
+	err := c.eachPage(ctx, func(p kvstore.Entry) error {
+		keys = append(keys, p.Key)
+		return nil
+	})
+	for _, key := range keys {
+		if err == nil {
+			err = c.bucket.Delete(ctx, key)
+		}
+	}
+	return err
+}
+
+func (c *checkpoints) eachPage(ctx context.Context, fn func(kvstore.Entry) error) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	pages, err := c.bucket.Watch(ctx, "")
@@ -411,7 +430,7 @@ func (c *checkpoints) restore(ctx context.Context, x *index) error {
 		if p.Deleted || p.Key == markerKey {
 			continue
 		}
-		if err := c.restorePage(racks, p.Entry); err != nil {
+		if err := fn(p.Entry); err != nil {
 			return fmt.Errorf("page %s: %w", p.Key, err)
 		}
 	}

@@ -98,8 +98,12 @@ func (s *Store) changeExperiment(ctx context.Context, id string, edit func(*Expe
 	if err := edit(&e); err != nil {
 		return err
 	}
+	before, err := s.experiment(id)
+	if err != nil {
+		return err
+	}
 	e.UpdatedMS = s.nowMS()
-	return s.store(ctx, &record{AtMS: e.UpdatedMS, Experiment: &e})
+	return s.store(ctx, &record{AtMS: e.UpdatedMS, Experiment: &e, Cascade: e.Deleted != before.Deleted})
 }
 
 // RenameExperiment gives an experiment another name.

@@ -60,6 +60,9 @@ func (x *index) apply(at moment, r *record) {
 	switch {
 	case r.Experiment != nil:
 		x.putExperiment(at, *r.Experiment)
+		if r.Cascade {
+			x.deleteRuns(at, r.Experiment)
+		}
 	case r.Run != nil:
 		x.addRun(at, r.Run)
 	case r.Change != nil:
@@ -111,12 +114,8 @@ func put[T any](s *shelf[T], c *cell[T], at moment, v T) *cell[T] {
 func (x *index) putExperiment(at moment, e Experiment) {
 	c := x.experiment[e.ID]
 	if c != nil && !c.includes(at) {
-		before := c.get()
-		if x.named[before.Name] == c {
-			delete(x.named, before.Name)
-		}
-		if before.Deleted != e.Deleted {
-			x.deleteRuns(at, &e)
+		if name := c.get().Name; x.named[name] == c {
+			delete(x.named, name)
 		}
 	}
 	x.indexExperiment(put(&x.experiments, c, at, e))

@@ -14,7 +14,8 @@ type record struct {
 	AtMS int64 `cbor:"at"`
 
 	Experiment *Experiment `cbor:"experiment,omitempty"`
-	Run        *Run        `cbor:"run,omitempty"` // a new one
+	Cascade    bool        `cbor:"cascade,omitempty"` // its runs are deleted or restored with it
+	Run        *Run        `cbor:"run,omitempty"`     // a new one
 	Change     *change     `cbor:"change,omitempty"`
 	Purged     []string    `cbor:"purged,omitempty"` // runs that are gone for good
 

@@ -73,8 +73,8 @@ func TestStores(t *testing.T) {
 			test(t, w)
 			before := dump(t, w.Store)
 			w.again()
-			if after := dump(t, w.Store); !reflect.DeepEqual(after, before) {
-				t.Errorf("after a restart: got\n%+v\nwant\n%+v", after, before)
+			if d := differ(dump(t, w.Store), before); d != "" {
+				t.Errorf("after a restart: %s", d)
 			}
 			if err := w.Close(t.Context()); err != nil {
 				t.Error(err)
