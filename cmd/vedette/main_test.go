@@ -36,9 +36,10 @@ func TestScripts(t *testing.T) {
 		Dir:   "testdata/script",
 		Setup: setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"folder": makeFolder,
-			"enrol":  enrol,
-			"log":    logVersion,
+			"folder":     makeFolder,
+			"evaluation": makeEvaluation,
+			"enrol":      enrol,
+			"log":        logVersion,
 		},
 	})
 }

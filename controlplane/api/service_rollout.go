@@ -243,7 +243,11 @@ func (s *Service) PlanRollout(ctx context.Context, spec operator.RolloutSpec) (*
 	if err != nil {
 		return nil, rolloutError(err)
 	}
-	return planOf(&p), nil
+	out := planOf(&p)
+	if w := s.gateWarning(ctx, &p.Spec); w != "" {
+		out.Warnings = append(out.Warnings, w)
+	}
+	return out, nil
 }
 
 func planOf(p *rollout.Plan) *operator.Plan {

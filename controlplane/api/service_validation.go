@@ -9,6 +9,7 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/desired"
 	"github.com/vedette-edge/vedette/controlplane/fleet"
 	"github.com/vedette-edge/vedette/controlplane/registry"
+	"github.com/vedette-edge/vedette/controlplane/rollout"
 	"github.com/vedette-edge/vedette/controlplane/validation"
 	"github.com/vedette-edge/vedette/protocol/operator"
 	"github.com/vedette-edge/vedette/protocol/release"
@@ -193,6 +194,18 @@ func (s *Service) mayTry(v *registry.Version) error {
 			WithHint("roll it out to the lab, which needs no gates: vedette rollout create %s %s -l %s=%s --start", v.Model, v.Version, fleet.RingLabel, fleet.LabRing)
 	}
 	return nil
+}
+
+// gateWarning says that a planned rollout would be refused, empty when not.
+func (s *Service) gateWarning(ctx context.Context, spec *rollout.Spec) string {
+	if validation.InLab(spec.Selector) {
+		return ""
+	}
+	refused, ok := errors.AsType[*validation.Refused](s.d.Validation.Cleared(ctx, spec.Model, spec.Release))
+	if !ok {
+		return ""
+	}
+	return "the rollout would be refused: " + refused.Error()
 }
 
 // mayProduce asks the gates before a version is put into production.

@@ -3,12 +3,14 @@ package validation
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/vedette-edge/vedette/controlplane/fleet"
+	"github.com/vedette-edge/vedette/controlplane/registry"
 	"github.com/vedette-edge/vedette/protocol/operator"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
@@ -89,8 +91,8 @@ func trialsOn(d *fleet.Device, model string) map[release.Digest]operator.LabResu
 	return out
 }
 
-// Observe keeps what lab devices report: a device tells only of its last trial,
-// and the next candidate's takes its place.
+// Observe keeps what lab devices report, because a device tells only of its last
+// trial and the next candidate's takes its place, and judges again what it is of.
 func (s *Store) Observe(ctx context.Context, device string) error {
 	for _, d := range s.cfg.Fleet.Devices(fleet.InLab) {
 		if d.ID != device {
@@ -124,7 +126,14 @@ func (s *Store) keep(ctx context.Context, model string, d release.Digest, t oper
 	s.trials[d][t.Device] = t
 	s.mu.Unlock()
 	s.cfg.Changed(model)
-	return nil
+	v, err := s.cfg.Registry.Release(d)
+	if errors.Is(err, registry.ErrNotFound) {
+		return nil // a device may hold what was never published here
+	}
+	if err == nil {
+		_, err = s.Judge(ctx, &v)
+	}
+	return err
 }
 
 // same says that a report says nothing new.

@@ -28,7 +28,7 @@ var (
 	// ErrNotCleared says that a version has not passed the gates of its model.
 	ErrNotCleared = errors.New("the validation gates are not passed")
 	// ErrGate says that the policy has no such gate, or that it needs no override.
-	ErrGate = errors.New("no such gate to override")
+	ErrGate = errors.New("the gate cannot be overridden")
 	// ErrEvidence says that evidence is not of this version, or not readable.
 	ErrEvidence = errors.New("the evidence cannot be used")
 )
