@@ -24,13 +24,29 @@ from training means that the world has changed, and may ask for retraining.`,
 
 func driftShow(a *app) *cobra.Command {
 	var version string
+	var level levelFlags
 	cmd := &cobra.Command{
-		Use: "show MODEL", Short: "Show how far cohorts and devices are from training",
+		Use: "show MODEL", Short: "Show how far devices, cohorts, sites, versions or the fleet are from training",
+		Long: `Without --by it lists cohorts with their devices. --by shows one level, with
+accuracy and calibration: device, cohort, site, version or fleet. A group of a level
+is shown with the histograms of its features, those furthest from training first.
+
+What counts is a PSI above the threshold that chance does not explain: p is the
+larger p-value of two tests, and Benjamini–Hochberg takes care of many features.
+js, ks and l-inf are for reading: the Jensen–Shannon distance, the bounds that bins
+give of the Kolmogorov–Smirnov distance, the largest change of one bin.`,
+		Example: `  vedette drift show digits --by version
+  vedette drift show digits --by site --group b
+  vedette drift show digits --by device --group cam-a2 --features 20`,
 		Args: args(cobra.ExactArgs(1)), ValidArgsFunction: a.complete(0, modelNames),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			c, err := a.connect()
 			if err != nil {
 				return err
+			}
+			if level.by != "" || cmd.Flags().Changed("group") {
+				level.version, level.one = version, cmd.Flags().Changed("group")
+				return level.show(cmd.Context(), a, c, given[0])
 			}
 			d, err := c.Drift(cmd.Context(), given[0])
 			if err != nil {
@@ -44,7 +60,12 @@ func driftShow(a *app) *cobra.Command {
 			return a.print(d, func(w io.Writer) { showDrift(w, d) })
 		},
 	}
-	cmd.Flags().StringVar(&version, "version", "", "only this version")
+	fs := cmd.Flags()
+	fs.StringVar(&version, "version", "", "only this version")
+	fs.StringVar(&level.by, "by", "", "level: "+strings.Join(operator.Levels(), ", "))
+	fs.StringVar(&level.group, "group", "", "one group of the level, e.g. a site")
+	fs.IntVar(&level.features, "features", 8, "how many features of a group to show")
+	_ = cmd.RegisterFlagCompletionFunc("by", cobra.FixedCompletions(operator.Levels(), cobra.ShellCompDirectiveNoFileComp)) // of a flag that is there
 	return cmd
 }
 
@@ -126,14 +147,14 @@ func showQuality(w io.Writer, q *operator.Quality) {
 	for i := range q.Series {
 		s := &q.Series[i]
 		for _, p := range s.Points {
-			rows = append(rows, []string{timeText(p.At), firstOf(s.Version, s.Release.Short()), s.Cohort, count(p.Rows), count(p.Labels), optional(p.Accuracy), optional(p.PSI)})
+			rows = append(rows, []string{timeText(p.At), firstOf(s.Version, s.Release.Short()), s.Cohort, count(p.Rows), count(p.Labels), optional(p.Accuracy), optional(p.PSI), optional(p.Confidence), optional(p.Brier)})
 		}
 	}
 	if len(rows) == 0 {
 		none(w, "windows in that time")
 		return
 	}
-	grid(w, []string{"time", "version", "cohort", "rows", "labels", "accuracy", "psi"}, rows)
+	grid(w, []string{"time", "version", "cohort", "rows", "labels", "accuracy", "psi", "confidence", "brier"}, rows)
 }
 
 func optional(v *float64) string {

@@ -53,7 +53,7 @@ type groupRow struct {
 // levelShown bounds a list; worstNamed how many features a row of it names.
 const (
 	levelShown = 200
-	worstNamed  = 3
+	worstNamed = 3
 )
 
 func (s *Server) level(ctx context.Context, r *request) (string, *page, error) {

@@ -195,7 +195,8 @@ function drawCharts() {
   const all = JSON.parse(source.dataset.charts);
   const times = all.cohorts.flatMap((c) => c.series.flatMap((s) => s.at));
   all.span = [Math.min(...times), Math.max(...times)];
-  const shape = JSON.stringify(all.cohorts.map((c) => [c.cohort, c.series.map((s) => s.version)]));
+  all.kinds = kinds.filter((k) => all.cohorts.some((c) => c.series.some((s) => s[k.of].some((v) => v != null))));
+  const shape = JSON.stringify([all.kinds.map((k) => k.of), ...all.cohorts.map((c) => [c.cohort, c.series.map((s) => s.version)])]);
   if (place.dataset.shape !== shape) buildCharts(place, all, shape);
   for (const c of charts) {
     const cohort = all.cohorts[c.column];
@@ -214,7 +215,7 @@ function buildCharts(place, all, shape) {
   place.style.setProperty("--columns", innerWidth < 800 ? 1 : Math.min(all.cohorts.length, 4));
   const perRow = innerWidth < 800 ? 1 : Math.min(all.cohorts.length, 4);
   for (let from = 0; from < all.cohorts.length; from += perRow) {
-    for (const kind of kinds) {
+    for (const kind of all.kinds) {
       for (let i = from; i < Math.min(from + perRow, all.cohorts.length); i++) addChart(place, all, i, kind);
     }
   }
