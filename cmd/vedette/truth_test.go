@@ -27,6 +27,9 @@ func readTruths(t *testing.T, path string, columns truthColumns) (rows []operato
 		t.Fatal(err)
 	}
 	r, err := openTruths(f, st.Size(), columns)
+	if err != nil {
+		return nil, err
+	}
 	for err == nil {
 		var row operator.TruthRow
 		if row, err = r.next(); err == nil {
