@@ -1,13 +1,15 @@
 package tracking
 
 // CountRuns is how many runs of an experiment are not deleted.
-func (s *Store) CountRuns(experiment string) int {
+func (s *Store) CountRuns(experiment string) (n int) {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	n := 0
-	for _, c := range s.x.group[experiment] {
-		if c.get().deleted == 0 {
-			n++
+	list := s.x.group[experiment]
+	s.mu.RUnlock()
+	for _, some := range list {
+		for _, c := range some.cells {
+			if c.get().deleted == 0 {
+				n++
+			}
 		}
 	}
 	return n

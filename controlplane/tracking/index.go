@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sort"
 	"strconv"
-	"strings"
 )
 
 // model is a registered model with what clients do not see.
@@ -38,7 +37,7 @@ type index struct {
 	experiment map[string]*cell[Experiment]  // by id
 	named      map[string]*cell[Experiment]  // by name
 	run        map[string]*cell[run]         // by id
-	group      map[string][]*cell[run]       // by experiment, oldest start first, then greatest id
+	group      map[string]runList            // by experiment
 	loggedAs   map[string]*cell[LoggedModel] // by id
 	model      map[string]*cell[model]       // by name
 	serial     map[int64]*cell[model]        // by serial
@@ -50,7 +49,7 @@ type index struct {
 func newIndex() *index {
 	return &index{
 		experiment: map[string]*cell[Experiment]{}, named: map[string]*cell[Experiment]{},
-		run: map[string]*cell[run]{}, group: map[string][]*cell[run]{}, loggedAs: map[string]*cell[LoggedModel]{},
+		run: map[string]*cell[run]{}, group: map[string]runList{}, loggedAs: map[string]*cell[LoggedModel]{},
 		model: map[string]*cell[model]{}, serial: map[int64]*cell[model]{}, version: map[int64][]*cell[version]{}, nextModel: 1,
 	}
 }
@@ -81,13 +80,14 @@ func (x *index) reindex() {
 	for c := range x.experiments.all() {
 		x.indexExperiment(c)
 	}
+	groups := map[string][]*cell[run]{}
 	for c := range x.runs.all() {
 		r := c.get()
 		x.run[r.id] = c
-		x.group[r.experiment] = append(x.group[r.experiment], c)
+		groups[r.experiment] = append(groups[r.experiment], c)
 	}
-	for _, list := range x.group {
-		slices.SortFunc(list, func(a, b *cell[run]) int { return compareStarts(a.get(), b.get()) })
+	for experiment, cells := range groups {
+		x.group[experiment] = newRunList(cells)
 	}
 	for c := range x.logged.all() {
 		x.loggedAs[c.get().ID] = c
@@ -131,15 +131,18 @@ func (x *index) indexExperiment(c *cell[Experiment]) {
 
 // deleteRuns lets the runs of an experiment go and come back with it.
 func (x *index) deleteRuns(at moment, e *Experiment) {
-	for _, c := range x.group[e.ID] {
-		if c.includes(at) {
-			continue
+	for _, s := range x.group[e.ID] {
+		for _, c := range s.cells {
+			if c.includes(at) {
+				continue
+			}
+			r := *c.get()
+			if r.deleted = 0; e.Deleted {
+				r.deleted = e.UpdatedMS
+			}
+			x.runs.set(c, at, r)
 		}
-		r := *c.get()
-		if r.deleted = 0; e.Deleted {
-			r.deleted = e.UpdatedMS
-		}
-		x.runs.set(c, at, r)
+		s.changes.Add(1)
 	}
 }
 
@@ -160,24 +163,11 @@ func (x *index) addRun(at moment, in *Run) {
 	x.indexRun(x.runs.add(at, r))
 }
 
-// indexRun files a run. Readers may hold the list, so one that does not come to
-// its end makes a new list.
+// indexRun files a run.
 func (x *index) indexRun(c *cell[run]) {
 	r := c.get()
 	x.run[r.id] = c
-	list := x.group[r.experiment]
-	i := sort.Search(len(list), func(n int) bool { return compareStarts(r, list[n].get()) < 0 })
-	if i == len(list) {
-		x.group[r.experiment] = append(list, c)
-		return
-	}
-	x.group[r.experiment] = slices.Concat(list[:i], []*cell[run]{c}, list[i:])
-}
-
-// compareStarts is the order within an experiment: read backwards it is MLflow's,
-// the newest start first and the least id among equals.
-func compareStarts(a, b *run) int {
-	return cmp.Or(cmp.Compare(a.started, b.started), strings.Compare(b.id, a.id))
+	x.group[r.experiment] = x.group[r.experiment].with(c)
 }
 
 func (x *index) changeRun(at moment, ch *change, atMS int64) {
@@ -188,6 +178,7 @@ func (x *index) changeRun(at moment, ch *change, atMS int64) {
 			r.history = r.history.add(at.seq())
 		}
 		x.runs.set(c, at, r)
+		x.group[r.experiment].touch(&r)
 	}
 	x.measureLogged(at, ch.Metrics)
 }
@@ -240,7 +231,7 @@ func (x *index) purgeRuns(at moment, ids []string) {
 		}
 	}
 	for experiment := range touched {
-		x.group[experiment] = slices.DeleteFunc(slices.Clone(x.group[experiment]), func(c *cell[run]) bool { return gone[c] })
+		x.group[experiment] = x.group[experiment].without(gone)
 	}
 }
 

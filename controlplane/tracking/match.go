@@ -7,15 +7,15 @@ import (
 )
 
 // look reads a field of a thing. One of its functions is set.
-type look[T any] struct {
-	number func(*T) (v float64, ok bool)
-	text   func(*T) (v string, ok bool)
-	texts  func(*T) []string // of which one has to pass; cannot be sorted by
+type look[V any] struct {
+	number func(V) (v float64, ok bool)
+	text   func(V) (v string, ok bool)
+	texts  func(V) []string // of which one has to pass; cannot be sorted by
 }
 
 // compile makes one test of a filter's clauses.
-func compile[T any](clauses []clause, find func(field) (look[T], error)) (func(*T) bool, error) {
-	tests := make([]func(*T) bool, len(clauses))
+func compile[V any](clauses []clause, find func(field) (look[V], error)) (func(V) bool, error) {
+	tests := make([]func(V) bool, len(clauses))
 	for i, c := range clauses {
 		l, err := find(c.field)
 		if err == nil {
@@ -25,7 +25,7 @@ func compile[T any](clauses []clause, find func(field) (look[T], error)) (func(*
 			return nil, err
 		}
 	}
-	return func(v *T) bool {
+	return func(v V) bool {
 		for _, t := range tests {
 			if !t(v) {
 				return false
@@ -37,28 +37,28 @@ func compile[T any](clauses []clause, find func(field) (look[T], error)) (func(*
 
 // test makes the test of one clause. What a thing does not have passes no test
 // but IS NULL.
-func test[T any](l look[T], c clause) (func(*T) bool, error) {
+func test[V any](l look[V], c clause) (func(V) bool, error) {
 	if c.op == isNull || c.op == isNotNull {
-		return func(v *T) bool { return l.has(v) == (c.op == isNotNull) }, nil
+		return func(v V) bool { return l.has(v) == (c.op == isNotNull) }, nil
 	}
 	if l.number != nil {
 		passes, err := numberTest(c)
-		return func(v *T) bool {
+		return func(v V) bool {
 			n, ok := l.number(v)
 			return ok && passes(n)
 		}, err
 	}
 	passes, err := textTest(c)
 	if l.texts != nil {
-		return func(v *T) bool { return slices.ContainsFunc(l.texts(v), passes) }, err
+		return func(v V) bool { return slices.ContainsFunc(l.texts(v), passes) }, err
 	}
-	return func(v *T) bool {
+	return func(v V) bool {
 		s, ok := l.text(v)
 		return ok && passes(s)
 	}, err
 }
 
-func (l look[T]) has(v *T) (ok bool) {
+func (l look[V]) has(v V) (ok bool) {
 	switch {
 	case l.number != nil:
 		_, ok = l.number(v)

@@ -29,12 +29,12 @@ const (
 )
 
 // by is one part of an order.
-type by[T any] struct {
-	look look[T]
+type by[V any] struct {
+	look look[V]
 	desc bool
 }
 
-func (b by[T]) key(v *T) sortKey {
+func (b by[V]) key(v V) sortKey {
 	if b.look.number != nil {
 		n, ok := b.look.number(v)
 		switch {
@@ -53,7 +53,7 @@ func (b by[T]) key(v *T) sortKey {
 }
 
 // compare says which of two keys comes first in a part of an order.
-func (b by[T]) compare(x, y sortKey) int {
+func (b by[V]) compare(x, y sortKey) int {
 	if c := cmp.Compare(x.Rank, y.Rank); c != 0 {
 		return c
 	}
@@ -68,7 +68,7 @@ func (b by[T]) compare(x, y sortKey) int {
 }
 
 // compareKeys says which of two things comes first in an order.
-func compareKeys[T any](order []by[T], a, b []sortKey) int {
+func compareKeys[V any](order []by[V], a, b []sortKey) int {
 	for i := range order {
 		if c := order[i].compare(a[i], b[i]); c != 0 {
 			return c
@@ -78,28 +78,28 @@ func compareKeys[T any](order []by[T], a, b []sortKey) int {
 }
 
 // found is a thing that passed, with what it is sorted by.
-type found[T any] struct {
-	v    *T
+type found[V any] struct {
+	v    V
 	keys []sortKey
 }
 
 // ranking keeps the first things of an order: a heap with the last of them on
 // top.
-type ranking[T any] struct {
-	order []by[T] // the last part names a thing, so no two are equal
+type ranking[V any] struct {
+	order []by[V] // the last part names a thing, so no two are equal
 	after []sortKey
 	most  int
-	items []found[T]
+	items []found[V]
 }
 
-func (r *ranking[T]) Len() int { return len(r.items) }
-func (r *ranking[T]) Less(i, j int) bool {
+func (r *ranking[V]) Len() int { return len(r.items) }
+func (r *ranking[V]) Less(i, j int) bool {
 	return compareKeys(r.order, r.items[i].keys, r.items[j].keys) > 0
 }
-func (r *ranking[T]) Swap(i, j int) { r.items[i], r.items[j] = r.items[j], r.items[i] }
-func (r *ranking[T]) Push(x any)    { r.items = append(r.items, x.(found[T])) } //nolint:forcetypeassert // of this file alone
+func (r *ranking[V]) Swap(i, j int) { r.items[i], r.items[j] = r.items[j], r.items[i] }
+func (r *ranking[V]) Push(x any)    { r.items = append(r.items, x.(found[V])) } //nolint:forcetypeassert // of this file alone
 
-func (r *ranking[T]) Pop() any {
+func (r *ranking[V]) Pop() any {
 	last := r.items[len(r.items)-1]
 	r.items = r.items[:len(r.items)-1]
 	return last
@@ -107,7 +107,7 @@ func (r *ranking[T]) Pop() any {
 
 // offer takes a thing if it is among the first after the page before, and says
 // whether it is after that page.
-func (r *ranking[T]) offer(v *T) bool {
+func (r *ranking[V]) offer(v V) bool {
 	full := len(r.items) >= r.most
 	if full && r.compare(v, r.items[0].keys) >= 0 {
 		return true
@@ -118,7 +118,7 @@ func (r *ranking[T]) offer(v *T) bool {
 	if !full {
 		keys := make([]sortKey, len(r.order))
 		r.read(v, keys)
-		heap.Push(r, found[T]{v, keys})
+		heap.Push(r, found[V]{v, keys})
 		return true
 	}
 	r.items[0].v = v
@@ -129,7 +129,7 @@ func (r *ranking[T]) offer(v *T) bool {
 
 // compare says whether a thing comes before what has those keys. It looks at no
 // more of the thing than it has to: most are told apart by the first key.
-func (r *ranking[T]) compare(v *T, keys []sortKey) int {
+func (r *ranking[V]) compare(v V, keys []sortKey) int {
 	for i, b := range r.order {
 		if c := b.compare(b.key(v), keys[i]); c != 0 {
 			return c
@@ -138,34 +138,34 @@ func (r *ranking[T]) compare(v *T, keys []sortKey) int {
 	return 0
 }
 
-func (r *ranking[T]) read(v *T, keys []sortKey) {
+func (r *ranking[V]) read(v V, keys []sortKey) {
 	for i, b := range r.order {
 		keys[i] = b.key(v)
 	}
 }
 
 // search is what is looked for among things of one kind.
-type search[T any] struct {
-	matches func(*T) bool
-	order   []by[T]
+type search[V any] struct {
+	matches func(V) bool
+	order   []by[V]
 	max     int
 	after   []sortKey
 	query   uint64 // names the search in tokens
 }
 
 // space is a kind of things that can be searched.
-type space[T any] struct {
+type space[V any] struct {
 	name         string
 	usual, most  int // page sizes: by default, and at most
-	look         func(field) (look[T], error)
+	look         func(field) (look[V], error)
 	order        []string // after what was asked for
-	id           func(*T) string
+	id           look[V]  // names a thing
 	extraOfQuery []string // what else the search depends on
 }
 
 // prepare reads a search.
-func (sp space[T]) prepare(s Search) (*search[T], error) {
-	out := &search[T]{max: cmp.Or(s.Max, sp.usual), query: sp.hash(s)}
+func (sp space[V]) prepare(s Search) (*search[V], error) {
+	out := &search[V]{max: cmp.Or(s.Max, sp.usual), query: sp.hash(s)}
 	if out.max < 0 || out.max > sp.most {
 		return nil, refuse(Invalid, "max_results %d must be 1 to %d", s.Max, sp.most)
 	}
@@ -183,21 +183,21 @@ func (sp space[T]) prepare(s Search) (*search[T], error) {
 		}
 		out.order = append(out.order, b)
 	}
-	out.order = append(out.order, by[T]{look: look[T]{text: func(v *T) (string, bool) { return sp.id(v), true }}})
+	out.order = append(out.order, by[V]{look: sp.id})
 	out.after, err = out.read(s.Page)
 	return out, err
 }
 
-func (sp space[T]) sortBy(text string) (by[T], error) {
+func (sp space[V]) sortBy(text string) (by[V], error) {
 	o, err := parseOrder(text)
 	if err != nil {
-		return by[T]{}, err
+		return by[V]{}, err
 	}
 	l, err := sp.look(o.field)
 	if err == nil && l.texts != nil {
 		err = wrong(o.field.at, "%s can have many values: it cannot be sorted by", o.field.name())
 	}
-	return by[T]{look: l, desc: o.desc}, err
+	return by[V]{look: l, desc: o.desc}, err
 }
 
 // explain names the query in which an error is.
@@ -209,7 +209,7 @@ func explain(what, text string, err error) error {
 }
 
 // hash names all that decides what a search finds, but not how much at a time.
-func (sp space[T]) hash(s Search) uint64 {
+func (sp space[V]) hash(s Search) uint64 {
 	h := fnv.New64a()
 	for _, part := range slices.Concat([]string{sp.name, s.Filter, string(s.View)}, s.OrderBy, sp.extraOfQuery) {
 		_, _ = h.Write([]byte(part)) // never fails
@@ -226,7 +226,7 @@ type pageToken struct {
 	After []sortKey
 }
 
-func (s *search[T]) read(page string) ([]sortKey, error) {
+func (s *search[V]) read(page string) ([]sortKey, error) {
 	if page == "" {
 		return nil, nil
 	}
@@ -243,8 +243,8 @@ func (s *search[T]) read(page string) ([]sortKey, error) {
 
 // run searches lists of things. Sorted says that each list is in the order of
 // the search, so that a list needs to be read only as far as the page goes.
-func (s *search[T]) run(lists iter.Seq[iter.Seq[*T]], sorted bool) (out []*T, next string, err error) {
-	r := &ranking[T]{order: s.order, after: s.after, most: s.max + 1}
+func (s *search[V]) run(lists iter.Seq[iter.Seq[V]], sorted bool) (out []V, next string, err error) {
+	r := &ranking[V]{order: s.order, after: s.after, most: s.max + 1}
 	for list := range lists {
 		taken := 0
 		for v := range list {
@@ -256,7 +256,7 @@ func (s *search[T]) run(lists iter.Seq[iter.Seq[*T]], sorted bool) (out []*T, ne
 			}
 		}
 	}
-	slices.SortFunc(r.items, func(a, b found[T]) int { return compareKeys(s.order, a.keys, b.keys) })
+	slices.SortFunc(r.items, func(a, b found[V]) int { return compareKeys(s.order, a.keys, b.keys) })
 	if len(r.items) > s.max {
 		r.items = r.items[:s.max]
 		raw, err := cbor.Marshal(pageToken{Query: s.query, After: r.items[s.max-1].keys})

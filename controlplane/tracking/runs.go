@@ -76,11 +76,14 @@ func (s *Store) run(id string) (*run, error) {
 	return c.get(), nil
 }
 
-func (s *Store) viewOf(r *run) Run {
+func (s *Store) viewOf(r *run) Run { return r.view(s.placeOf(r)) }
+
+// placeOf is where the artifacts of a run are.
+func (s *Store) placeOf(r *run) string {
 	s.mu.RLock()
 	e := s.x.experiment[r.experiment]
 	s.mu.RUnlock()
-	return r.view(runPlace(e.get(), r.id))
+	return cmp.Or(r.place, runPlace(e.get(), r.id))
 }
 
 // activeRun is a run that may be added to. The caller holds it.

@@ -34,24 +34,24 @@ func (v View) check() error {
 	return refuse(Invalid, "view %q is none of ACTIVE_ONLY, DELETED_ONLY, ALL", v)
 }
 
-func textOf[T any](get func(*T) string) look[T] {
-	return look[T]{text: func(v *T) (string, bool) {
+func textOf[T any](get func(*T) string) look[*T] {
+	return look[*T]{text: func(v *T) (string, bool) {
 		s := get(v)
 		return s, s != ""
 	}}
 }
 
 // timeOf is a field of Unix milliseconds; 0 is none. They are exact as floats.
-func timeOf[T any](get func(*T) int64) look[T] {
-	return look[T]{number: func(v *T) (float64, bool) {
+func timeOf[T any](get func(*T) int64) look[*T] {
+	return look[*T]{number: func(v *T) (float64, bool) {
 		ms := get(v)
 		return float64(ms), ms != 0
 	}}
 }
 
 // inMap is a field of a map.
-func inMap[T any](get func(*T) map[string]string, key string) look[T] {
-	return look[T]{text: func(v *T) (string, bool) {
+func inMap[T any](get func(*T) map[string]string, key string) look[*T] {
+	return look[*T]{text: func(v *T) (string, bool) {
 		s, ok := get(v)[key]
 		return s, ok
 	}}
@@ -59,17 +59,17 @@ func inMap[T any](get func(*T) map[string]string, key string) look[T] {
 
 // attribute finds one among the attributes of a kind of things. Names are told
 // apart without regard to case and spaces: clients write "Run Name" too.
-func attribute[T any](f field, known map[string]look[T]) (look[T], error) {
+func attribute[V any](f field, known map[string]look[V]) (look[V], error) {
 	if l, ok := known[strings.ReplaceAll(strings.ToLower(f.key), " ", "_")]; ok && f.entity == attributes {
 		return l, nil
 	}
 	if f.entity != attributes {
-		return look[T]{}, wrong(f.at, "there are no %ss here", f.entity)
+		return look[V]{}, wrong(f.at, "there are no %ss here", f.entity)
 	}
-	return look[T]{}, wrong(f.at, "%q is none of the attributes %s", f.key, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+	return look[V]{}, wrong(f.at, "%q is none of the attributes %s", f.key, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 }
 
-var runAttributes = map[string]look[run]{
+var runAttributes = map[string]look[*run]{
 	"run_id":       textOf(func(r *run) string { return r.id }),
 	"run_name":     textOf(func(r *run) string { return r.name }),
 	"user_id":      textOf(func(r *run) string { return r.user }),
@@ -80,11 +80,11 @@ var runAttributes = map[string]look[run]{
 	"artifact_uri": {}, // depends on the experiment: see SearchRuns
 }
 
-func runField(f field) (look[run], error) {
+func runField(f field) (look[*run], error) {
 	key := unique.Make(f.key)
 	switch f.entity {
 	case metrics:
-		return look[run]{number: func(r *run) (float64, bool) {
+		return look[*run]{number: func(r *run) (float64, bool) {
 			for i := range r.metrics {
 				if r.metrics[i].key == key {
 					return r.metrics[i].value, true
@@ -93,9 +93,9 @@ func runField(f field) (look[run], error) {
 			return 0, false
 		}}, nil
 	case params:
-		return look[run]{text: func(r *run) (string, bool) { return find(r.params, key) }}, nil
+		return look[*run]{text: func(r *run) (string, bool) { return find(r.params, key) }}, nil
 	case tags:
-		return look[run]{text: func(r *run) (string, bool) { return find(r.tags, key) }}, nil
+		return look[*run]{text: func(r *run) (string, bool) { return find(r.tags, key) }}, nil
 	case datasets:
 		return datasetField(f)
 	case attributes:
@@ -106,15 +106,15 @@ func runField(f field) (look[run], error) {
 // tagContext says what a dataset was used for.
 const tagContext = "mlflow.data.context"
 
-func datasetField(f field) (look[run], error) {
+func datasetField(f field) (look[*run], error) {
 	get := map[string]func(*Dataset) string{
 		"name": func(d *Dataset) string { return d.Name }, "digest": func(d *Dataset) string { return d.Digest },
 		"context": func(d *Dataset) string { return d.Tags[tagContext] },
 	}[f.key]
 	if get == nil {
-		return look[run]{}, wrong(f.at, "%q is none of the fields of datasets: name, digest, context", f.key)
+		return look[*run]{}, wrong(f.at, "%q is none of the fields of datasets: name, digest, context", f.key)
 	}
-	return look[run]{texts: func(r *run) (out []string) {
+	return look[*run]{texts: func(r *run) (out []string) {
 		if r.rare != nil {
 			for i := range r.rare.Datasets {
 				out = append(out, get(&r.rare.Datasets[i]))
@@ -130,9 +130,14 @@ func (s *Store) SearchRuns(experiments []string, q Search) (found []Run, next st
 	if len(experiments) > mostSearchGroups {
 		return nil, "", refuse(Invalid, "a search in %d experiments, at most %d are allowed", len(experiments), mostSearchGroups)
 	}
-	sp := space[run]{
-		name: "runs", usual: usualPage, most: mostPage, look: s.runField, order: []string{"start_time DESC"},
-		id: func(r *run) string { return r.id }, extraOfQuery: experiments,
+	columns := &runColumns{}
+	sp := space[row]{
+		name: "runs", usual: usualPage, most: mostPage, order: []string{"start_time DESC"}, extraOfQuery: experiments,
+		look: func(f field) (look[row], error) {
+			l, err := s.runField(f)
+			return columns.look(f, l), err
+		},
+		id: columns.look(field{attributes, "run_id", 0}, runAttributes["run_id"]),
 	}
 	prepared, err := sp.prepare(q)
 	if err == nil {
@@ -142,19 +147,21 @@ func (s *Store) SearchRuns(experiments []string, q Search) (found []Run, next st
 		return nil, "", err
 	}
 	matches := prepared.matches
-	prepared.matches = func(r *run) bool { return q.View.shows(r.deleted != 0) && matches(r) }
-	runs, next, err := prepared.run(s.runsOf(experiments), newestFirst(q.OrderBy))
+	deleted := columns.look(field{attributes, "deleted", 0}, timeOf(func(r *run) int64 { return r.deleted }))
+	prepared.matches = func(r row) bool {
+		_, gone := deleted.number(r)
+		return q.View.shows(gone) && matches(r)
+	}
+	runs, next, err := prepared.run(s.runsOf(experiments, columns), newestFirst(q.OrderBy))
 	for _, r := range runs {
-		found = append(found, s.viewOf(r))
+		found = append(found, s.viewOf(r.run()))
 	}
 	return found, next, err
 }
 
-func (s *Store) runField(f field) (look[run], error) {
+func (s *Store) runField(f field) (look[*run], error) {
 	if f.entity == attributes && f.key == "artifact_uri" {
-		return textOf(func(r *run) string {
-			return s.viewOf(&run{id: r.id, experiment: r.experiment, place: r.place}).ArtifactURI
-		}), nil
+		return textOf(func(r *run) string { return s.placeOf(r) }), nil
 	}
 	return runField(f)
 }
@@ -165,32 +172,22 @@ func newestFirst(order []string) bool {
 		return true
 	}
 	o, err := parseOrder(order[0])
-	return err == nil && o.desc && o.field.entity == attributes && strings.EqualFold(o.field.key, "start_time") && len(order) == 1
+	return err == nil && o.desc && o.field.entity == attributes && o.field.key == "start_time" && len(order) == 1
 }
 
 // runsOf are the runs of experiments, of each the newest first. They are read
 // without a lock, as they are when it is their turn.
-func (s *Store) runsOf(experiments []string) iter.Seq[iter.Seq[*run]] {
-	return func(yield func(iter.Seq[*run]) bool) {
+func (s *Store) runsOf(experiments []string, columns *runColumns) iter.Seq[iter.Seq[row]] {
+	return func(yield func(iter.Seq[row]) bool) {
 		seen := map[string]bool{}
 		for _, id := range experiments {
 			s.mu.RLock()
 			list := s.x.group[id]
 			s.mu.RUnlock()
-			if !seen[id] && !yield(backward(list)) {
+			if !seen[id] && !yield(columns.newestFirst(list)) {
 				return
 			}
 			seen[id] = true
-		}
-	}
-}
-
-func backward[T any](list []*cell[T]) iter.Seq[*T] {
-	return func(yield func(*T) bool) {
-		for _, c := range slices.Backward(list) {
-			if !yield(c.get()) {
-				return
-			}
 		}
 	}
 }
@@ -211,14 +208,14 @@ func things[T any](s *Store, shelf *shelf[T]) iter.Seq[iter.Seq[*T]] {
 	}
 }
 
-var experimentAttributes = map[string]look[Experiment]{
+var experimentAttributes = map[string]look[*Experiment]{
 	"name":             textOf(func(e *Experiment) string { return e.Name }),
 	"experiment_id":    textOf(func(e *Experiment) string { return e.ID }),
 	"creation_time":    timeOf(func(e *Experiment) int64 { return e.CreatedMS }),
 	"last_update_time": timeOf(func(e *Experiment) int64 { return e.UpdatedMS }),
 }
 
-func experimentField(f field) (look[Experiment], error) {
+func experimentField(f field) (look[*Experiment], error) {
 	if f.entity == tags {
 		return inMap(func(e *Experiment) map[string]string { return e.Tags }, f.key), nil
 	}
@@ -228,9 +225,9 @@ func experimentField(f field) (look[Experiment], error) {
 // SearchExperiments finds experiments: the youngest first, unless asked for
 // another order.
 func (s *Store) SearchExperiments(q Search) (found []Experiment, next string, err error) {
-	sp := space[Experiment]{
+	sp := space[*Experiment]{
 		name: "experiments", usual: usualPage, most: mostPage, look: experimentField, order: []string{"creation_time DESC"},
-		id: func(e *Experiment) string { return e.ID },
+		id: textOf(func(e *Experiment) string { return e.ID }),
 	}
 	prepared, err := sp.prepare(q)
 	if err == nil {
@@ -248,7 +245,7 @@ func (s *Store) SearchExperiments(q Search) (found []Experiment, next string, er
 	return found, next, err
 }
 
-var loggedAttributes = map[string]look[LoggedModel]{
+var loggedAttributes = map[string]look[*LoggedModel]{
 	"name":                   textOf(func(m *LoggedModel) string { return m.Name }),
 	"model_id":               textOf(func(m *LoggedModel) string { return m.ID }),
 	"model_type":             textOf(func(m *LoggedModel) string { return m.Type }),
@@ -260,14 +257,14 @@ var loggedAttributes = map[string]look[LoggedModel]{
 	"last_updated_timestamp": timeOf(func(m *LoggedModel) int64 { return m.UpdatedMS }),
 }
 
-func loggedField(f field) (look[LoggedModel], error) {
+func loggedField(f field) (look[*LoggedModel], error) {
 	switch f.entity {
 	case params:
 		return inMap(func(m *LoggedModel) map[string]string { return m.Params }, f.key), nil
 	case tags:
 		return inMap(func(m *LoggedModel) map[string]string { return m.Tags }, f.key), nil
 	case metrics:
-		return look[LoggedModel]{number: func(m *LoggedModel) (float64, bool) {
+		return look[*LoggedModel]{number: func(m *LoggedModel) (float64, bool) {
 			for i := range m.Metrics {
 				if m.Metrics[i].Key == f.key {
 					return m.Metrics[i].Value, true
@@ -283,9 +280,9 @@ func loggedField(f field) (look[LoggedModel], error) {
 // SearchLoggedModels finds logged models of experiments: the youngest first,
 // unless asked for another order.
 func (s *Store) SearchLoggedModels(experiments []string, q Search) (found []LoggedModel, next string, err error) {
-	sp := space[LoggedModel]{
+	sp := space[*LoggedModel]{
 		name: "logged models", usual: usualLogged, most: mostLogged, look: loggedField, order: []string{"creation_timestamp DESC"},
-		id: func(m *LoggedModel) string { return m.ID }, extraOfQuery: experiments,
+		id: textOf(func(m *LoggedModel) string { return m.ID }), extraOfQuery: experiments,
 	}
 	prepared, err := sp.prepare(q)
 	if err != nil {
@@ -302,14 +299,14 @@ func (s *Store) SearchLoggedModels(experiments []string, q Search) (found []Logg
 	return found, next, err
 }
 
-var modelAttributes = map[string]look[model]{
+var modelAttributes = map[string]look[*model]{
 	"name":                   textOf(func(m *model) string { return m.Name }),
 	"creation_timestamp":     timeOf(func(m *model) int64 { return m.CreatedMS }),
 	"last_updated_timestamp": timeOf(func(m *model) int64 { return m.UpdatedMS }),
 	"timestamp":              timeOf(func(m *model) int64 { return m.UpdatedMS }),
 }
 
-func modelField(f field) (look[model], error) {
+func modelField(f field) (look[*model], error) {
 	if f.entity == tags {
 		return inMap(func(m *model) map[string]string { return m.Tags }, f.key), nil
 	}
@@ -319,9 +316,9 @@ func modelField(f field) (look[model], error) {
 // SearchRegisteredModels finds registered models: by name, unless asked for
 // another order.
 func (s *Store) SearchRegisteredModels(q Search) (found []RegisteredModel, next string, err error) {
-	sp := space[model]{
+	sp := space[*model]{
 		name: "registered models", usual: usualModels, most: mostModels, look: modelField, order: []string{"name"},
-		id: func(m *model) string { return m.Name },
+		id: textOf(func(m *model) string { return m.Name }),
 	}
 	prepared, err := sp.prepare(q)
 	if err != nil {
@@ -336,7 +333,7 @@ func (s *Store) SearchRegisteredModels(q Search) (found []RegisteredModel, next 
 	return found, next, err
 }
 
-var versionAttributes = map[string]look[ModelVersion]{
+var versionAttributes = map[string]look[*ModelVersion]{
 	"name":                   textOf(func(v *ModelVersion) string { return v.Name }),
 	"version_number":         timeOf(func(v *ModelVersion) int64 { return int64(v.Version) }),
 	"version":                timeOf(func(v *ModelVersion) int64 { return int64(v.Version) }),
@@ -350,7 +347,7 @@ var versionAttributes = map[string]look[ModelVersion]{
 	"last_updated_timestamp": timeOf(func(v *ModelVersion) int64 { return v.UpdatedMS }),
 }
 
-func versionField(f field) (look[ModelVersion], error) {
+func versionField(f field) (look[*ModelVersion], error) {
 	if f.entity == tags {
 		return inMap(func(v *ModelVersion) map[string]string { return v.Tags }, f.key), nil
 	}
@@ -360,10 +357,10 @@ func versionField(f field) (look[ModelVersion], error) {
 // SearchVersions finds versions of all models: the last changed first, unless
 // asked for another order.
 func (s *Store) SearchVersions(q Search) (found []ModelVersion, next string, err error) {
-	sp := space[ModelVersion]{
+	sp := space[*ModelVersion]{
 		name: "model versions", usual: usualVersions, most: mostVersions, look: versionField,
 		order: []string{"last_updated_timestamp DESC", "name", "version_number DESC"},
-		id:    func(v *ModelVersion) string { return v.Name + "/" + versionText(v.Version) },
+		id:    textOf(func(v *ModelVersion) string { return v.Name + "/" + versionText(v.Version) }),
 	}
 	prepared, err := sp.prepare(q)
 	if err != nil {
