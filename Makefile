@@ -41,6 +41,7 @@ test: build ## all tests: race and shuffle, then without cgo the long schedules 
 	GORACE=$(GORACE) $(GO) test -race -shuffle=on -timeout 15m $$($(GO) list ./... | grep -v /cmd/e2e$$)
 	CGO_ENABLED=0 $(GO) build $(PURE)
 	CGO_ENABLED=0 $(GO) test -shuffle=on -timeout 15m $(LONG)
+	cd cmd/e2e/mlflow && VEDETTE_CONTROL=$(CURDIR)/$(BIN)/vedette-control CGO_ENABLED=0 $(GO) test ./...
 
 .PHONY: test-full
 test-full: build ## what takes longer: fuzzing, long schedules, deep model checks
@@ -54,6 +55,10 @@ bench-agent: build ## measure the agent against C, Node.js and its bounds; print
 .PHONY: bench-fleet
 bench-fleet: build ## put 10,000 simulated agents on one server; prints a table (BENCH=-h for more)
 	@$(GO) run ./deploy/bench $(BENCH) fleet
+
+.PHONY: bench-registry
+bench-registry: build ## 100,000 MLflow runs, 10 M predictions a day, 2 GB artifacts; prints a table (BENCH=-h for more)
+	@$(GO) run ./deploy/bench $(BENCH) registry
 
 .PHONY: lint
 lint: tools ## style, import rules, freshness of generated code
