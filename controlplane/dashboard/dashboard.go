@@ -21,6 +21,7 @@ import (
 	"crypto/cipher"
 	"embed"
 	"log/slog"
+	"maps"
 	"net/http"
 	"time"
 
@@ -136,7 +137,9 @@ func (s *Server) routes() http.Handler {
 	mux.Handle("GET /ledger.jsonl", s.signedIn(s.exportLedger))
 	mux.Handle("POST /rollouts/new", s.signedIn(s.createRollout))
 	mux.Handle("POST /rollouts/{rollout}/revise", s.signedIn(s.revise))
-	for pattern, c := range commands() {
+	all := commands()
+	maps.Copy(all, incidentCommands())
+	for pattern, c := range all {
 		mux.Handle("GET "+pattern, s.signedIn(s.ask(c)))
 		mux.Handle("POST "+pattern, s.signedIn(s.act(c)))
 	}
@@ -158,6 +161,9 @@ func (s *Server) views() map[string]view {
 		"/rollouts/{rollout}/revise":         s.reviseForm,
 		"/rollouts/{rollout}/devices":        s.members,
 		"/rollouts/{rollout}/decisions":      s.decisions,
+		"/incidents":                         s.incidents,
+		"/incidents/{incident}":              s.incident,
+		"/retraining":                        s.retraining,
 		"/drift":                             s.driftModels,
 		"/drift/{model}":                     s.drift,
 		"/drift/{model}/by/{level}":          s.level,

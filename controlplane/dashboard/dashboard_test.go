@@ -130,6 +130,7 @@ var paths = []string{
 	"/models", "/models/digits", "/models/digits/versions/1", "/models/digits/versions/2",
 	"/rollouts", "/rollouts?active=true", "/rollouts/digits-2-1", "/drift", "/drift/digits", "/quality", "/quality/digits", "/quality/digits/trends",
 	"/ledger", "/ledger?chain=operator&kind=", "/enrolment",
+	"/incidents", "/incidents/inc-1", "/incidents/inc-2?x=1", "/retraining", "/incidents/inc-1/acknowledge", "/incidents/inc-1/silence", "/silences/sil-1/expire", "/retraining/r1/redeliver",
 	"/experiments", "/experiments/1?filter=x", "/runs/a", "/runs/a?dir=model", "/runs/compare?run=a&run=b",
 	"/rollouts/new", "/rollouts/new?as=yaml", "/rollouts/new/matching?selector=site%3Db", "/rollouts/digits-2-1/revise", "/rollouts?model=digits&state=running",
 	"/rollouts/digits-2-1/devices?wave=2&state=&stuck=true", "/rollouts/digits-2-1/decisions", "/rollouts/digits-2-1/decisions?cursor=39",
@@ -388,14 +389,25 @@ func TestCommands(t *testing.T) {
 			`olga: digits 2 as share of 125 on "site=b" because one in eight`, "/models/digits",
 		},
 		{
-			"paula", "/models/digits/versions/2/gates/champion/override", url.Values{"reason": {"it mends site b"}},
+			"paula", "/models/digits/versions/2/gates/champion/override",
+			url.Values{"reason": {"it mends site b"}},
 			"paula: let digits 2 past champion because it mends site b", "/models/digits/versions/2",
 		},
 		{
-			"olga", "/models/digits/versions/2/lab", url.Values{"reason": {"measure it"}},
+			"olga", "/models/digits/versions/2/lab",
+			url.Values{"reason": {"measure it"}},
 			"olga: lab tries digits 2 because measure it", "/models/digits/versions/2",
 		},
 		{"olga", "/models/digits/end-challenge", url.Values{"reason": {"seen enough"}}, "olga: end challenge of digits because seen enough", "/models/digits"},
+		{"olga", "/incidents/inc-1/acknowledge", url.Values{"reason": {"on it"}}, "olga: acknowledge inc-1 because on it", "/incidents/inc-1"},
+		{"olga", "/incidents/inc-1/resolve", url.Values{"reason": {"cleaned"}}, "olga: resolve inc-1 because cleaned", "/incidents/inc-1"},
+		{
+			"olga", "/incidents/inc-1/silence",
+			url.Values{"for": {"8h"}, "reason": {"works"}},
+			"olga: silence monitor/drift/digits/b/ for 8h0m0s because works", "/incidents/inc-1",
+		},
+		{"olga", "/silences/sil-1/expire", url.Values{"reason": {"done"}}, "olga: expire sil-1 because done", "/incidents"},
+		{"olga", "/retraining/r1/redeliver", url.Values{"reason": {"mended"}}, "olga: redeliver r1 because mended", "/retraining"},
 		{"olga", "/enrolment/t-1/revoke", url.Values{"reason": {"leaked"}}, "olga: revoke token t-1", "/enrolment"},
 	} {
 		t.Run(c.path, func(t *testing.T) {

@@ -247,7 +247,7 @@ func (f *fleet) Challenge(context.Context, string) (*operator.ChallengeDetail, e
 	return &operator.ChallengeDetail{
 		Challenge: operator.Challenge{
 			Model: "digits", Version: "2", Release: digest2, Role: operator.Shadow, Share: 200, Selector: f.text("site=c"), Reason: f.text("is it better at night"),
-			Actor: f.text("ada"), Since: now.Add(-26 * time.Hour), Decision: 41, Devices: 2, Running: 1, Evidence: evidence,
+			Actor: f.text("ada"), Since: now.Add(-26 * time.Hour), Decision: 41, Devices: 2, Running: 1, Evidence: evidence, Test: f.challengeTest(),
 		},
 		List: []operator.ChallengeDevice{
 			{Device: "cam-c1", Site: "c", Primary: &ref1, State: "idle", Running: true, Evidence: evidence},
@@ -280,15 +280,44 @@ func (f *fleet) Version(_ context.Context, _, version string) (*operator.Version
 	return nil, operator.Errorf(operator.NotFound, "there is no version %s", version)
 }
 
-func (f *fleet) RetrainEvents(context.Context, operator.RetrainQuery) (*operator.Page[operator.RetrainEvent], error) {
-	return &operator.Page[operator.RetrainEvent]{Items: []operator.RetrainEvent{{
-		ID: "r1", Model: "digits", At: now, State: "delivered", Alarm: f.alarmList()[0],
-		Deliveries: []operator.Delivery{{Target: f.text("https://ci.example/retrain"), Attempts: 2, Error: f.text("503")}},
-	}}, Total: 1}, nil
+func (f *fleet) RetrainEvents(_ context.Context, q operator.RetrainQuery) (*operator.Page[operator.RetrainEvent], error) {
+	all := []operator.RetrainEvent{
+		{
+			ID: "r1", Model: "digits", Version: "1", At: now, State: "failed", Cause: "drift", Condition: "inputs-moved", Text: f.text("inputs of b are away from training for 1h0m0s"),
+			Cohorts: []string{f.text("b")}, Alarm: f.alarmList()[0], Tag: "vedette.retrain=r1",
+			Deliveries: []operator.Delivery{
+				{Target: f.text("https://ci.example/retrain"), Attempts: 20, Error: f.text("answered 503 Service Unavailable"), Last: now},
+				{Target: "nats:ml.retrain", Attempts: 1, Done: true, Last: now},
+			},
+		},
+		{
+			ID: "r0", Model: "digits", Version: "1", At: now.Add(-50 * time.Hour), State: "rolled_out", Cause: "schedule", Text: "asked for by schedule: 0 3 * * 1 Europe/Berlin",
+			Alarm: f.alarmList()[0], Tag: "vedette.retrain=r0", Answer: &operator.RetrainAnswer{Version: "2", Release: f.text("2"), At: now.Add(-40 * time.Hour), Text: f.text("rollout digits-2-1 is completed")},
+		},
+	}
+	if q.Dead {
+		all = all[:1]
+	}
+	return &operator.Page[operator.RetrainEvent]{Items: all, Total: len(all)}, nil
+}
+
+func (f *fleet) RetrainEvent(_ context.Context, id string) (*operator.RetrainEvent, error) {
+	page, err := f.RetrainEvents(context.Background(), operator.RetrainQuery{})
+	if err != nil || id != page.Items[0].ID {
+		return nil, operator.Errorf(operator.NotFound, "there is no request %s", id)
+	}
+	return &page.Items[0], nil
 }
 
 func (f *fleet) RetrainPolicy(context.Context, string) (*operator.RetrainPolicy, error) {
-	return &operator.RetrainPolicy{Model: "digits", OnDrift: true, AccuracyFloor: 0.9, Cooldown: release.Duration(6 * time.Hour)}, nil
+	return &operator.RetrainPolicy{
+		Model: "digits", OnDrift: true, AccuracyFloor: 0.9, Cooldown: release.Duration(6 * time.Hour), MaxOpen: 3, Subject: "ml.retrain",
+		When: []operator.RetrainWhen{
+			{Name: "moved", Drift: &operator.DriftWhen{Above: 0.25, Features: 2, Of: []string{"p00", "p01"}}, For: release.Duration(time.Hour), Groups: 2, Share: 0.5},
+			{Name: "wrong", Accuracy: &operator.AccuracyWhen{Below: 0.9}, Level: "fleet"},
+		},
+		Schedule: &operator.RetrainSchedule{Cron: "0 3 * * 1", TimeZone: "Europe/Berlin"}, Webhooks: []string{f.text("https://ci.example/retrain")},
+	}, nil
 }
 
 func (f *fleet) Ledger(_ context.Context, q operator.LedgerQuery) (*operator.Page[operator.LedgerRecord], error) {

@@ -50,6 +50,7 @@ func functions() template.FuncMap {
 		"metric":  metricText,
 		"limit":   func(g operator.Gate) string { return gateValue(g, g.Limit) },
 		"value":   gateValue,
+		"way":     way,
 		"list":    func(items ...any) []any { return items },
 	}
 }
@@ -183,6 +184,7 @@ var tones = map[string]string{
 	"halted": "bad", "failed": "bad", "fail": "bad", "refused": "bad", "drift": "bad", "breach": "bad",
 	"accuracy": "bad", "crash_loop": "bad", "cloned": "bad", "revoked": "bad", "aborted": "bad",
 	"prediction": "bad", "new_values": "warn", "calibrated": "ok", "overconfident": "warn", "underconfident": "warn",
+	"critical": "bad", "warning": "warn", "answered": "busy", "validated": "busy", "rolled_out": "ok", "rejected": "bad", "acknowledged": "warn", "resolved": "ok", "pending": "busy",
 	"sensor_fault": "fault",
 }
 

@@ -19,16 +19,17 @@ import (
 
 // page is what the layout needs around the content of a page.
 type page struct {
-	Title   string
-	Section string        // of the navigation
-	Path    string        // the page itself, with its query
-	Live    string        // selectors of the parts that follow changes, separated by commas; empty for none
-	Kinds   string        // kinds of events that change them, separated by commas
-	Every   time.Duration // least time between two changes that the page is told of, 0 for refreshEvery
-	Who     operator.Principal
-	Code    string // for forms
-	Alarms  int    // open
-	Data    any
+	Title     string
+	Section   string        // of the navigation
+	Path      string        // the page itself, with its query
+	Live      string        // selectors of the parts that follow changes, separated by commas; empty for none
+	Kinds     string        // kinds of events that change them, separated by commas
+	Every     time.Duration // least time between two changes that the page is told of, 0 for refreshEvery
+	Who       operator.Principal
+	Code      string // for forms
+	Alarms    int    // open
+	Incidents int    // not resolved
+	Data      any
 }
 
 // May says whether whoever looks at the page has a role.
@@ -56,7 +57,7 @@ type pages map[string]*template.Template
 
 // parsePages gives every template but the layout and the parts a copy of both.
 func parsePages() pages {
-	shared := template.Must(template.New("").Funcs(functions()).ParseFS(files, "templates/layout.html", "templates/parts.html"))
+	shared := template.Must(template.New("").Funcs(functions()).ParseFS(files, "templates/layout.html", "templates/parts.html", "templates/verdict.html"))
 	names, err := fs.Glob(files, "templates/*.html")
 	if err != nil {
 		panic(err) // the pattern is a constant
@@ -91,6 +92,7 @@ func (s *Server) dress(ctx context.Context, r *request, p *page) {
 	if err == nil { // the page itself is worth more than the number beside its navigation
 		p.Alarms = open.Total
 	}
+	p.Incidents = s.openIncidents(ctx)
 }
 
 // write renders a page as a whole before anything of it is sent.

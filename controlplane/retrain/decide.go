@@ -289,6 +289,18 @@ func (s *situation) scheduled(m *Memory) *want {
 	}
 }
 
+// spanText is a duration without units of which there are none: 1h, not 1h0m0s.
+func spanText(d time.Duration) string {
+	s := d.String()
+	if d%time.Minute == 0 {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if d%time.Hour == 0 {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
 // describe says for people what holds.
 func describe(c *operator.RetrainWhen, groups []drift.GroupScore) string {
 	names := map[string]bool{}
@@ -299,7 +311,7 @@ func describe(c *operator.RetrainWhen, groups []drift.GroupScore) string {
 	g := &groups[0]
 	lasted := ""
 	if c.For > 0 {
-		lasted = " for " + time.Duration(c.For).String()
+		lasted = " for " + spanText(time.Duration(c.For))
 	}
 	if a := &g.Accuracy; c.Accuracy != nil {
 		return fmt.Sprintf("accuracy of %s was below %v%s: %.3f (%.3f to %.3f over %d labels)", where, c.Accuracy.Below, lasted, a.Accuracy, a.Lower, a.Upper, a.Labels)
