@@ -92,7 +92,7 @@ type state struct {
 }
 
 // dump reads all of a store. NaN becomes text, so that states can be compared.
-func dump(t *testing.T, s *tracking.Store) (out state) {
+func dump(t testing.TB, s *tracking.Store) (out state) {
 	t.Helper()
 	var errs [4]error
 	out.Experiments, _, errs[0] = s.SearchExperiments(tracking.Search{View: tracking.All})
