@@ -152,6 +152,7 @@ func (s *Server) evaluate(ctx context.Context) error {
 	for {
 		select {
 		case now := <-tick.C:
+			s.objectives()
 			s.consider(ctx, s.monitor.Evaluate(now))
 			s.runner.Nudge()
 			warned = s.warnOfFullDisk(ctx, warned)

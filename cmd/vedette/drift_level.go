@@ -72,7 +72,7 @@ func showGroup(w io.Writer, g *operator.DriftGroupDetail, features int) {
 	showCalibration(w, &g.Calibration)
 	heading(w, "furthest from training")
 	rows := [][]string{}
-	for i := range g.Features[:min(features, len(g.Features))] {
+	for i := range g.Features[:min(max(features, 0), len(g.Features))] {
 		f := &g.Features[i]
 		rows = append(rows, []string{
 			f.Feature, f.Side, found(&f.DriftCell), number(f.PSI), number(f.Noise), number(max(f.P, f.Chi2P)), number(f.JS), distanceText(&f.DriftCell), number(f.LInf),
@@ -80,7 +80,7 @@ func showGroup(w io.Writer, g *operator.DriftGroupDetail, features int) {
 		})
 	}
 	grid(w, []string{"feature", "side", "finding", "psi", "noise", "p", "js", "ks", "l-inf", "missing", "new values", "training → now"}, rows)
-	if more := len(g.Features) - features; more > 0 {
+	if more := len(g.Features) - max(features, 0); more > 0 {
 		fmt.Fprintf(w, "and %d more: --features shows them\n", more)
 	}
 }

@@ -20,6 +20,7 @@ type Monitor interface {
 	Series(model string) []drift.Series
 	Totals() []drift.Total
 	SetFloor(model string, accuracy float64)
+	Floor(model string) float64
 	Config() drift.Config
 	Groups(model string, by drift.Level) []drift.GroupScore
 	Group(model string, by drift.Level, d release.Digest, name string) (drift.GroupDetail, bool)
@@ -239,7 +240,7 @@ func (s *Service) Quality(_ context.Context, q operator.QualityQuery) (*operator
 		return nil, err
 	}
 	out := &operator.Quality{
-		Model: q.Model, Series: []operator.QualitySeries{}, Floor: s.policy(q.Model).AccuracyFloor,
+		Model: q.Model, Series: []operator.QualitySeries{}, Floor: s.d.Monitor.Floor(q.Model),
 		Threshold: s.d.Monitor.Config().Threshold, AsOf: s.d.Now().UTC(),
 	}
 	for _, series := range s.d.Monitor.Series(q.Model) {

@@ -30,6 +30,15 @@ func groups(by drift.Level) []drift.GroupScore {
 	return []drift.GroupScore{g, old}
 }
 
+func (w worldMonitor) Floor(model string) float64 {
+	for i := range w.policies {
+		if p := &w.policies[i]; p.Model == model {
+			return p.AccuracyFloor
+		}
+	}
+	return w.floors[model]
+}
+
 func (w worldMonitor) Groups(_ string, by drift.Level) []drift.GroupScore { return groups(by) }
 
 func (w worldMonitor) Group(_ string, by drift.Level, d release.Digest, name string) (out drift.GroupDetail, ok bool) {

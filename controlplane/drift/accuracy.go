@@ -45,7 +45,7 @@ func (s *trackState) labels(from, to int64) (matched, correct uint64) {
 // ones there are, 0 when that is not known.
 func (m *Monitor) accuracy(model string, tracks []*track, reach uint64, nowMS int64) AccuracyScore {
 	labels, correct := m.block(tracks, nowMS)
-	a := AccuracyScore{Labels: labels, Correct: correct, Upper: 1, Floor: m.floors[model], Verdict: Insufficient}
+	a := AccuracyScore{Labels: labels, Correct: correct, Upper: 1, Floor: m.floor(model), Verdict: Insufficient}
 	if labels == 0 {
 		return a
 	}

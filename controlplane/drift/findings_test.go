@@ -63,7 +63,12 @@ func TestConceptDrift(t *testing.T) {
 		{1, CauseInputs, "inputs have left the training data"},
 	} {
 		s := newSite(t, 12, 3)
-		s.m.SetFloor("m", 0.9)
+		s.m.SetFloor("m", 0.2)
+		s.m.SetGate("m", 0.9)
+		if got := s.m.Floor("m"); got != 0.2 {
+			t.Errorf("floor of the policy and of the gates: got %v, want the policy's", got)
+		}
+		s.m.SetFloor("m", 0) // the policy asks for nothing any more: the gates' floor holds
 		for i := range s.shift {
 			s.shift[i] = c.shift
 		}

@@ -26,7 +26,8 @@ type Monitor struct {
 
 	mu       sync.Mutex // guards everything below
 	releases map[release.Digest]*known
-	floors   map[string]float64
+	floors   map[string]float64 // accuracy by model, as policies of retraining ask for
+	gates    map[string]float64 // and as its gates do
 	labels   map[string]map[string]string
 	devices  map[string]*device
 	series   map[seriesKey]*series
@@ -73,6 +74,7 @@ func New(cfg Config) *Monitor {
 		counted:  make(chan struct{}, 1),
 		releases: map[release.Digest]*known{},
 		floors:   map[string]float64{},
+		gates:    map[string]float64{},
 		labels:   map[string]map[string]string{},
 		devices:  map[string]*device{},
 		series:   map[seriesKey]*series{},
@@ -128,12 +130,29 @@ func (m *Monitor) SetLabels(device string, labels map[string]string) {
 	m.labels[device] = labels
 }
 
-// SetFloor sets the lowest accuracy a model may have, 0 for none.
+// SetFloor sets the lowest accuracy a model may have, 0 for none. Then the one
+// of its gates holds.
 func (m *Monitor) SetFloor(model string, accuracy float64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.floors[model] = accuracy
 }
+
+// SetGate sets the accuracy that the gates of a model ask for, 0 for none.
+func (m *Monitor) SetGate(model string, accuracy float64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gates[model] = accuracy
+}
+
+// Floor is the accuracy that a model is held to, 0 for none.
+func (m *Monitor) Floor(model string) float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.floor(model)
+}
+
+func (m *Monitor) floor(model string) float64 { return cmp.Or(m.floors[model], m.gates[model]) }
 
 // Forget drops everything known of a device that was removed from the fleet.
 // What it counted stays in series.
