@@ -17,6 +17,7 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/api"
 	"github.com/vedette-edge/vedette/controlplane/artifact"
 	"github.com/vedette-edge/vedette/controlplane/broker"
+	"github.com/vedette-edge/vedette/controlplane/challenger"
 	"github.com/vedette-edge/vedette/controlplane/desired"
 	"github.com/vedette-edge/vedette/controlplane/drift"
 	"github.com/vedette-edge/vedette/controlplane/fleet"
@@ -53,6 +54,7 @@ type Server struct {
 	fleet      *fleet.Fleet
 	monitor    *drift.Monitor
 	history    *history.History
+	challenger *challenger.Judge
 	desired    *desired.Desired
 	runner     *runner.Runner
 	retrain    *retrain.Trigger
@@ -109,6 +111,7 @@ func (s *Server) Start(ctx context.Context) error {
 		{"open rollouts", s.openRollouts},
 		{"open retraining", s.openRetrain},
 		{"open tracking", s.openTracking},
+		{"open challenges", s.openChallenges},
 		{"join the service", s.openService},
 		{"follow devices", s.openIngest},
 		{"tell of incidents", s.followIncidents},
@@ -200,7 +203,7 @@ func (s *Server) openStorage(ctx context.Context) (err error) {
 		return err
 	}
 	s.onStop(func(context.Context) error { s.broker.Close(); return nil })
-	for _, name := range []string{"access", "registry", "fleet", fleetFold, driftFold, historyFold, "cursors", "retrain", incidentBucket, validationBucket, "deltas", truthBucket, sampleBucket} {
+	for _, name := range []string{"access", "registry", "fleet", fleetFold, driftFold, historyFold, challengeBucket, "cursors", "retrain", incidentBucket, validationBucket, "deltas", truthBucket, sampleBucket} {
 		if s.buckets[name], err = kvstore.Open(ctx, s.broker.Conn(), name); err != nil {
 			return err
 		}
@@ -338,6 +341,7 @@ func (s *Server) openIngest(ctx context.Context) (err error) {
 	s.run("rollouts", s.runner.Run)
 	s.run("drift", s.evaluate)
 	s.run("history", s.history.Run)
+	s.run("challenges", s.challenger.Run)
 	return nil
 }
 

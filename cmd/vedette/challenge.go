@@ -30,10 +30,15 @@ in the request (parameter "key", header Vedette-Key), else by the prediction id:
 the same key is always answered by the same version, and a call that the
 challenger cannot answer is answered by the serving version.
 
+A test goes on with it: once it is proven to be no worse than --margin allows, in
+errors and, where truths come back, in wrong predictions, it is proposed for
+promotion; once it is proven to be worse it is taken away and people are told;
+after --for a human is asked. Without data nothing is promoted. See "show".
+
 A model has one challenge at a time; a new one takes its place. Devices that
 enrol later, or are given labels that match, take part from then on.`,
 		Example: `  vedette model challenge digits 2 --shadow --reason "is it better at night"
-  vedette model challenge digits 2 --share 10% --selector site=b --reason "one in ten at site b"
+  vedette model challenge digits 2 --share 10% --selector site=b --margin 25% --for 7d --reason "one in ten at site b"
   vedette model challenge show digits
   vedette model challenge end digits --reason "seen enough"`,
 		Args: args(cobra.ExactArgs(2)), ValidArgsFunction: a.completeVersion(),
@@ -66,6 +71,7 @@ type challengeFlags struct {
 	shadow                  bool
 	share, selector, device string
 	reason                  string
+	test                    testFlags
 }
 
 func (f *challengeFlags) register(cmd *cobra.Command) {
@@ -74,6 +80,7 @@ func (f *challengeFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.share, "share", "", "share of the calls, for example 10%; with --shadow of those computed, else of those answered")
 	flags.StringVarP(&f.selector, "selector", "l", "", "only devices whose labels match, for example site=b")
 	flags.StringVar(&f.device, "device", "", "only this device")
+	f.test.register(flags)
 	cmd.MarkFlagsMutuallyExclusive("selector", "device")
 	reasonFlag(cmd, &f.reason)
 }
@@ -82,6 +89,9 @@ func (f *challengeFlags) create(version string) (operator.ChallengeCreate, error
 	n := operator.ChallengeCreate{Version: version, Role: operator.Share, Selector: f.selector, Device: f.device, Reason: f.reason}
 	if f.shadow {
 		n.Role = operator.Shadow
+	}
+	if err := f.test.apply(&n); err != nil {
+		return n, err
 	}
 	if f.share == "" {
 		if !f.shadow {
@@ -190,6 +200,9 @@ func showChallenge(w io.Writer, c *operator.Challenge) {
 	if e := &c.Evidence; e.Rows+e.FailedRows+e.Skipped > 0 {
 		heading(w, "beside the serving version")
 		showVersus(w, e)
+	}
+	if c.Test != nil {
+		showChallengeTest(w, c.Test)
 	}
 }
 

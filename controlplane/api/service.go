@@ -25,6 +25,8 @@ type Deps struct {
 	// Challenges and Rivals are the releases beside the primary ones.
 	Challenges Challenges
 	Rivals     Rivals
+	// Verdicts are on challenges; nil: none are found.
+	Verdicts   Verdicts
 	Retrain    Retrainer
 	Incidents  Incidents
 	Validation Validation

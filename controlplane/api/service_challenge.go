@@ -71,7 +71,8 @@ func (s *Service) SetChallenge(ctx context.Context, model string, n operator.Cha
 		return nil, err
 	}
 	c, err := s.d.Challenges.SetChallenge(ctx, p.Name, desired.ChallengeChange{
-		Model: model, Version: v.Version, Release: v.Digest, Role: n.Role, Share: n.Share, Device: n.Device, Match: n.Selector, Reason: n.Reason,
+		Model: model, Version: v.Version, Release: v.Digest, Role: n.Role, Share: n.Share, Device: n.Device, Match: n.Selector,
+		Margin: n.Margin, Duration: n.Duration, Reason: n.Reason,
 	})
 	if errors.Is(err, desired.ErrChallenge) {
 		return nil, operator.Errorf(operator.Invalid, "%w", err)
@@ -187,6 +188,7 @@ func (s *Service) challenge(c *desired.Challenge) *operator.ChallengeDetail {
 	out := &operator.ChallengeDetail{List: []operator.ChallengeDevice{}, Challenge: operator.Challenge{
 		Model: c.Model, Version: c.Version, Release: c.Release, Role: c.Role, Share: c.Share, Selector: c.Match, Device: c.Device,
 		Reason: c.Reason, Actor: c.Actor, Since: c.Since, Decision: c.Seq,
+		Test: s.challengeTest(c),
 	}}
 	if e := c.Ended; e != nil {
 		out.Ended = &operator.ChallengeEnd{At: e.At, Actor: e.Actor, Reason: e.Reason}

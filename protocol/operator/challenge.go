@@ -23,7 +23,10 @@ type ChallengeCreate struct {
 	Share    int    `json:"share,omitempty"` // parts per thousand of the calls; 0 is all of them for a shadow
 	Selector string `json:"selector,omitempty"`
 	Device   string `json:"device,omitempty"`
-	Reason   string `json:"reason"`
+	// Rules of the test that decides whether it may take the other's place.
+	Margin   float64          `json:"margin,omitempty"`   // how much worse it may be at most, as a part of the rate of what serves; 0 is 0.25
+	Duration release.Duration `json:"duration,omitempty"` // after which a human is asked; 0 is 14 days
+	Reason   string           `json:"reason"`
 }
 
 // Challenge is a version that runs beside the primary one of its model.
@@ -43,6 +46,7 @@ type Challenge struct {
 	Devices  int            `json:"devices"` // that are to run it
 	Running  int            `json:"running"` // that do
 	Evidence Versus         `json:"evidence"`
+	Test     *ChallengeTest `json:"test,omitempty"` // absent before the first look
 }
 
 // ChallengeEnd is how a challenge ended.
