@@ -86,7 +86,7 @@ Start with "vedette login"; then "vedette status" shows the fleet.`,
 		}
 	}
 	add("publish", keyCommand(a), modelCommand(a), publishCommand(a), runCommand(a), dataCommand(a))
-	add("fleet", statusCommand(a), deviceCommand(a), rolloutCommand(a), driftCommand(a), truthCommand(a), sampleCommand(a), incidentCommand(a), notifyCommand(a), ledgerCommand(a), settingsCommand(a))
+	add("fleet", statusCommand(a), deviceCommand(a), rolloutCommand(a), driftCommand(a), retrainCommand(a), truthCommand(a), sampleCommand(a), incidentCommand(a), notifyCommand(a), ledgerCommand(a), settingsCommand(a))
 	add("admin", loginCommand(a), contextCommand(a), tokenCommand(a), demoCommand(a))
 	root.SetHelpCommandGroupID("admin")
 	root.SetCompletionCommandGroupID("admin")
