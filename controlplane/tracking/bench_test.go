@@ -2,7 +2,6 @@ package tracking_test
 
 import (
 	"context"
-	"fmt"
 	"runtime"
 	"strconv"
 	"sync"
@@ -71,7 +70,7 @@ func BenchmarkSearch(b *testing.B) {
 			b.Fatal(err)
 		}
 		batch := ten(int64(n * 7919 % 1000))
-		batch.Params = map[string]string{"lr": fmt.Sprint(n % 10), "depth": strconv.Itoa(n % 13), "seed": strconv.Itoa(n)}
+		batch.Params = map[string]string{"lr": strconv.Itoa(n % 10), "depth": strconv.Itoa(n % 13), "seed": strconv.Itoa(n)}
 		if err := s.Log(b.Context(), r.ID, batch); err != nil {
 			b.Fatal(err)
 		}

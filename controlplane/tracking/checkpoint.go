@@ -275,8 +275,8 @@ func (c *checkpoints) write(ctx context.Context, s *Store) error {
 
 func (c *checkpoints) put(ctx context.Context, shot snapshot) error {
 	var byTurn [turns][]page
-	for _, make := range shot.gather {
-		for _, p := range make(c) {
+	for _, pages := range shot.gather {
+		for _, p := range pages(c) {
 			byTurn[p.turn] = append(byTurn[p.turn], p)
 		}
 	}

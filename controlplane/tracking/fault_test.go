@@ -25,15 +25,11 @@ import (
 // history is what random callers do: it can be done to several stores alike, as
 // their names are its own.
 type history struct {
-	t       *testing.T
-	rng     *rand.Rand
-	stores  []*tracking.Store
-	alias   []map[string]string // ids of each store by those of the first
-	runs    []string
-	groups  []string
-	logged  []string
-	models  []string
-	renamed int
+	t                            *testing.T
+	rng                          *rand.Rand
+	stores                       []*tracking.Store
+	alias                        []map[string]string // ids of each store by those of the first
+	runs, groups, logged, models []string            // as the first calls them
 }
 
 // id is what a store calls what the first one calls so.
@@ -65,7 +61,7 @@ func (h *history) all(what string, do func(n int, s *tracking.Store) (id string,
 	return first
 }
 
-// some is one of a list, "" of none.
+// some is one of a list, "0" of none.
 func (h *history) some(of []string) string {
 	if len(of) == 0 {
 		return "0"
@@ -73,112 +69,146 @@ func (h *history) some(of []string) string {
 	return of[h.rng.IntN(len(of))]
 }
 
+// choice is what a step is done to, and with.
+type choice struct {
+	run, group, logged, model, text string
+	yes                             bool
+	version                         int
+}
+
 // step does one random thing.
 func (h *history) step() {
-	ctx, rng := h.t.Context(), h.rng
-	text := strconv.Itoa(rng.IntN(5))
-	run, group, logged, model := h.some(h.runs), h.some(h.groups), h.some(h.logged), h.some(h.models)
-	deleted, version := rng.IntN(2) == 0, 1+rng.IntN(3)
-	switch rng.IntN(18) {
-	case 0:
-		id := h.all("create experiment", func(_ int, s *tracking.Store) (string, error) {
-			e, err := s.CreateExperiment(ctx, "e"+text, "", map[string]string{"t": text})
-			return e.ID, err
-		})
-		if id != "" {
-			h.groups = append(h.groups, id)
-		}
-	case 1:
-		h.all("rename experiment", func(n int, s *tracking.Store) (string, error) {
-			return "", s.RenameExperiment(ctx, h.id(n, group), "e"+text)
-		})
-	case 2:
-		h.all("delete experiment", func(n int, s *tracking.Store) (string, error) {
-			return "", s.DeleteExperiment(ctx, h.id(n, group), deleted)
-		})
-	case 3, 4:
-		started := rng.Int64N(1000) + 1
-		id := h.all("create run", func(n int, s *tracking.Store) (string, error) {
-			r, err := s.CreateRun(ctx, tracking.Run{Experiment: h.id(n, group), Name: "r" + text, StartedMS: started})
-			return r.ID, err
-		})
-		if id != "" {
-			h.runs = append(h.runs, id)
-		}
-	case 5, 6, 7, 8:
-		b := tracking.Batch{Params: map[string]string{"p" + text: text}, Tags: map[string]string{"t": text}}
-		for range rng.IntN(4) {
-			b.Metrics = append(b.Metrics, value("m"+text, rng.Float64(), rng.Int64N(5), rng.Int64N(5)))
-		}
-		if rng.IntN(8) == 0 {
-			b.Params["long"+text] = strings.Repeat("long ", 1200)
-		}
-		of := rng.IntN(2) == 0
-		h.all("log", func(n int, s *tracking.Store) (string, error) {
-			b := b
-			b.Metrics = slices.Clone(b.Metrics)
-			for i := range b.Metrics {
-				if of && len(h.logged) > 0 {
-					b.Metrics[i].ModelID = h.id(n, logged)
-				}
-			}
-			return "", s.Log(ctx, h.id(n, run), b)
-		})
-	case 9:
-		h.all("delete run", func(n int, s *tracking.Store) (string, error) {
-			return "", s.DeleteRun(ctx, h.id(n, run), deleted)
-		})
-	case 10:
-		h.all("purge", func(_ int, s *tracking.Store) (string, error) {
-			_, err := s.Purge(ctx, time.Now().Add(time.Hour))
-			return "", err
-		})
-	case 11:
-		id := h.all("log model", func(n int, s *tracking.Store) (string, error) {
-			m, err := s.CreateLoggedModel(ctx, tracking.LoggedModel{Experiment: h.id(n, group), Name: "l" + text})
-			return m.ID, err
-		})
-		if id != "" {
-			h.logged = append(h.logged, id)
-		}
-	case 12:
-		h.all("tag model", func(n int, s *tracking.Store) (string, error) {
-			_, err := s.SetLoggedModelTags(ctx, h.id(n, logged), map[string]string{"t": text}, nil)
-			return "", err
-		})
-	case 13:
-		h.all("register", func(_ int, s *tracking.Store) (string, error) {
-			_, err := s.CreateRegisteredModel(ctx, "m"+text, text, nil)
-			return "", err
-		})
-		h.models = append(h.models, "m"+text)
-	case 14:
-		h.all("create version", func(_ int, s *tracking.Store) (string, error) {
-			_, err := s.CreateVersion(ctx, tracking.ModelVersion{Name: model, Source: text})
-			return "", err
-		})
-	case 15:
-		h.all("stage and alias", func(_ int, s *tracking.Store) (string, error) {
-			_, err := s.SetVersionStage(ctx, "ada", model, version, tracking.StageProduction, true)
-			if err == nil {
-				err = s.SetAlias(ctx, model, "a"+text, version)
-			}
-			return "", err
-		})
-	case 16:
-		h.all("rename model", func(_ int, s *tracking.Store) (string, error) {
-			_, err := s.RenameRegisteredModel(ctx, model, "m"+text)
-			return "", err
-		})
-	case 17:
-		h.all("delete version", func(_ int, s *tracking.Store) (string, error) {
-			if deleted && h.renamed%3 == 0 {
-				return "", s.DeleteRegisteredModel(ctx, model)
-			}
-			return "", s.DeleteVersion(ctx, model, version)
-		})
-		h.renamed++
+	steps := []func(choice){
+		h.createExperiment, h.changeExperiment, h.deleteExperiment, h.createRun, h.createRun, h.log, h.log, h.log, h.log,
+		h.deleteRun, h.logModel, h.tagModel, h.register, h.createVersion, h.promote, h.drop,
 	}
+	steps[h.rng.IntN(len(steps))](choice{
+		h.some(h.runs), h.some(h.groups), h.some(h.logged), h.some(h.models), strconv.Itoa(h.rng.IntN(5)), h.rng.IntN(2) == 0, 1 + h.rng.IntN(3),
+	})
+}
+
+func (h *history) createExperiment(c choice) {
+	id := h.all("create experiment", func(_ int, s *tracking.Store) (string, error) {
+		e, err := s.CreateExperiment(h.t.Context(), "e"+c.text, "", map[string]string{"t": c.text})
+		return e.ID, err
+	})
+	if id != "" {
+		h.groups = append(h.groups, id)
+	}
+}
+
+func (h *history) changeExperiment(c choice) {
+	h.all("change experiment", func(n int, s *tracking.Store) (string, error) {
+		if c.yes {
+			return "", s.SetExperimentTag(h.t.Context(), h.id(n, c.group), "t", c.text)
+		}
+		return "", s.RenameExperiment(h.t.Context(), h.id(n, c.group), "e"+c.text)
+	})
+}
+
+func (h *history) deleteExperiment(c choice) {
+	h.all("delete experiment", func(n int, s *tracking.Store) (string, error) {
+		return "", s.DeleteExperiment(h.t.Context(), h.id(n, c.group), c.yes)
+	})
+}
+
+func (h *history) createRun(c choice) {
+	started := h.rng.Int64N(1000) + 1
+	id := h.all("create run", func(n int, s *tracking.Store) (string, error) {
+		r, err := s.CreateRun(h.t.Context(), tracking.Run{Experiment: h.id(n, c.group), Name: "r" + c.text, StartedMS: started})
+		return r.ID, err
+	})
+	if id != "" {
+		h.runs = append(h.runs, id)
+	}
+}
+
+func (h *history) log(c choice) {
+	b := tracking.Batch{Params: map[string]string{"p" + c.text: c.text}, Tags: map[string]string{"t": c.text}}
+	for range h.rng.IntN(4) {
+		b.Metrics = append(b.Metrics, value("m"+c.text, h.rng.Float64(), h.rng.Int64N(5), h.rng.Int64N(5)))
+	}
+	if h.rng.IntN(8) == 0 { // two of these make a run large
+		b.Params["long"+c.text] = strings.Repeat("long ", 1200)
+	}
+	h.all("log", func(n int, s *tracking.Store) (string, error) {
+		b := b
+		b.Metrics = slices.Clone(b.Metrics)
+		for i := range b.Metrics {
+			if c.yes && len(h.logged) > 0 {
+				b.Metrics[i].ModelID = h.id(n, c.logged)
+			}
+		}
+		return "", s.Log(h.t.Context(), h.id(n, c.run), b)
+	})
+}
+
+// deleteRun deletes or restores a run, or purges what is deleted.
+func (h *history) deleteRun(c choice) {
+	h.all("delete run", func(n int, s *tracking.Store) (string, error) {
+		if c.version == 1 {
+			_, err := s.Purge(h.t.Context(), time.Now().Add(time.Hour))
+			return "", err
+		}
+		return "", s.DeleteRun(h.t.Context(), h.id(n, c.run), c.yes)
+	})
+}
+
+func (h *history) logModel(c choice) {
+	id := h.all("log model", func(n int, s *tracking.Store) (string, error) {
+		m, err := s.CreateLoggedModel(h.t.Context(), tracking.LoggedModel{Experiment: h.id(n, c.group), Name: "l" + c.text})
+		return m.ID, err
+	})
+	if id != "" {
+		h.logged = append(h.logged, id)
+	}
+}
+
+func (h *history) tagModel(c choice) {
+	h.all("tag model", func(n int, s *tracking.Store) (string, error) {
+		_, err := s.SetLoggedModelTags(h.t.Context(), h.id(n, c.logged), map[string]string{"t": c.text}, nil)
+		return "", err
+	})
+}
+
+func (h *history) register(c choice) {
+	h.all("register", func(_ int, s *tracking.Store) (string, error) {
+		_, err := s.CreateRegisteredModel(h.t.Context(), "m"+c.text, c.text, nil)
+		return "", err
+	})
+	h.models = append(h.models, "m"+c.text)
+}
+
+func (h *history) createVersion(c choice) {
+	h.all("create version", func(_ int, s *tracking.Store) (string, error) {
+		_, err := s.CreateVersion(h.t.Context(), tracking.ModelVersion{Name: c.model, Source: c.text})
+		return "", err
+	})
+}
+
+func (h *history) promote(c choice) {
+	h.all("promote", func(_ int, s *tracking.Store) (string, error) {
+		_, err := s.SetVersionStage(h.t.Context(), "ada", c.model, c.version, tracking.StageProduction, true)
+		if err == nil {
+			err = s.SetAlias(h.t.Context(), c.model, "a"+c.text, c.version)
+		}
+		return "", err
+	})
+}
+
+// drop renames or deletes a registered model, or deletes a version of it.
+func (h *history) drop(c choice) {
+	h.all("drop", func(_ int, s *tracking.Store) (string, error) {
+		switch {
+		case c.version == 1:
+			_, err := s.RenameRegisteredModel(h.t.Context(), c.model, "m"+c.text)
+			return "", err
+		case c.version == 2 && c.yes:
+			return "", s.DeleteRegisteredModel(h.t.Context(), c.model)
+		default:
+			return "", s.DeleteVersion(h.t.Context(), c.model, c.version)
+		}
+	})
 }
 
 // canonical is the state of a store with the ids of the first and without times,

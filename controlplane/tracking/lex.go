@@ -11,11 +11,11 @@ import (
 type kind string
 
 const (
-	endToken    kind = "the end"
-	wordToken   kind = "a word"
-	quotedToken kind = "a quoted text"
-	opToken     kind = "a comparison"
-	signToken   kind = "a sign" // ( ) ,
+	endKind  kind = "the end"
+	wordKind kind = "a word"
+	textKind kind = "a text in quotes"
+	opKind   kind = "a comparison"
+	signKind kind = "a sign" // ( ) ,
 )
 
 // token is a piece of a filter or of an order.
@@ -27,14 +27,14 @@ type token struct {
 }
 
 func (t token) String() string {
-	if t.kind == endToken {
-		return string(endToken)
+	if t.kind == endKind {
+		return string(endKind)
 	}
 	return fmt.Sprintf("%.40q", t.text)
 }
 
 // is says whether the token is a key word of the language.
-func (t token) is(word string) bool { return t.kind == wordToken && strings.EqualFold(t.text, word) }
+func (t token) is(word string) bool { return t.kind == wordKind && strings.EqualFold(t.text, word) }
 
 // maxQuery bounds a filter in bytes.
 const maxQuery = 16 << 10
@@ -49,7 +49,7 @@ func lex(text string) ([]token, error) {
 		rest := strings.TrimLeftFunc(text[at:], unicode.IsSpace)
 		at = len(text) - len(rest)
 		if rest == "" {
-			return append(out, token{kind: endToken, at: at}), nil
+			return append(out, token{kind: endKind, at: at}), nil
 		}
 		t, n := lexOne(rest)
 		if n == 0 {
@@ -73,13 +73,13 @@ func lexOne(rest string) (token, int) {
 		if end < 0 {
 			return token{}, -1
 		}
-		return token{kind: quotedToken, text: rest[1 : 1+end], quote: c}, end + 2
+		return token{kind: textKind, text: rest[1 : 1+end], quote: c}, end + 2
 	case '(', ')', ',':
-		return token{kind: signToken, text: rest[:1]}, 1
+		return token{kind: signKind, text: rest[:1]}, 1
 	case '=', '!', '<', '>':
 		for _, op := range []string{"!=", "<=", ">=", "<>", "==", "=", "<", ">"} {
 			if strings.HasPrefix(rest, op) {
-				return token{kind: opToken, text: op}, len(op)
+				return token{kind: opKind, text: op}, len(op)
 			}
 		}
 		return token{}, 0
@@ -88,7 +88,7 @@ func lexOne(rest string) (token, int) {
 	if end < 0 {
 		end = len(rest)
 	}
-	return token{kind: wordToken, text: rest[:end]}, end
+	return token{kind: wordKind, text: rest[:end]}, end
 }
 
 // wordRune says what may stand in a key without quotes, and in a number.

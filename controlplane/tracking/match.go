@@ -76,7 +76,7 @@ func numberTest(c clause) (func(float64) bool, error) {
 	}
 	t := c.values[0]
 	want, err := strconv.ParseFloat(t.text, 64)
-	if err != nil || t.kind == quotedToken {
+	if err != nil || t.kind == textKind {
 		return nil, wrong(t.at, "got %s, expected a number without quotes: %s is a number", t, c.field.name())
 	}
 	return map[op]func(float64) bool{
@@ -96,12 +96,12 @@ func (f field) name() string {
 func textTest(c clause) (func(string) bool, error) {
 	var values []string
 	for _, t := range c.values {
-		if t.kind != quotedToken {
+		if t.kind != textKind {
 			return nil, wrong(t.at, "got %s, expected a text in quotes: %s is text", t, c.field.name())
 		}
 		values = append(values, t.text)
 	}
-	switch c.op {
+	switch c.op { //nolint:exhaustive // the others are not for text
 	case eq, in:
 		return func(v string) bool { return slices.Contains(values, v) }, nil
 	case ne, notIn:

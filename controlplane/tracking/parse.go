@@ -69,7 +69,7 @@ func (p *parser) peek() token { return p.tokens[p.next] }
 // take returns the next token; the end again and again.
 func (p *parser) take() token {
 	t := p.tokens[p.next]
-	if t.kind != endToken {
+	if t.kind != endKind {
 		p.next++
 	}
 	return t
@@ -82,7 +82,7 @@ func parseFilter(text string) ([]clause, error) {
 		return nil, err
 	}
 	p := &parser{tokens: tokens}
-	if p.peek().kind == endToken {
+	if p.peek().kind == endKind {
 		return nil, nil
 	}
 	var out []clause
@@ -93,7 +93,7 @@ func parseFilter(text string) ([]clause, error) {
 		}
 		out = append(out, c)
 		switch t := p.take(); {
-		case t.kind == endToken:
+		case t.kind == endKind:
 			return out, nil
 		case t.is("OR"):
 			return nil, wrong(t.at, "OR is not part of the search language: search twice")
@@ -111,7 +111,7 @@ func (p *parser) clause() (c clause, err error) {
 	if c.op, err = p.op(); err != nil {
 		return c, err
 	}
-	switch c.op {
+	switch c.op { //nolint:exhaustive // the others take one value
 	case isNull, isNotNull:
 	case in, notIn:
 		c.values, err = p.list()
@@ -126,10 +126,10 @@ func (p *parser) clause() (c clause, err error) {
 // field reads ENTITY.KEY, with the key quoted or not, or the name of an attribute.
 func (p *parser) field() (field, error) {
 	t := p.take()
-	if t.kind == quotedToken && t.quote != '\'' {
+	if t.kind == textKind && t.quote != '\'' {
 		return field{attributes, t.text, t.at}, nil
 	}
-	if t.kind != wordToken {
+	if t.kind != wordKind {
 		return field{}, wrong(t.at, "got %s, expected a field such as metrics.accuracy, params.\"learning rate\", tags.`mlflow.user` or attributes.start_time", t)
 	}
 	before, key, dotted := strings.Cut(t.text, ".")
@@ -140,7 +140,7 @@ func (p *parser) field() (field, error) {
 	if !ok {
 		return field{}, wrong(t.at, "%q is none of attributes, metrics, params, tags, datasets", before)
 	}
-	if q := p.peek(); key == "" && q.kind == quotedToken && q.at == t.at+len(t.text) {
+	if q := p.peek(); key == "" && q.kind == textKind && q.at == t.at+len(t.text) {
 		p.take()
 		key = q.text
 	}
@@ -152,7 +152,7 @@ func (p *parser) field() (field, error) {
 
 func (p *parser) op() (op, error) {
 	switch t := p.take(); {
-	case t.kind == opToken:
+	case t.kind == opKind:
 		return map[string]op{"=": eq, "==": eq, "!=": ne, "<>": ne, "<": lt, "<=": le, ">": gt, ">=": ge}[t.text], nil
 	case t.is("LIKE"):
 		return like, nil
@@ -185,10 +185,10 @@ func (p *parser) null() (op, error) {
 // value reads a number or a text in quotes.
 func (p *parser) value() (token, error) {
 	t := p.take()
-	if t.kind == quotedToken && t.quote != '`' {
+	if t.kind == textKind && t.quote != '`' {
 		return t, nil
 	}
-	if t.kind == wordToken {
+	if t.kind == wordKind {
 		if _, err := strconv.ParseFloat(t.text, 64); err == nil {
 			return t, nil
 		}
@@ -198,7 +198,7 @@ func (p *parser) value() (token, error) {
 
 // list reads values in parentheses.
 func (p *parser) list() (out []token, err error) {
-	if t := p.take(); t.text != "(" || t.kind != signToken {
+	if t := p.take(); t.text != "(" || t.kind != signKind {
 		return nil, wrong(t.at, "got %s, expected ( and a list of values", t)
 	}
 	for {
@@ -208,9 +208,9 @@ func (p *parser) list() (out []token, err error) {
 		}
 		out = append(out, v)
 		switch t := p.take(); {
-		case t.kind == signToken && t.text == ")":
+		case t.kind == signKind && t.text == ")":
 			return out, nil
-		case t.kind != signToken || t.text != ",":
+		case t.kind != signKind || t.text != ",":
 			return nil, wrong(t.at, "got %s, expected a comma or )", t)
 		}
 	}
@@ -240,7 +240,7 @@ func parseOrder(text string) (sorting, error) {
 	case t.is("ASC"):
 		p.take()
 	}
-	if t := p.take(); t.kind != endToken {
+	if t := p.take(); t.kind != endKind {
 		return s, wrong(t.at, "got %s, expected ASC, DESC or the end", t)
 	}
 	return s, nil

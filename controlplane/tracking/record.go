@@ -131,7 +131,7 @@ func decode(raw []byte, only string, fn func(nth int, r *record) error) error {
 // cut takes what has its length before it.
 func cut(raw []byte) (part, rest []byte, ok bool) {
 	n, size := binary.Uvarint(raw)
-	if size <= 0 || n > uint64(len(raw)-size) {
+	if size <= 0 || n > uint64(len(raw[size:])) {
 		return nil, nil, false
 	}
 	raw = raw[size:]

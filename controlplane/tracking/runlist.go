@@ -170,7 +170,7 @@ func (c *runColumns) newestFirst(l runList) iter.Seq[row] {
 			for n, f := range c.fields {
 				r.columns[n] = s.column(f, c.looks[n])
 			}
-			for i := len(s.cells) - 1; i >= 0; i-- {
+			for i := range slices.Backward(s.cells) {
 				if !yield(row{r, i}) {
 					return
 				}

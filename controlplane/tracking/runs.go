@@ -287,5 +287,5 @@ func place(page string) (seq uint64, skip int, err error) {
 	if err != nil || err2 != nil {
 		return 0, 0, refuse(Invalid, "page token %.60q is not one of this server", page)
 	}
-	return seq, int(n), nil //nolint:gosec // 31 bits
+	return seq, int(n), nil
 }

@@ -2,6 +2,7 @@ package tracking_test
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -13,11 +14,22 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/tracking"
 )
 
+// inMemory is a store that is closed when the test ends.
+func inMemory(t *testing.T) *world {
+	t.Helper()
+	w := &world{Store: tracking.NewMemory(), tb: t}
+	t.Cleanup(func() {
+		if err := w.Close(context.Background()); err != nil {
+			w.tb.Error(err)
+		}
+	})
+	return w
+}
+
 // filled is a store with a few runs whose every value is known.
 func filled(t *testing.T, n int, rng *rand.Rand) (*world, []tracking.Run) {
 	t.Helper()
-	w := &world{Store: tracking.NewMemory(), tb: t}
-	t.Cleanup(func() { ok(t, w.Close(t.Context())) })
+	w := inMemory(t)
 	experiment := must[tracking.Experiment](t)(w.CreateExperiment(t.Context(), "other", "", nil)).ID
 	var runs []tracking.Run
 	for range n {
@@ -257,7 +269,7 @@ func allPages(t *testing.T, w *world, experiments []string, q tracking.Search) (
 
 // What is added between two pages moves nothing from one to the other.
 func TestPagesStayWhenRunsAreAdded(t *testing.T) {
-	w := &world{Store: tracking.NewMemory(), tb: t}
+	w := inMemory(t)
 	var want []string
 	for n := range 20 {
 		want = append(want, must[tracking.Run](t)(w.CreateRun(t.Context(), tracking.Run{StartedMS: int64(100 - n)})).ID)
@@ -291,7 +303,7 @@ func TestPagesStayWhenRunsAreAdded(t *testing.T) {
 }
 
 func TestSearchErrorsSayWhere(t *testing.T) {
-	s := tracking.NewMemory()
+	s := inMemory(t)
 	for filter, want := range map[string]string{
 		"metrics.acc >":                        "at character 14: got the end, expected a number or a text in quotes",
 		"metrics.acc > 'x'":                    `at character 15: got "x", expected a number without quotes`,
@@ -329,7 +341,7 @@ func TestSearchErrorsSayWhere(t *testing.T) {
 
 // What clients of MLflow send, as its documentation and notebooks have it.
 func TestFiltersOfClients(t *testing.T) {
-	w := &world{Store: tracking.NewMemory(), tb: t}
+	w := inMemory(t)
 	ctx := t.Context()
 	id := must[tracking.Run](t)(w.CreateRun(ctx, tracking.Run{StartedMS: 1664067852747, User: "ada", Name: "bright-owl", Tags: map[string]string{"mlflow.source.name": "train.py"}})).ID
 	ok(t, w.Log(ctx, id, tracking.Batch{
@@ -358,7 +370,7 @@ func TestFiltersOfClients(t *testing.T) {
 }
 
 func TestSearchOfOthers(t *testing.T) {
-	w := &world{Store: tracking.NewMemory(), tb: t}
+	w := inMemory(t)
 	ctx := t.Context()
 	for n := range 5 {
 		name := "m" + strconv.Itoa(n)

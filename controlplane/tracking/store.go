@@ -148,7 +148,7 @@ func (s *Store) share(kind, name string) int {
 	h.SetSeed(s.seed)
 	_, _ = h.WriteString(kind) // never fails
 	_, _ = h.WriteString(name)
-	return int(h.Sum64() % uint64(len(s.busy))) //nolint:gosec // small
+	return int(h.Sum64() % uint64(len(s.busy)))
 }
 
 // untilClosed is a context that ends when the store is closed.

@@ -92,8 +92,8 @@ type state struct {
 }
 
 // dump reads all of a store. NaN becomes text, so that states can be compared.
-func dump(t testing.TB, s *tracking.Store) (out state) {
-	t.Helper()
+func dump(tb testing.TB, s *tracking.Store) (out state) {
+	tb.Helper()
 	var errs [4]error
 	out.Experiments, _, errs[0] = s.SearchExperiments(tracking.Search{View: tracking.All})
 	ids := make([]string, len(out.Experiments))
@@ -104,7 +104,7 @@ func dump(t testing.TB, s *tracking.Store) (out state) {
 	out.Logged, _, errs[2] = s.SearchLoggedModels(ids, tracking.Search{Max: 1000})
 	out.Models, _, errs[3] = s.SearchRegisteredModels(tracking.Search{Max: 1000})
 	if err := errors.Join(errs[:]...); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for i := range out.Runs {
 		for k, m := range out.Runs[i].Metrics {
@@ -118,8 +118,7 @@ func dump(t testing.TB, s *tracking.Store) (out state) {
 }
 
 func code(err error) tracking.Code {
-	var e *tracking.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*tracking.Error](err); ok {
 		return e.Code
 	}
 	return ""
