@@ -14,7 +14,6 @@ import (
 const (
 	trackingBucket = "tracking"  // checkpoints
 	filesBucket    = "artifacts" // paths of artifacts
-	filesStore     = "ARTIFACTS" // their bytes, apart from releases': they may fill up and be deleted
 )
 
 // openTracking opens what data scientists log, and the files that come with it.
@@ -37,11 +36,10 @@ func (s *Server) openTracking(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	blobs, err := artifact.Open(ctx, s.broker.Conn(), artifact.Config{Dir: s.dir("artifacts"), Bucket: filesStore, Logger: s.cfg.Logger})
+	blobs, err := artifact.OpenLocal(artifact.Config{Dir: s.dir("artifacts")})
 	if err != nil {
 		return err
 	}
-	s.onStop(func(context.Context) error { blobs.Close(); return nil })
 	s.files, err = mlflow.OpenFiles(ctx, blobs, paths)
 	return err
 }

@@ -12,7 +12,6 @@
 package artifact
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,9 +42,7 @@ const (
 	// of the control plane removes it.
 	UploadTTL = 7 * 24 * time.Hour
 
-	// DefaultBucket is the object store of releases' files.
-	DefaultBucket = "BLOBS"
-
+	bucketName = "BLOBS"
 	// chunkSize of the object store: measured as the fastest of 128, 512, 900 KiB
 	// that stays well below the broker's message limit.
 	chunkSize = 512 << 10
@@ -76,7 +73,6 @@ var (
 // Config of a store. Dir is required.
 type Config struct {
 	Dir      string       // for cached blobs and unfinished uploads
-	Bucket   string       // of the broker's object store; "": DefaultBucket
 	MaxBlob  int64        // bytes; 0: DefaultMaxBlob
 	MaxTotal int64        // bytes of all blobs; 0: DefaultMaxTotal
 	Logger   *slog.Logger // nil: none
@@ -114,7 +110,6 @@ func Open(ctx context.Context, nc *nats.Conn, cfg Config) (*Store, error) {
 	if cfg.MaxTotal == 0 {
 		cfg.MaxTotal = DefaultMaxTotal
 	}
-	cfg.Bucket = cmp.Or(cfg.Bucket, DefaultBucket)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -150,7 +145,7 @@ func (s *Store) connect(ctx context.Context, nc *nats.Conn) error {
 	}
 	s.js = js
 	s.objects, err = js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
-		Bucket: s.cfg.Bucket, Storage: jetstream.FileStorage,
+		Bucket: bucketName, Storage: jetstream.FileStorage,
 	})
 	if err != nil {
 		return err

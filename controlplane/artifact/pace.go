@@ -11,8 +11,7 @@ import (
 
 // The client library sends an object's chunks without waiting: 4,000 of them, 2
 // GB of ours, may be under way. The broker takes 128 MiB that are not written
-// yet and refuses what is beyond (measured: a blob of 2 GiB always was, one of
-// 300 MiB on a busy disk). So a transfer waits for the broker now and then, and
+// yet and refuses what is beyond (measured: a blob of 2 GiB always was). So a transfer waits for the broker now and then, and
 // few of them run at the same time.
 const (
 	maxAhead = 4 << 20 // bytes of one transfer that are not known to be written
@@ -43,7 +42,7 @@ func (p *paced) Read(b []byte) (int, error) {
 // written in the order in which they are sent, so it sends one more, an empty
 // one that takes the place of the one before, and waits for that.
 func (s *Store) settle(ctx context.Context) error {
-	m := nats.NewMsg("$O." + s.cfg.Bucket + ".C.settled")
+	m := nats.NewMsg("$O." + bucketName + ".C.settled")
 	m.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
 	if _, err := s.js.PublishMsg(ctx, m); err != nil {
 		return fmt.Errorf("wait for the object store: %w", err)

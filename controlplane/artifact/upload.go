@@ -121,11 +121,6 @@ func (s *Store) complete(ctx context.Context, d release.Digest, path string, siz
 		}
 		return err
 	}
-	return s.adopt(ctx, d, path, size)
-}
-
-// adopt makes a blob of a file that is known to be what d says.
-func (s *Store) adopt(ctx context.Context, d release.Digest, path string, size int64) error {
 	if err := s.replicate(ctx, d, path, size); err != nil {
 		return full(fmt.Errorf("store blob %s: %w", d.Short(), err))
 	}

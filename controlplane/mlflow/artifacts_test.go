@@ -14,7 +14,6 @@ import (
 	"testing"
 
 	"github.com/vedette-edge/vedette/controlplane/artifact"
-	"github.com/vedette-edge/vedette/controlplane/brokertest"
 	"github.com/vedette-edge/vedette/controlplane/kvstore"
 	"github.com/vedette-edge/vedette/controlplane/mlflow"
 	"github.com/vedette-edge/vedette/protocol/operator"
@@ -174,12 +173,10 @@ func (failing) Read([]byte) (int, error) { return 0, errors.New("unplugged") }
 
 // What a crash between blob and path left is removed at the next start.
 func TestOrphansAreRemoved(t *testing.T) {
-	b := brokertest.Start(t)
-	blobs, err := artifact.Open(t.Context(), b.Conn(), artifact.Config{Dir: t.TempDir(), Bucket: "ARTIFACTS"})
+	blobs, err := artifact.OpenLocal(artifact.Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer blobs.Close()
 	bucket := kvstore.NewMemory()
 	files, err := mlflow.OpenFiles(t.Context(), blobs, bucket)
 	if err != nil {

@@ -3,11 +3,11 @@ package mlflow
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"mime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -35,7 +35,7 @@ func (v verdict) into(tags map[string]string) {
 	if !v.known {
 		return
 	}
-	tags[tagDeployable], tags[tagReason] = fmt.Sprint(v.deployable), v.reason
+	tags[tagDeployable], tags[tagReason] = strconv.FormatBool(v.deployable), v.reason
 }
 
 // mlmodel is what is read of an MLmodel file.

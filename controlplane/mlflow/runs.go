@@ -279,7 +279,9 @@ func (q *logBatch) bounded() error {
 		what    string
 		n, most int
 	}{
-		{"metrics", len(q.Metrics), maxBatchMetrics}, {"params", len(q.Params), maxBatchParams}, {"tags", len(q.Tags), maxBatchTags},
+		{"metrics", len(q.Metrics), maxBatchMetrics},
+		{"params", len(q.Params), maxBatchParams},
+		{"tags", len(q.Tags), maxBatchTags},
 		{"metrics, params and tags", len(q.Metrics) + len(q.Params) + len(q.Tags), maxBatch},
 	} {
 		if l.n > l.most {

@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/vedette-edge/vedette/controlplane/artifact"
-	"github.com/vedette-edge/vedette/controlplane/brokertest"
 	"github.com/vedette-edge/vedette/controlplane/kvstore"
 	"github.com/vedette-edge/vedette/controlplane/mlflow"
 	"github.com/vedette-edge/vedette/controlplane/tracking"
@@ -26,7 +25,7 @@ type world struct {
 	*testing.T
 
 	store *tracking.Store
-	blobs *artifact.Store
+	blobs *artifact.Local
 	files *mlflow.Files
 	http  *httptest.Server
 	role  operator.Role // of the next calls
@@ -41,13 +40,11 @@ func newWorld(t *testing.T) *world {
 func newWorldWith(t *testing.T, cfg artifact.Config) *world {
 	t.Helper()
 	w := &world{T: t, store: tracking.NewMemory(), role: operator.Scientist, fleet: &fleet{stages: map[release.Digest]operator.Stage{}}}
-	cfg.Dir, cfg.Bucket = t.TempDir(), "ARTIFACTS"
-	b := brokertest.Start(t)
+	cfg.Dir = t.TempDir()
 	var err error
-	if w.blobs, err = artifact.Open(t.Context(), b.Conn(), cfg); err != nil {
+	if w.blobs, err = artifact.OpenLocal(cfg); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.blobs.Close)
 	w.files, err = mlflow.OpenFiles(t.Context(), w.blobs, kvstore.NewMemory())
 	if err != nil {
 		t.Fatal(err)
