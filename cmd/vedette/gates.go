@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -128,7 +129,7 @@ to them, or --end-lab.`,
 		RunE: func(cmd *cobra.Command, given []string) error { return a.validate(cmd, &f, given[0], given[1]) },
 	}
 	fl := cmd.Flags()
-	fl.BoolVar(&f.watch, "watch", false, "show it again when something changes, until it is cleared or a gate fails")
+	fl.BoolVar(&f.watch, "watch", false, "show it again when something changes, until it is cleared or no gate lacks evidence")
 	fl.BoolVar(&f.lab, "lab", false, "have lab devices try it")
 	fl.BoolVar(&f.endLab, "end-lab", false, "have lab devices stop trying")
 	fl.StringVar(&f.reason, "reason", "", "why, for the ledger; needed with --lab and --end-lab")
@@ -171,7 +172,7 @@ func (a *app) validate(cmd *cobra.Command, f *validateFlags, model, version stri
 	if err := a.print(v, func(w io.Writer) { showValidation(w, v) }); err != nil {
 		return err
 	}
-	if f.watch && !v.Cleared && !failed(v) {
+	if f.watch && !settled(v) {
 		if v, err = a.watchValidation(cmd, c, v); err != nil {
 			return err
 		}
@@ -182,14 +183,9 @@ func (a *app) validate(cmd *cobra.Command, f *validateFlags, model, version stri
 	return nil
 }
 
-// failed says that waiting for more evidence changes nothing.
-func failed(v *operator.Validation) bool {
-	for i := range v.Gates {
-		if v.Gates[i].Name == v.First {
-			return v.Gates[i].Status == operator.GateFailed
-		}
-	}
-	return false
+// settled says that no gate waits for evidence: time alone changes nothing.
+func settled(v *operator.Validation) bool {
+	return v.Cleared || !slices.ContainsFunc(v.Gates, func(g operator.GateVerdict) bool { return g.Status == operator.GateMissing })
 }
 
 // watcher is what a watch reads.
@@ -214,7 +210,7 @@ func (a *app) watchValidation(cmd *cobra.Command, c watcher, last *operator.Vali
 				return err
 			}
 		}
-		if v.Cleared || failed(v) {
+		if settled(v) {
 			return errSeen
 		}
 		return nil

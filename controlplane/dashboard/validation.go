@@ -110,7 +110,7 @@ func overrideForm(ctx context.Context, s Service, r *request) (*form, error) {
 				Title: "Let " + v.Model + " " + v.Version + " past gate " + g.Name, Button: "Let it past", Danger: true,
 				Back:   versionPath(v.Model, v.Version),
 				Text:   "The gate no longer stops this version. It holds for this version and this gate alone, and the ledger keeps who did it, why, and what the gate had found.",
-				Points: []string{"The gate is " + words(string(g.Status)) + ": " + g.Evidence},
+				Points: []string{"It is " + words(string(g.Status)) + " now: " + g.Evidence},
 			}, nil
 		}
 	}

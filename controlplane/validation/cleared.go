@@ -29,7 +29,15 @@ type Refused struct {
 
 // Error names the gate and what it found.
 func (r *Refused) Error() string {
-	return fmt.Sprintf("%s %s: gate %s is %s: %s", r.Model, r.Version, r.Gate, r.Status, r.Text)
+	return fmt.Sprintf("%s %s: %s: %s", r.Model, r.Version, stands(r.Gate, r.Status), r.Text)
+}
+
+// stands says how a gate stands in the way.
+func stands(gate string, s operator.GateStatus) string {
+	if s == operator.GateMissing {
+		return "gate " + gate + " lacks evidence"
+	}
+	return "gate " + gate + " fails"
 }
 
 // Unwrap lets callers ask for ErrNotCleared.
@@ -118,7 +126,7 @@ func sum(v *operator.Validation) {
 		return
 	}
 	g := &v.Gates[at]
-	v.First, v.Next, v.Why = g.Name, g.Next, fmt.Sprintf("gate %s is %s: %s", g.Name, g.Status, g.Evidence)
+	v.First, v.Next, v.Why = g.Name, g.Next, stands(g.Name, g.Status)+": "+g.Evidence
 }
 
 // champion is the version in production.

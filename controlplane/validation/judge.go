@@ -174,8 +174,12 @@ func (j *judge) champion() {
 	}
 	est.show(&j.verdict, j.gate.Confidence)
 	j.verdict.Upper = nil // one-sided
-	j.decide(est.lower >= j.gate.Margin, "%s is better than %s's by %.4f, at %g%% confidence by at least %.4f (%s, paired) on %s; the bound decides%s",
-		m, c.Version, est.value, 100*j.gate.Confidence, est.lower, est.method, e.rowsText(), est.note)
+	what := m.String()
+	if m.lessIsBetter() {
+		what = "less " + what
+	}
+	j.decide(est.lower >= j.gate.Margin, "ahead of %s in %s by %+.4f, at %g%% confidence by at least %+.4f (%s, paired) on %s; the bound decides%s",
+		c.Version, what, est.value, 100*j.gate.Confidence, est.lower, est.method, e.rowsText(), est.note)
 }
 
 func rowsName(e *Evaluated) string {
