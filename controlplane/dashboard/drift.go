@@ -70,13 +70,15 @@ type releaseDrift struct {
 type cohortDrift struct {
 	operator.CohortDrift
 
-	Picture heat
-	Apart   int // features of the cohort
-	Inputs  int
-	Worst   []operator.DriftCell
-	Outputs []operator.DriftCell
-	Devices []deviceDrift
-	More    int // devices not shown
+	Picture  heat
+	Interval interval
+	Path     string // of the page with its features
+	Apart    int    // features of the cohort
+	Inputs   int
+	Worst    []operator.DriftCell
+	Outputs  []operator.DriftCell
+	Devices  []deviceDrift
+	More     int // devices not shown
 }
 
 // cohortDevices bounds how many devices of a cohort have pictures; the list of
@@ -97,6 +99,7 @@ func (s *Server) driftOf(ctx context.Context, model, only string) (string, *page
 		out.More = more
 		for _, c := range cohorts {
 			out.Cohorts = append(out.Cohorts, cohortOf(c))
+			out.Cohorts[len(out.Cohorts)-1].Path = groupPath(model, &operator.DriftGroup{ReleaseRef: r.ReleaseRef, Level: operator.LevelCohort, Name: c.Cohort})
 		}
 		v.Releases = append(v.Releases, out)
 	}
@@ -155,7 +158,7 @@ func worstCohorts(cohorts []operator.CohortDrift, only string) []operator.Cohort
 func cohortOf(c operator.CohortDrift) cohortDrift {
 	inputs := sideOf(c.Cells, "input")
 	out := cohortDrift{
-		CohortDrift: c, Inputs: len(inputs),
+		CohortDrift: c, Inputs: len(inputs), Interval: intervalOf(&c.Accuracy),
 		Picture: inputHeat(named("cohort", c.Cohort)+" against training", c.Cells, againstTraining),
 		Worst:   worst(inputs, worstShown), Outputs: sideOf(c.Cells, "output"),
 	}

@@ -71,15 +71,17 @@ func (s *Server) level(ctx context.Context, r *request) (string, *page, error) {
 	return "level", &page{Title: "Drift of " + model + " by " + by, Section: "drift", Live: "#groups", Kinds: "drift,model", Data: v}, nil
 }
 
-func groupOf(model string, g *operator.DriftGroup) groupRow {
+// groupPath is the page of one group.
+func groupPath(model string, g *operator.DriftGroup) string {
 	query := url.Values{"by": {g.Level}, "name": {g.Name}}
 	if !g.Release.IsZero() {
 		query.Set("version", g.Release.String())
 	}
-	out := groupRow{
-		DriftGroup: *g, Path: "/drift/" + url.PathEscape(model) + "/group?" + query.Encode(), Interval: intervalOf(&g.Accuracy),
-		Diagram: diagramOf(&g.Calibration),
-	}
+	return "/drift/" + url.PathEscape(model) + "/group?" + query.Encode()
+}
+
+func groupOf(model string, g *operator.DriftGroup) groupRow {
+	out := groupRow{DriftGroup: *g, Path: groupPath(model, g), Interval: intervalOf(&g.Accuracy), Diagram: diagramOf(&g.Calibration)}
 	out.Worst = slices.DeleteFunc(worst(g.Cells, worstNamed), func(c operator.DriftCell) bool { return !c.Apart })
 	for _, c := range g.Cells {
 		if c.Missing != nil && c.Missing.Apart {
