@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -97,7 +98,8 @@ type state struct {
 	Decision uint64            `json:"decision"`
 	Began    map[string]Counts `json:"began"` // what each device had counted when it was first seen
 	Finding  Finding           `json:"finding"`
-	Acted    bool              `json:"acted,omitempty"` // on a verdict
+	Noted    bool              `json:"noted,omitempty"` // a verdict is in the ledger
+	Acted    bool              `json:"acted,omitempty"` // on it
 }
 
 // Open reads the checkpoints.
@@ -184,11 +186,27 @@ func (j *Judge) look(ctx context.Context, now time.Time, c *desired.Challenge, t
 	if s.Finding.Verdict == Going || s.Acted {
 		return nil
 	}
+	if err := j.note(ctx, c, s); err != nil {
+		return err
+	}
 	if err := j.act(ctx, now, c, s.Finding); err != nil {
 		return err
 	}
 	s.Acted = true
 	j.cfg.Changed(c.Model)
+	return j.save(ctx, c.Model, s)
+}
+
+// note writes a verdict to the ledger, once unless the server dies just then.
+func (j *Judge) note(ctx context.Context, c *desired.Challenge, s *state) error {
+	if s.Noted {
+		return nil
+	}
+	if err := j.cfg.Ledger.Note(ctx, KindVerdict, Actor, Record{c.Model, c.Version, c.Release, c.Seq, s.Finding}); err != nil {
+		return err
+	}
+	j.cfg.Logger.Info("challenge is decided", "model", c.Model, "version", c.Version, "verdict", s.Finding.Verdict, "why", s.Finding.Why)
+	s.Noted = true
 	return j.save(ctx, c.Model, s)
 }
 
@@ -268,9 +286,7 @@ func current(c *desired.Challenge, beside []drift.Beside, totals []drift.Total) 
 func (s *state) counts(now map[string]Counts) map[string]Counts {
 	out := map[string]Counts{}
 	began := map[string]Counts{}
-	for device, c := range s.Began {
-		began[device] = c
-	}
+	maps.Copy(began, s.Began)
 	for device, c := range now {
 		b, known := began[device]
 		if !known && len(began) >= maxDevices {
@@ -287,10 +303,6 @@ func (s *state) counts(now map[string]Counts) map[string]Counts {
 
 // act carries a verdict out. Everything in it may be done twice.
 func (j *Judge) act(ctx context.Context, now time.Time, c *desired.Challenge, f Finding) error {
-	if err := j.cfg.Ledger.Note(ctx, KindVerdict, Actor, Record{c.Model, c.Version, c.Release, c.Seq, f}); err != nil {
-		return err
-	}
-	j.cfg.Logger.Info("challenge is decided", "model", c.Model, "version", c.Version, "verdict", f.Verdict, "why", f.Why)
 	switch f.Verdict {
 	case Promote:
 		return j.propose(ctx, c, f)

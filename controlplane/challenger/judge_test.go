@@ -127,7 +127,7 @@ func TestPromotion(t *testing.T) {
 	if len(p.proposals) != 1 || p.proposals[0].Digest != next || !json.Valid(p.proposals[0].Evidence) || len(p.raised) != 0 || p.challenge.Ended != nil {
 		t.Errorf("proposals %+v, raised %+v, ended %v", p.proposals, p.raised, p.challenge.Ended)
 	}
-	if r := p.verdicts[len(p.verdicts)-1]; r.Decision != 7 || r.Version != "2" || r.Verdict != Promote {
+	if r := p.verdicts[0]; len(p.verdicts) != 1 || r.Decision != 7 || r.Version != "2" || r.Verdict != Promote {
 		t.Errorf("in the ledger: %+v", r)
 	}
 }

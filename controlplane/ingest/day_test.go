@@ -120,7 +120,7 @@ func openDay(t *testing.T, devices int) *day {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.ingest.Stop(context.WithoutCancel(t.Context())) }) //nolint:errcheck // ends with the broker
+	t.Cleanup(func() { d.ingest.Stop(context.WithoutCancel(t.Context())) })
 	d.listen()
 	for i := range devices {
 		d.enrol(i, base)
@@ -169,7 +169,7 @@ func (d *day) listen() {
 	d.t.Cleanup(func() {
 		cancel()
 		<-ended
-		sub.Unsubscribe() //nolint:errcheck // ends with the connection
+		sub.Unsubscribe()
 	})
 }
 
@@ -533,7 +533,7 @@ func (d *day) say(hours int) {
 	n := 0
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	_ = d.ingest.Follow(ctx, 1, func(seq uint64, a *protocol.Accepted) error { //nolint:errcheck // ended here
+	_ = d.ingest.Follow(ctx, 1, func(seq uint64, a *protocol.Accepted) error {
 		again.Apply(seq, a)
 		if n++; seq == d.last {
 			cancel()

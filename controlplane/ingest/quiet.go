@@ -16,8 +16,8 @@ const (
 	quietEvery = 30 * time.Minute
 	// settledAfter is how long a release must have been active before reports of it
 	// are quiet: whoever waits for a device to become healthy sees every one.
-	settledAfter = time.Hour
-	idleState    = "idle"
+	settledAfterMS = 3_600_000
+	idleState      = "idle"
 )
 
 // told is the last report stored of a device.
@@ -43,7 +43,7 @@ func (t *told) repeats(r *protocol.Report, now time.Time) bool {
 func settled(r *protocol.Report) bool {
 	for _, m := range r.GetModels() {
 		for _, s := range []*protocol.ModelState{m, m.GetChallenger().GetState()} {
-			if s != nil && (s.GetState() != idleState || s.GetWaiting() != "" || s.GetActiveForMs() < uint64(settledAfter.Milliseconds())) {
+			if s != nil && (s.GetState() != idleState || s.GetWaiting() != "" || s.GetActiveForMs() < settledAfterMS) {
 				return false
 			}
 		}
