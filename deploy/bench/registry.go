@@ -237,14 +237,25 @@ func searchesOf() []struct{ name, filter, order string } {
 
 // search measures each query alone, one after the other.
 func (t *tracker) search(ctx context.Context) error {
+	server := watchProcess(t.plant.control.cmd.Process.Pid)
+	defer server.close()
 	for _, q := range searchesOf() {
+		before, err := server.cpu()
+		if err != nil {
+			return err
+		}
 		ms, err := t.searchMany(ctx, q.filter, q.order)
 		if err != nil {
 			return fmt.Errorf("search %s: %w", q.name, err)
 		}
+		after, err := server.cpu()
+		if err != nil {
+			return err
+		}
 		t.b.atMost(Figure{
 			Part: "runs", What: "search p99: " + q.name, Value: quantile(ms, 0.99), Unit: "ms",
-			Detail: fmt.Sprintf("p50 %.1f ms over %d searches among %d runs, pages of 100", median(ms), len(ms), len(t.runs)),
+			Detail: fmt.Sprintf("p50 %.1f ms, %.1f ms of processor time of the server; %d searches among %d runs, pages of 100",
+				median(ms), (after-before).Seconds()*1000/float64(len(ms)), len(ms), len(t.runs)),
 		}, barSearch)
 	}
 	return nil
