@@ -27,6 +27,7 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/kvstore"
 	"github.com/vedette-edge/vedette/controlplane/ledger"
 	"github.com/vedette-edge/vedette/controlplane/mlflow"
+	"github.com/vedette-edge/vedette/controlplane/promotion"
 	"github.com/vedette-edge/vedette/controlplane/registry"
 	"github.com/vedette-edge/vedette/controlplane/retrain"
 	"github.com/vedette-edge/vedette/controlplane/runner"
@@ -60,6 +61,7 @@ type Server struct {
 	retrain    *retrain.Trigger
 	incidents  *incident.Board
 	validation *validation.Store
+	promotion  *promotion.Keeper
 	ingest     *ingest.Ingest
 	tracking   *tracking.Store
 	files      *mlflow.Files
@@ -112,9 +114,11 @@ func (s *Server) Start(ctx context.Context) error {
 		{"open retraining", s.openRetrain},
 		{"open tracking", s.openTracking},
 		{"open challenges", s.openChallenges},
+		{"open promotion", s.openPromotion},
 		{"join the service", s.openService},
 		{"follow devices", s.openIngest},
 		{"tell of incidents", s.followIncidents},
+		{"promote versions", s.followPromotion},
 		{"serve people", s.servePeople},
 		{"serve devices", s.serveDevices},
 		{"say where", s.writeAddresses},
@@ -203,7 +207,7 @@ func (s *Server) openStorage(ctx context.Context) (err error) {
 		return err
 	}
 	s.onStop(func(context.Context) error { s.broker.Close(); return nil })
-	for _, name := range []string{"access", "registry", "fleet", fleetFold, driftFold, historyFold, challengeBucket, "cursors", "retrain", incidentBucket, validationBucket, "deltas", truthBucket, sampleBucket} {
+	for _, name := range []string{"access", "registry", "fleet", fleetFold, driftFold, historyFold, challengeBucket, "cursors", "retrain", incidentBucket, validationBucket, promotionBucket, "deltas", truthBucket, sampleBucket} {
 		if s.buckets[name], err = kvstore.Open(ctx, s.broker.Conn(), name); err != nil {
 			return err
 		}

@@ -97,6 +97,7 @@ func (s *Server) followReleases(ctx context.Context) error {
 		case <-s.published:
 			s.prepareDeltas()
 			all = s.watchReleases(ctx)
+			s.promotion.Nudge()
 		case <-retry.C:
 			if !all {
 				all = s.watchReleases(ctx)
@@ -209,6 +210,7 @@ func (s *Server) warnOfFullDisk(ctx context.Context, warned bool) bool {
 
 func (s *Server) onRollout(id string) {
 	s.changedRollouts.add(id)
+	s.promotion.Nudge()
 	s.tell(operator.EventRollout, id)
 }
 

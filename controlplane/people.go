@@ -26,7 +26,7 @@ func (s *Server) openService(context.Context) error {
 	deviceAPI, mqtt := s.publicURLs()
 	s.service = api.NewService(api.Deps{
 		Fleet: s.fleet, Desired: s.desired, Rollouts: s.runner, Registry: s.registry, Blobs: s.blobs,
-		Monitor: s.monitor, History: s.history, Challenges: s.desired, Rivals: s.monitor, Verdicts: s.challenger, Retrain: s.retrain, Incidents: s.incidents, Validation: s.validation, Lab: s.desired, Ledger: s.ledger, Access: s.access,
+		Monitor: s.monitor, History: s.history, Challenges: s.desired, Rivals: s.monitor, Verdicts: s.challenger, Retrain: s.retrain, Incidents: s.incidents, Validation: s.validation, Promotions: s.promotion, Lab: s.desired, Ledger: s.ledger, Access: s.access,
 		Truths: s.truths, Samples: s.samples, Tracking: s.tracking, Artifacts: s.files,
 		Info: api.Info{
 			Version: s.cfg.Version, Started: time.Now(), API: s.peopleURL(),

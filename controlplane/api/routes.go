@@ -13,7 +13,7 @@ import (
 // and a test compares them.
 func routes(s *Server) []route {
 	b := s.cfg.Backend
-	all := [][]route{serverRoutes(s, b), deviceRoutes(s, b), modelRoutes(s, b), challengeRoutes(b), rolloutRoutes(b), driftRoutes(b), truthRoutes(b), sampleRoutes(b), trendRoutes(b), runRoutes(b), retrainRoutes(b), incidentRoutes(b), validationRoutes(b), adminRoutes(s, b)}
+	all := [][]route{serverRoutes(s, b), deviceRoutes(s, b), modelRoutes(s, b), challengeRoutes(b), rolloutRoutes(b), driftRoutes(b), truthRoutes(b), sampleRoutes(b), trendRoutes(b), runRoutes(b), retrainRoutes(b), incidentRoutes(b), validationRoutes(b), promotionRoutes(b), adminRoutes(s, b)}
 	var flat []route
 	for _, part := range all {
 		flat = append(flat, part...)

@@ -30,6 +30,7 @@ type Deps struct {
 	Retrain    Retrainer
 	Incidents  Incidents
 	Validation Validation
+	Promotions Promotions
 	Lab        Lab
 	Ledger     Ledger
 	Access     Access

@@ -311,7 +311,7 @@ func (w *world) service() *Service {
 	return NewService(Deps{
 		Fleet: worldFleet{w}, Desired: worldDesired{w}, Rollouts: worldRollouts{w}, Registry: worldRegistry{nil, w}, Blobs: worldBlobs{w},
 		Challenges: worldDesired{w}, Rivals: worldMonitor{w},
-		Monitor: worldMonitor{w}, Retrain: worldRetrain{w}, Incidents: w.board, Validation: w.validation(), Lab: worldDesired{w}, Ledger: worldLedger{nil, w}, Access: worldAccess{nil, w},
+		Monitor: worldMonitor{w}, Retrain: worldRetrain{w}, Incidents: w.board, Validation: w.validation(), Promotions: worldPromotions{w}, Lab: worldDesired{w}, Ledger: worldLedger{nil, w}, Access: worldAccess{nil, w},
 		Info: Info{Version: "test", Storage: func(context.Context) (operator.Storage, error) { return operator.Storage{BlobBytes: 5}, nil }},
 		Now:  func() time.Time { return now },
 	})

@@ -18,6 +18,8 @@ type Reader interface {
 	RetrainReader
 	IncidentReader
 	ValidationReader
+	PromotionReader
+	LineageReader
 	RunReader
 	LedgerReader
 	TruthReader
@@ -37,6 +39,7 @@ type Commander interface {
 	TruthCommander
 	IncidentCommander
 	ValidationCommander
+	PromotionCommander
 	EnrolCommander
 	TokenCommander
 	SettingsCommander
