@@ -85,6 +85,9 @@ func (w *world) upload() operator.TruthUpload {
 	return u
 }
 
+// waits is how many truths wait for cam-1.
+func (w *world) waits() uint64 { return w.upload().Waiting }
+
 func row(line int64, id, label, device string) operator.TruthRow {
 	return operator.TruthRow{Line: line, ID: id, Label: label, Device: device}
 }
@@ -200,17 +203,33 @@ func TestBoundsAndExpiry(t *testing.T) {
 	if queued != MaxWaiting || rejected != 6*MaxRows-MaxWaiting {
 		t.Errorf("%d queued and %d rejected, want %d in all of which %d wait", queued, rejected, 6*MaxRows, MaxWaiting)
 	}
+	full := make([]operator.TruthRow, MaxRows)
+	for i := range full {
+		full[i] = row(int64(5*MaxRows+i), fmt.Sprintf("aaaaaaaaaaaaaaaa-%d", 5*MaxRows+i), "7", "")
+	}
+	if out := w.push("5", full...); out.Rejected != MaxRows || len(w.upload().Chunks) != 4 {
+		t.Errorf("again %d are rejected, chunks %v are taken", out.Rejected, w.upload().Chunks)
+	}
 	if r := w.upload().Rejects; len(r) != maxRejects || !strings.Contains(r[0].Reason, "too many truths wait") {
 		t.Errorf("rejects are %v", r)
 	}
 	if b := w.next("cam-1", &protocol.TruthTaken{}); len(b.GetTruths()) > protocol.MaxTruths {
 		t.Errorf("a batch has %d truths, at most %d", len(b.GetTruths()), protocol.MaxTruths)
 	}
+	for taken := (&protocol.TruthTaken{}); w.waits() > MaxWaiting-MaxRows; { // there is room for the chunk again
+		b := w.next("cam-1", taken)
+		taken = &protocol.TruthTaken{Seq: b.GetSeq(), Matched: uint64(len(b.GetTruths()))}
+		w.next("cam-1", taken)
+	}
+	if out := w.push("5", full...); out.Queued != MaxRows || out.Rejected != 0 || w.upload().Rejected != MaxRows {
+		t.Errorf("when there is room again %d are queued, %d rejected, of the upload %d", out.Queued, out.Rejected, w.upload().Rejected)
+	}
+	waiting := w.waits()
 	w.now = w.now.Add(Wait)
 	if err := w.Expire(t.Context(), w.now); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.upload(); got.Expired != MaxWaiting || got.Waiting != 0 || w.Newest("cam-1") != 0 {
+	if got := w.upload(); got.Expired != waiting || got.Waiting != 0 || w.Newest("cam-1") != 0 {
 		t.Errorf("after %v: %+v", Wait, got.TruthCounts)
 	}
 	if b := w.next("cam-1", &protocol.TruthTaken{}); b != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -93,8 +94,9 @@ func (s *Service) save(ctx context.Context, id string, r *record) error {
 }
 
 // Push queues the truths of one chunk for their devices and lets those know. A
-// chunk that was taken before changes nothing. Rows of no device are rejected
-// one by one.
+// chunk that was taken whole changes nothing when it comes again; one of which rows were
+// rejected is tried again, and queued for those devices only that did not take
+// theirs. Rows of no device are rejected one by one.
 func (s *Service) Push(ctx context.Context, model, upload, chunk string, rows []operator.TruthRow) (out operator.TruthChunkResult, err error) {
 	if !isHex(chunk, 16) || len(rows) == 0 || len(rows) > MaxRows {
 		return out, fmt.Errorf("%w: it needs a name of 16 to 64 hex digits and 1 to %d rows", ErrChunk, MaxRows)
@@ -107,7 +109,7 @@ func (s *Service) Push(ctx context.Context, model, upload, chunk string, rows []
 	if r == nil || r.Model != model {
 		return out, ErrUpload
 	}
-	if done, ok := r.Chunks[chunk]; ok {
+	if done, ok := r.Chunks[chunk]; ok && done.Rejected == 0 {
 		return operator.TruthChunkResult{Queued: done.Queued, Rejected: done.Rejected}, nil
 	}
 	byDevice, rejects := s.route(model, rows)
@@ -121,18 +123,21 @@ func (s *Service) Push(ctx context.Context, model, upload, chunk string, rows []
 	}
 	slices.SortFunc(rejects, func(a, b operator.TruthReject) int { return cmp.Compare(a.Line, b.Line) })
 	out.Rejected, out.Rejects = len(rejects), rejects
-	return out, s.save(ctx, upload, r.with(chunk, &out))
+	return out, s.save(ctx, upload, r.with(chunk, rows, &out))
 }
 
-// with is the upload after one more chunk. The record itself is read by others.
-func (r *record) with(chunk string, done *operator.TruthChunkResult) *record {
+// with is the upload after one more chunk, perhaps again. The record itself is
+// read by others.
+func (r *record) with(chunk string, rows []operator.TruthRow, done *operator.TruthChunkResult) *record {
 	next := *r
 	next.Chunks = maps.Clone(r.Chunks)
 	if next.Chunks == nil {
 		next.Chunks = map[string]chunkResult{}
 	}
 	next.Chunks[chunk] = chunkResult{Queued: done.Queued, Rejected: done.Rejected}
-	next.Rejects = slices.Concat(r.Rejects, done.Rejects)
+	first, last := rows[0].Line, rows[len(rows)-1].Line
+	before := slices.DeleteFunc(slices.Clone(r.Rejects), func(old operator.TruthReject) bool { return old.Line >= first && old.Line <= last })
+	next.Rejects = slices.Concat(before, done.Rejects)
 	next.Rejects = next.Rejects[:min(len(next.Rejects), maxRejects)]
 	return &next
 }
@@ -190,34 +195,46 @@ func (s *Service) maker(id string) string {
 	return s.prefixes[id[:i+1]]
 }
 
-// enqueue adds truths to a device's queue and lets it know. It returns the rows
-// that there was no room for.
+// enqueue adds truths to a device's queue and lets it know. When there is no
+// room for all of them it takes none and returns why, row by row: so a chunk that comes
+// again finds a queue that has all of it or nothing.
 func (s *Service) enqueue(ctx context.Context, device, model, upload, chunk string, rows []operator.TruthRow) (full []operator.TruthReject, err error) {
 	now := s.cfg.Now()
-	name, _ := hex.DecodeString(chunk[:16]) // was checked
+	sum := sha256.Sum256([]byte(upload + " " + chunk))
+	name := sum[:8]
 	err = s.change(ctx, device, func(q *protocol.TruthQueue) bool {
 		full = nil
 		if slices.ContainsFunc(q.GetChunks(), func(c []byte) bool { return bytes.Equal(c, name) }) {
-			return false // queued before a crash that forgot to note the chunk
+			return false
 		}
 		expire(q, now)
+		before, newest := q.GetWaiting(), q.GetNewest()
 		rest := rows
 		for n := 1; n > 0 && len(rest) > 0; rest = rest[n:] {
 			n = queueBatch(q, model, upload, rest, now)
 		}
-		for _, row := range rest {
-			full = append(full, operator.TruthReject{
-				Line: row.Line, Reason: fmt.Sprintf("too many truths wait for device %s: upload them again when it has taken some", device),
-			})
+		if len(rest) > 0 {
+			q.Waiting, q.Newest = before, newest
+			full = tooMany(device, rows)
+			return true
 		}
 		q.Chunks = append(q.GetChunks(), name)
 		q.Chunks = q.Chunks[max(0, len(q.Chunks)-maxChunks):]
 		return true
 	})
-	if err == nil {
+	if err == nil && len(full) == 0 {
 		s.cfg.Tell(device)
 	}
 	return full, err
+}
+
+func tooMany(device string, rows []operator.TruthRow) (out []operator.TruthReject) {
+	for _, row := range rows {
+		out = append(out, operator.TruthReject{
+			Line: row.Line, Reason: fmt.Sprintf("too many truths wait for device %s: upload the file again when it has taken some", device),
+		})
+	}
+	return out
 }
 
 // queueBatch makes a batch of the first rows, as far as there is room, and says
@@ -256,7 +273,12 @@ func (s *Service) Upload(model, id string) (operator.TruthUpload, error) {
 		return operator.TruthUpload{}, ErrUpload
 	}
 	u := s.view(id, r)
-	u.Chunks = slices.Sorted(maps.Keys(r.Chunks))
+	for name, c := range r.Chunks {
+		if c.Rejected == 0 {
+			u.Chunks = append(u.Chunks, name)
+		}
+	}
+	slices.Sort(u.Chunks)
 	return u, nil
 }
 

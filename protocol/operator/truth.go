@@ -18,7 +18,8 @@ type TruthReader interface {
 }
 
 // TruthCommander uploads truths. An upload is begun and then given chunks; the
-// same id or the same chunk again changes nothing.
+// same id or the same chunk again changes nothing but that rows which were
+// rejected are tried again.
 type TruthCommander interface {
 	BeginTruths(ctx context.Context, model string, b TruthBegin) (*TruthUpload, error)
 	PushTruths(ctx context.Context, model, upload, chunk string, c TruthChunk) (*TruthChunkResult, error)
@@ -83,7 +84,7 @@ type TruthUpload struct {
 	At      time.Time     `json:"at"`
 	Devices int           `json:"devices"`           // that truths were for
 	Behind  []string      `json:"behind,omitempty"`  // devices that truths wait for, at most 100
-	Chunks  []string      `json:"chunks,omitempty"`  // taken
+	Chunks  []string      `json:"chunks,omitempty"`  // taken whole
 	Rejects []TruthReject `json:"rejects,omitempty"` // the first ones
 }
 
