@@ -100,12 +100,18 @@ func (s *Server) followStopped(ctx context.Context) error {
 func (s *Server) judgeRollout(ctx context.Context, v *runner.View) error {
 	c, stopped := stoppedRollout(v)
 	if stopped {
-		if held, ok := s.incidents.Newest(c.Key); ok && (held.Live() && held.Cause.Summary == c.Summary || held.ResolvedMS >= v.State.Header.Since.UnixMilli()) {
+		if held, ok := s.incidents.Newest(c.Key); ok && (held.Live() && held.Cause.Summary == c.Summary || byHandSince(&held, v.State.Header.Since)) {
 			return nil // told already, or resolved by somebody since
 		}
 		return s.incidents.Raise(ctx, time.Now(), c)
 	}
 	return s.incidents.Clear(ctx, time.Now(), c.Key, "the rollout is "+string(v.State.Header.Status))
+}
+
+// byHandSince tells whether a person resolved an incident since its cause came:
+// what somebody knows of is not opened again by the same cause.
+func byHandSince(i *incident.Incident, since time.Time) bool {
+	return !i.Live() && i.ByHand && i.ResolvedMS >= since.UnixMilli()
 }
 
 // stoppedRollout is the cause of a rollout that stopped, and whether it did.
@@ -156,7 +162,7 @@ func (s *Server) judgeAlarms(ctx context.Context, all []drift.Alarm) error {
 	}
 	for key, a := range standing {
 		held, ok := s.incidents.Newest(key)
-		if ok && (held.Live() || held.ResolvedMS >= a.RaisedMS) {
+		if ok && (held.Live() || byHandSince(&held, time.UnixMilli(a.RaisedMS))) {
 			continue
 		}
 		if err := s.incidents.Raise(ctx, time.Now(), alarmCause(key, &a)); err != nil {
