@@ -84,7 +84,7 @@ func (a *app) addEvidence(ctx context.Context, model, version, file, training, c
 
 // uploadFile makes a blob of a file.
 func (a *app) uploadFile(ctx context.Context, c *client.Client, path string) (d release.Digest, err error) {
-	f, err := os.Open(path) //nolint:gosec // a path that the user names
+	f, err := os.Open(path)
 	if err != nil {
 		return d, fileError(err)
 	}
@@ -255,7 +255,7 @@ func checkRows(rows, file string, ignore []string) (*constraints.Report, error) 
 		return nil, operator.Errorf(operator.Invalid, "%s has no rows", rows)
 	}
 	r := s.MakeReport(c)
-	f, err := os.Open(rows) //nolint:gosec // a path that the user names
+	f, err := os.Open(rows)
 	if err != nil {
 		return nil, fileError(err)
 	}

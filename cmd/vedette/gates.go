@@ -2,6 +2,7 @@ package main
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -195,7 +196,7 @@ type watcher interface {
 }
 
 // errSeen ends a watch.
-var errSeen = fmt.Errorf("seen")
+var errSeen = errors.New("seen")
 
 func (a *app) watchValidation(cmd *cobra.Command, c watcher, last *operator.Validation) (*operator.Validation, error) {
 	model, version := last.Model, last.Version
