@@ -96,6 +96,7 @@ func TestWhoImportsWhat(t *testing.T) {
 		{"github.com/yalue/onnxruntime_go", []string{"agent/onnx"}},
 		{module + "agent/onnx", []string{"agent/onnx", "cmd/vedette-agent"}},
 		{"github.com/tidwall/buntdb", []string{"agent/outbox"}},
+		{"filippo.io/age", []string{"protocol/release", "protocol/sampling", "agent/sample", "cmd/vedette"}},
 		{"github.com/eclipse/paho.mqtt.golang", []string{"agent/uplink", "controlplane/broker", "cmd/e2e"}},
 		{"github.com/labstack/echo", []string{"controlplane/api", "controlplane/deviceapi", "controlplane/dashboard", "controlplane/mlflow"}},
 		{"github.com/nats-io", []string{

@@ -293,3 +293,41 @@ func FuzzSlot(f *testing.F) {
 		}
 	})
 }
+
+// Truths that come again count nothing, and what matched nothing counts when the
+// caller says so.
+func TestTruthsThatComeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := newOutbox()
+		o := start(t, t.TempDir(), sink, newBoot(1), Config{})
+		o.Served(call(rand.New(rand.NewPCG(3, 3)), "a", 1))
+		for _, tt := range []struct {
+			model, id, label string
+			want             Joined
+			err              error
+		}{
+			{"m", "a", "cat", Matched, nil},
+			{"m", "a", "cat", Repeated, nil},
+			{"m", "a", "dog", Repeated, nil},
+			{"m", "b", "cat", Unmatched, nil},
+			{"m", "b", "cow", Unmatched, ErrLabel},
+			{"n", "a", "cat", Unmatched, ErrUnknownModel},
+		} {
+			if got, err := o.Truth(t.Context(), tt.model, tt.id, tt.label); got != tt.want || !errors.Is(err, tt.err) {
+				t.Errorf("%s %s %s: got %v, %v, want %v, %v", tt.model, tt.id, tt.label, got, err, tt.want, tt.err)
+			}
+		}
+		if err := errors.Join(o.CountUnmatched("m", 5), o.CountUnmatched("m", 0)); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.CountUnmatched("n", 1); !errors.Is(err, ErrUnknownModel) {
+			t.Errorf("unknown model: got %v", err)
+		}
+		if err := o.CloseWindows(); err != nil {
+			t.Fatal(err)
+		}
+		if got := sink.totals(); got.matched != 1 || got.unmatched != 5 {
+			t.Errorf("got %+v, want 1 matched and 5 unmatched", got)
+		}
+	})
+}

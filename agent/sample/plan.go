@@ -256,7 +256,7 @@ func (p *plan) close(r *rand.Rand, rows int, now *protocol.Stamp) *window {
 		w.strata = append(w.strata, &protocol.Stratum{Name: name, Seen: p.held[name].seen})
 	}
 	size := 0
-	for turn := 0; turn < rows; turn++ {
+	for turn := range rows {
 		for i, name := range names {
 			held := p.held[name].rows
 			if turn >= len(held) || len(w.rows) >= rows || size+proto.Size(held[turn])+8 > maxPlain {
@@ -285,5 +285,5 @@ func (w *window) seal() (*protocol.Body, error) {
 }
 
 func millis(d release.Duration) uint64 {
-	return uint64(max(0, int64(d)/1_000_000)) //nolint:gosec // not negative
+	return uint64(max(0, int64(d)/1_000_000))
 }

@@ -52,13 +52,13 @@ type bench struct {
 	calls    int
 }
 
-func newBench(t testing.TB, change func(*release.Manifest)) *bench {
-	t.Helper()
+func newBench(tb testing.TB, change func(*release.Manifest)) *bench {
+	tb.Helper()
 	id, err := age.GenerateX25519Identity()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	b := &bench{t: t, sink: &sink{}, boot: &boot{}, identity: id}
+	b := &bench{t: tb, sink: &sink{}, boot: &boot{}, identity: id}
 	b.Sampler = New(b.sink, b.boot, Config{Rand: rand.New(rand.NewPCG(1, 2))})
 	m := manifest(id.Recipient().String())
 	if change != nil {

@@ -149,7 +149,7 @@ func (t *Taker) Run(ctx context.Context) error {
 		err := t.drain(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the caller ended it
 		case err == nil && failures > 0:
 			t.log.Info("truths are taken again")
 			failures = 0

@@ -382,3 +382,43 @@ func TestOlderRecordsThatCannotBeRead(t *testing.T) {
 		})
 	}
 }
+
+// Truths that wait are told beside the desired state and are no part of its
+// generation; settings of one device narrow sampling, never widen it.
+func TestTruthsAndSamplingAreTold(t *testing.T) {
+	l, r := open(t), &radio{}
+	newest := uint64(7)
+	d := New(r, l, Config{Truths: func(device string) uint64 {
+		if device == "cam-1" {
+			return newest
+		}
+		return 0
+	}})
+	run(t, d)
+	set := func(device string, s Settings) {
+		t.Helper()
+		if err := d.SetSettings(t.Context(), "ann", SettingsChange{Device: device, Settings: s, Reason: "test"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("", Settings{SampleRows: 8})
+	before := d.State("cam-1").Generation
+	d.Tell("cam-1")
+	told := r.newest(t)
+	if s := told.GetSettings(); s.GetTruths() != 7 || told.GetGeneration() != before || s.GetSampleRows() != 8 || s.GetSamplingOff() {
+		t.Errorf("told %v", told)
+	}
+	set("cam-1", Settings{SampleRows: 20})
+	if s := d.State("cam-1").Settings; s.SampleRows != 8 {
+		t.Errorf("a device's %d rows widen the fleet's 8", s.SampleRows)
+	}
+	set("", Settings{SamplingOff: true})
+	if s := d.State("cam-1").Settings; !s.SamplingOff || s.SampleRows != 20 {
+		t.Errorf("settings are %+v, want sampling off", s)
+	}
+	for _, rows := range []int{-1, release.MaxSampleRows + 1} {
+		if err := d.SetSettings(t.Context(), "ann", SettingsChange{Settings: Settings{SampleRows: rows}}); !errors.Is(err, ErrSettings) {
+			t.Errorf("%d rows: got %v, want %v", rows, err, ErrSettings)
+		}
+	}
+}

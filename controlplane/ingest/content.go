@@ -24,7 +24,7 @@ const (
 	maxModels     = 64
 	maxListed     = 32
 	maxStrata     = 64
-	maxExpiry     = 366 * 24 * time.Hour
+	maxExpiry     = uint64(366 * 24 * time.Hour / time.Millisecond)
 )
 
 // checkContent refuses what a body may not hold. The text of its errors reaches
@@ -177,7 +177,7 @@ func checkSample(s *protocol.Sample) error {
 		return fmt.Errorf("a sample has %d bytes, at most %d", len(s.GetSealed()), protocol.MaxSample)
 	case len(s.GetStrata()) > maxStrata:
 		return fmt.Errorf("a sample has %d strata, at most %d", len(s.GetStrata()), maxStrata)
-	case s.GetExpiresMs() > uint64(maxExpiry.Milliseconds()):
+	case s.GetExpiresMs() > maxExpiry:
 		return errors.New("a sample is kept for longer than any manifest allows")
 	}
 	for _, t := range s.GetStrata() {

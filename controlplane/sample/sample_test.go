@@ -2,7 +2,7 @@ package sample
 
 import (
 	"errors"
-	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -162,7 +162,7 @@ func TestQuotaDeletesTheOldest(t *testing.T) {
 	for i := range 20 {
 		w.now = noon.Add(time.Duration(i) * time.Minute)
 		at := time.Duration(i) * time.Minute
-		w.keep(fmt.Sprint(i), body(allowed, at, 1, string(make([]byte, 900))), at)
+		w.keep(strconv.Itoa(i), body(allowed, at, 1, string(make([]byte, 900))), at)
 		if w.used["digits"] > 5000 {
 			t.Fatalf("%d bytes are used, at most 5000", w.used["digits"])
 		}
