@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,6 +98,32 @@ func logVersion(ts *testscript.TestScript, neg bool, given []string) {
 	m.err = nil // the model may be there
 	m.post("model-versions/create", map[string]any{"name": given[0], "source": "mlflow-artifacts:/" + uri + "/model", "run_id": run, "tags": tags})
 	ts.Check(m.err)
+}
+
+// awaitPromotion waits until a version's promotion is in a state: promoted MODEL
+// VERSION STATE.
+func awaitPromotion(ts *testscript.TestScript, neg bool, given []string) {
+	if neg || len(given) != 3 {
+		ts.Fatalf("usage: promoted MODEL VERSION STATE")
+	}
+	token, err := os.ReadFile(ts.Getenv("ADMIN"))
+	ts.Check(err)
+	c, err := client.New(ts.Getenv("SERVER"), strings.TrimSpace(string(token)), client.Options{})
+	ts.Check(err)
+	var seen string
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		list, err := c.Promotions(context.Background(), given[0])
+		ts.Check(err)
+		for _, p := range list {
+			if p.Version != given[1] {
+				continue
+			}
+			if seen = string(p.State) + ": " + p.Text; string(p.State) == given[2] {
+				return
+			}
+		}
+	}
+	ts.Fatalf("%s %s is not %s but %q", given[0], given[1], given[2], seen)
 }
 
 // trainer calls the MLflow API as its clients do, and remembers the first error.
