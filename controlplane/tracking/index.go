@@ -151,7 +151,7 @@ func (x *index) addRun(at moment, in *Run) {
 		return // a checkpoint has it already
 	}
 	r := run{
-		id: in.ID, experiment: in.Experiment, name: in.Name, user: in.User, place: in.ArtifactURI, status: in.Status,
+		id: in.ID, experiment: in.Experiment, name: in.Name, user: intern(in.User), place: in.ArtifactURI, status: RunStatus(intern(string(in.Status))),
 		started: in.StartedMS, ended: in.EndedMS, params: pairsOf(in.Params), tags: pairsOf(in.Tags),
 	}
 	if e := x.experiment[in.Experiment]; e != nil {
@@ -190,7 +190,7 @@ func (r *run) apply(ch *change, atMS int64) {
 	if ch.Untag != "" {
 		r.tags = unset(r.tags, ch.Untag)
 	}
-	r.status = cmp.Or(ch.Status, r.status)
+	r.status = RunStatus(intern(string(cmp.Or(ch.Status, r.status))))
 	r.ended, r.name = cmp.Or(ch.EndedMS, r.ended), cmp.Or(ch.Name, r.name)
 	if ch.Delete != nil {
 		if r.deleted = 0; *ch.Delete {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // look reads a field of a thing. One of its functions is set.
@@ -119,26 +120,30 @@ func textTest(c clause) (func(string) bool, error) {
 // matches says whether a text is like a pattern of SQL: % stands for any text and
 // _ for one character. It takes no more than the product of both lengths.
 func matches(pattern, text string) bool {
-	p, t := []rune(pattern), []rune(text)
 	star, back := -1, 0 // where to go on when what follows the last % does not fit
 	i := 0
-	for j := 0; j < len(t); {
+	for j := 0; j < len(text); {
 		switch {
-		case i < len(p) && p[i] == '%':
+		case i < len(pattern) && pattern[i] == '%':
 			star, back = i, j
 			i++
-		case i < len(p) && (p[i] == '_' || p[i] == t[j]):
+		case i < len(pattern) && pattern[i] == '_':
+			i++
+			j += runeLen(text[j:])
+		case i < len(pattern) && pattern[i] == text[j]:
 			i++
 			j++
 		case star >= 0:
-			back++
+			back += runeLen(text[back:])
 			i, j = star+1, back
 		default:
 			return false
 		}
 	}
-	for i < len(p) && p[i] == '%' {
-		i++
-	}
-	return i == len(p)
+	return strings.Trim(pattern[i:], "%") == ""
+}
+
+func runeLen(s string) int {
+	_, n := utf8.DecodeRuneInString(s)
+	return n
 }

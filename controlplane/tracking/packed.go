@@ -48,7 +48,7 @@ func packPairs(pairs []pair) []packedPair {
 
 func unpack(p packed) run {
 	out := run{
-		id: p.ID, experiment: p.Experiment, name: p.Name, user: p.User, place: p.Place, status: p.Status, started: p.Started, ended: p.Ended,
+		id: p.ID, experiment: intern(p.Experiment), name: p.Name, user: intern(p.User), place: p.Place, status: RunStatus(intern(string(p.Status))), started: p.Started, ended: p.Ended,
 		deleted: p.Deleted, history: p.History, params: unpackPairs(p.Params), tags: unpackPairs(p.Tags), rare: p.Rare,
 		metrics: make([]point, len(p.Metrics)),
 	}
@@ -61,7 +61,7 @@ func unpack(p packed) run {
 func unpackPairs(pairs []packedPair) []pair {
 	out := make([]pair, len(pairs))
 	for i, p := range pairs {
-		out[i] = pair{unique.Make(p.Key), p.Value}
+		out[i] = pair{unique.Make(p.Key), intern(p.Value)}
 	}
 	return out
 }

@@ -76,7 +76,7 @@ func set(pairs []pair, values map[string]string) []pair {
 	}
 	out := slices.Grow(slices.Clip(slices.Clone(pairs)), len(values))
 	for _, key := range slices.Sorted(maps.Keys(values)) {
-		p := pair{unique.Make(key), values[key]}
+		p := pair{unique.Make(key), intern(values[key])}
 		if i := slices.IndexFunc(out, func(o pair) bool { return o.key == p.key }); i >= 0 {
 			out[i] = p
 		} else {
