@@ -61,13 +61,14 @@ func (x sampled) Sampled(model string, since time.Time) (rows int) {
 }
 
 // followAnswers looks for registered versions that answer requests, and for what
-// becomes of them.
+// becomes of them: releases, or versions that could not be published.
 func (s *Server) followAnswers(ctx context.Context) error {
 	tick := time.NewTicker(s.cfg.EvaluateEvery)
 	defer tick.Stop()
 	for {
-		if err := s.answers(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			s.cfg.Logger.Error("answers to retrain requests were not all taken in; they are looked at again", "error", err)
+		now := time.Now()
+		if err := errors.Join(s.answers(ctx, now), s.publishFailures(ctx, now)); err != nil && ctx.Err() == nil {
+			s.cfg.Logger.Error("what became of registered versions was not all taken in; it is looked at again", "error", err)
 		}
 		select {
 		case <-tick.C:
@@ -133,7 +134,7 @@ func newestTagged(store versions, id string) (v tracking.ModelVersion, ok bool, 
 func (s *Server) released(v *tracking.ModelVersion) (registry.Version, bool) {
 	source := "models:/" + v.Name + "/" + strconv.Itoa(v.Version)
 	for _, one := range s.registry.Versions() {
-		if one.Manifest != nil && one.Manifest.Lineage.Source == source || v.Tags["vedette.release"] == one.Digest.String() {
+		if one.Manifest != nil && one.Manifest.Lineage.Source == source || v.Tags[releaseTag] == one.Digest.String() {
 			return one, true
 		}
 	}

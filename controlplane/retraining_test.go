@@ -2,7 +2,10 @@ package controlplane
 
 import (
 	"testing"
+	"time"
 
+	"github.com/vedette-edge/vedette/controlplane/incident"
+	"github.com/vedette-edge/vedette/controlplane/kvstore"
 	"github.com/vedette-edge/vedette/controlplane/retrain"
 	"github.com/vedette-edge/vedette/controlplane/tracking"
 )
@@ -27,4 +30,48 @@ func TestNewestTagged(t *testing.T) {
 			t.Errorf("%s: got version %d, %v, %v; want %d", id, v.Version, ok, err, want)
 		}
 	}
+}
+
+func TestPublishFailuresAreIncidents(t *testing.T) {
+	s := withBoard(t, kvstore.NewMemory())
+	s.tracking = tracking.NewMemory()
+	if _, err := s.tracking.CreateRegisteredModel(t.Context(), "digits", "", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.tracking.CreateVersion(t.Context(), tracking.ModelVersion{Name: "digits", Source: "mlflow-artifacts:/1/a/artifacts/model"}); err != nil {
+		t.Fatal(err)
+	}
+	tag := func(key, value string) {
+		t.Helper()
+		v := &value
+		if value == "" {
+			v = nil
+		}
+		if err := s.tracking.SetVersionTag(t.Context(), "digits", 1, key, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look := func(want int) {
+		t.Helper()
+		if err := s.publishFailures(t.Context(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(live(s)); got != want {
+			t.Errorf("got %d incidents, want %d", got, want)
+		}
+	}
+	look(0)
+	tag(problemTag, "the graph disagrees with what the framework computed")
+	look(1)
+	look(1)
+	i, _ := s.incidents.Newest("publish/digits/1")
+	if i.Count != 1 || i.Cause.Kind != incident.PublishFailed || i.Cause.Detail != "the graph disagrees with what the framework computed" {
+		t.Errorf("got %+v", i)
+	}
+	tag(problemTag, "")
+	look(0)
+	tag(problemTag, "again")
+	look(1)
+	tag(releaseTag, "abc") // published all the same
+	look(0)
 }

@@ -79,7 +79,7 @@ func asksOf(p *operator.RetrainPolicy) []string {
 		out = append(out, "when a cohort drifts")
 	}
 	if p.AccuracyFloor > 0 {
-		out = append(out, fmt.Sprintf("when accuracy is proven below %s", formatNumber(p.AccuracyFloor)))
+		out = append(out, "when accuracy is proven below "+formatNumber(p.AccuracyFloor))
 	}
 	for i := range p.When {
 		out = append(out, conditionText(&p.When[i]))

@@ -159,7 +159,7 @@ func TestExamplesAreWellFormed(t *testing.T) {
 	if err := yaml.Unmarshal(b, &workflow); err != nil || len(workflow.On.Dispatch.Types) != 1 || len(workflow.Jobs["train"].Steps) == 0 || len(workflow.Jobs["publish"].Steps) == 0 {
 		t.Errorf("workflow: got %+v, %v", workflow, err)
 	}
-	for _, line := range strings.Split(string(b), "\n") {
+	for line := range strings.SplitSeq(string(b), "\n") {
 		if body, isRun := strings.CutPrefix(strings.TrimSpace(line), "- run:"); isRun && strings.Contains(body, "${{") {
 			t.Errorf("an expression becomes part of a script: %s", line)
 		}

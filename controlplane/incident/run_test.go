@@ -65,6 +65,13 @@ func (h *hook) told() []string {
 	return out
 }
 
+// seen copies what was posted.
+func (h *hook) seen() (taken []Message, bodies []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.got), slices.Clone(h.bodies)
+}
+
 // settingsOf tells everything to one webhook.
 func settingsOf(change ...func(*operator.NotifySettings)) operator.NotifySettings {
 	s := operator.NotifySettings{
@@ -167,7 +174,8 @@ func TestOneCauseIsToldOnce(t *testing.T) {
 		w.want("over", "open 2", "open 1", "reminder 2", "reminder 1", "reminder 1", "resolved 1")
 		w.pass(48 * time.Hour)
 		w.want("two days later", "open 2", "open 1", "reminder 2", "reminder 1", "reminder 1", "resolved 1")
-		m := w.hook.got[0]
+		taken, _ := w.hook.seen()
+		m := taken[0]
 		for _, want := range []string{"[warning, digits] 2 incidents: site hall-b has left", "cohort: hall-b", "since: ", "What to do: see which features moved", "https://vedette.example/models/digits/drift", "Incidents: https://vedette.example/incidents"} {
 			if !strings.Contains(m.Title+m.Text, want) {
 				t.Errorf("the message lacks %q:\n%s\n%s", want, m.Title, m.Text)
@@ -302,11 +310,12 @@ func TestReceiverThatCannotBeReached(t *testing.T) {
 		w.raise(c)
 		w.pass(2 * time.Minute)
 		w.want("both are told, and of each other", "open 1", "open 1")
-		last := w.hook.got[1]
+		taken, bodies := w.hook.seen()
+		last := taken[1]
 		if last.Kind != NotifyDead || strings.Contains(last.Text, "T0KEN") || !strings.Contains(last.Text, "404") {
 			t.Errorf("got %+v", last)
 		}
-		if posted := strings.Join(w.hook.bodies, "\n"); !strings.Contains(posted, `&lt;!channel\u0026gt;`) && !strings.Contains(posted, `\u0026lt;!channel\u0026gt; \u0026amp; more`) {
+		if posted := strings.Join(bodies, "\n"); !strings.Contains(posted, `&lt;!channel\u0026gt;`) && !strings.Contains(posted, `\u0026lt;!channel\u0026gt; \u0026amp; more`) {
 			t.Errorf("the text for Slack is not escaped: %s", posted)
 		}
 		broken.Store(false)
@@ -364,7 +373,8 @@ func TestToldOverRestarts(t *testing.T) {
 			w.pass(2 * time.Hour)
 			w.stop()
 			ids := map[string]map[string]bool{} // of messages, by incident and phase
-			for _, m := range w.hook.got {
+			taken, _ := w.hook.seen()
+			for _, m := range taken {
 				for _, i := range m.Incidents {
 					key := i.ID + " " + string(m.Phase)
 					if ids[key] == nil {

@@ -245,22 +245,22 @@ func TestSchedule(t *testing.T) {
 	}{
 		"weekly": {
 			operator.RetrainSchedule{Cron: "0 3 * * 1"},
-			"2026-03-01T00:00:00Z", time.Minute, 15 * 24 * 60,
+			"2026-03-01T00:00:00Z", 5 * time.Minute, 15 * 24 * 12,
 			[]string{"2026-03-02T03:00", "2026-03-09T03:00"},
 		},
 		"in a zone": {
 			operator.RetrainSchedule{Cron: "0 3 * * *", TimeZone: "Europe/Berlin"},
-			"2026-03-28T00:00:00Z", time.Minute, 3 * 24 * 60,
+			"2026-03-28T00:00:00Z", 5 * time.Minute, 3 * 24 * 12,
 			[]string{"2026-03-28T02:00", "2026-03-29T01:00", "2026-03-30T01:00"},
 		},
 		"an hour that is left out": {
 			operator.RetrainSchedule{Cron: "30 2 * * *", TimeZone: "Europe/Berlin"},
-			"2026-03-28T12:00:00Z", time.Minute, 2 * 24 * 60,
+			"2026-03-28T12:00:00Z", 5 * time.Minute, 2 * 24 * 12,
 			[]string{"2026-03-29T01:30", "2026-03-30T00:30"},
 		},
 		"an hour that comes twice": {
 			operator.RetrainSchedule{Cron: "30 2 * * *", TimeZone: "Europe/Berlin"},
-			"2026-10-24T12:00:00Z", time.Minute, 2 * 24 * 60,
+			"2026-10-24T12:00:00Z", 5 * time.Minute, 2 * 24 * 12,
 			[]string{"2026-10-25T00:30", "2026-10-26T01:30"},
 		},
 		"a server that was away": {
