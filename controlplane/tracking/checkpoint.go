@@ -358,7 +358,7 @@ func (c *checkpoints) load(ctx context.Context, j journal, x *index) (err error)
 		return err
 	}
 	if err := c.restore(ctx, x); err != nil {
-		return fmt.Errorf("read checkpoint: %w", err)
+		return err
 	}
 	x.seq, c.written = m.Seq, m.Seq
 	x.nextExperiment, x.nextModel = m.NextExperiment, m.NextModel
@@ -396,8 +396,13 @@ func (c *checkpoints) restore(ctx context.Context, x *index) error {
 	return c.eachPage(ctx, func(p kvstore.Entry) error { return c.restorePage(racks, p) })
 }
 
-// empty deletes all pages.
+// empty deletes the marker and all pages, so that the journal is read from its
+// beginning.
 func (c *checkpoints) empty(ctx context.Context) error {
+	if err := c.bucket.Delete(ctx, markerKey); err != nil {
+		return err
+	}
+	clear(c.large)
 	var keys []string
 	err := c.eachPage(ctx, func(p kvstore.Entry) error {
 		keys = append(keys, p.Key)
@@ -431,13 +436,17 @@ func (c *checkpoints) eachPage(ctx context.Context, fn func(kvstore.Entry) error
 			continue
 		}
 		if err := fn(p.Entry); err != nil {
-			return fmt.Errorf("page %s: %w", p.Key, err)
+			return fmt.Errorf("read checkpoint page %s: %w", p.Key, err)
 		}
 	}
 	return cmp.Or(ctx.Err(), errBrokenOff)
 }
 
-var errBrokenOff = errors.New("the broker ended the reading")
+var (
+	errBrokenOff = errors.New("the broker ended the reading")
+	// errTorn says that a page is not what was written. The journal has it all.
+	errTorn = errors.New("the checkpoint cannot be read")
+)
 
 func (c *checkpoints) restorePage(racks map[string]rack, e kvstore.Entry) error {
 	kind, rest, _ := strings.Cut(e.Key, ".")
@@ -449,10 +458,13 @@ func (c *checkpoints) restorePage(racks map[string]rack, e kvstore.Entry) error 
 		c.large[e.Key] = true
 	}
 	raw, err := c.unzip.DecodeAll(e.Value, nil)
-	if err != nil {
-		return err
+	if err == nil {
+		err = r.restore(raw)
 	}
-	return r.restore(raw)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errTorn, err)
+	}
+	return nil
 }
 
 // keepCheckpoints writes down what has changed again and again, until the store

@@ -395,10 +395,6 @@ func TestDamageIsTold(t *testing.T) {
 			t.Helper()
 			return setMarker(t, js, func(m map[string]any) { m["seq"] = 1 })
 		},
-		"a page is torn": func(t *testing.T, js jetstream.JetStream) error {
-			t.Helper()
-			return putRaw(t, js, "run.small.0", []byte("torn"))
-		},
 		"a newer format": func(t *testing.T, js jetstream.JetStream) error {
 			t.Helper()
 			return setMarker(t, js, func(m map[string]any) { m["format"] = 2 })
@@ -420,6 +416,29 @@ func TestDamageIsTold(t *testing.T) {
 				t.Errorf("got %v, want ErrDamaged", err)
 			}
 		})
+	}
+}
+
+// A checkpoint that cannot be read costs time and nothing else.
+func TestTornCheckpointIsMadeAnew(t *testing.T) {
+	b := brokertest.Start(t)
+	w := &world{tb: t, reopen: func() *tracking.Store { return open(t, b.Conn()) }}
+	w.Store = w.reopen()
+	for range 3 {
+		ok(t, w.Log(t.Context(), newRun(t, w), tracking.Batch{Metrics: []tracking.Metric{value("acc", 1, 0, 0)}}))
+	}
+	want := dump(t, w.Store)
+	w.again()
+	ok(t, w.Close(t.Context()))
+	js, err := jetstream.New(b.Conn())
+	ok(t, err)
+	ok(t, putRaw(t, js, "run.small.0", []byte("torn")))
+	for range 2 {
+		w.Store = w.reopen()
+		if d := differ(dump(t, w.Store), want); d != "" {
+			t.Error(d)
+		}
+		ok(t, w.Close(t.Context()))
 	}
 }
 

@@ -114,7 +114,13 @@ func (s *Store) load(ctx context.Context, cfg Config) (err error) {
 		if s.point, err = newCheckpoints(cfg.Bucket, cfg.Checkpoint); err != nil {
 			return err
 		}
-		if err := s.point.load(ctx, s.journal, s.x); err != nil {
+		err := s.point.load(ctx, s.journal, s.x)
+		if errors.Is(err, errTorn) {
+			s.log.Warn("checkpoint of runs cannot be read, reading the whole journal", "error", err)
+			s.x = newIndex()
+			err = s.point.empty(ctx)
+		}
+		if err != nil {
 			return err
 		}
 	}
