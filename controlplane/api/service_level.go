@@ -104,6 +104,9 @@ func (s *Service) driftGroup(model string, g *drift.GroupScore) operator.DriftGr
 func groupText(g *drift.GroupScore) string {
 	switch g.Verdict { //nolint:exhaustive // the others are verdicts of accuracy, or need no more words
 	case drift.OK:
+		if g.Training.Apart > 0 {
+			return fmt.Sprintf("as in training but for %d of its %d devices: look at them", g.Drifted, g.Devices)
+		}
 		return fmt.Sprintf("as in training: largest PSI %.3g", g.Training.MaxPSI)
 	case drift.Drift:
 		return fmt.Sprintf("left its training data: %d of %d devices, %d of %d features apart", g.Drifted, g.Devices, g.Training.Apart, len(g.Training.Features))

@@ -137,6 +137,22 @@ func TestLevels(t *testing.T) {
 	}
 }
 
+// A level that is the same as cohorts says what cohorts say.
+func TestLevelsAgreeWithCohorts(t *testing.T) {
+	for _, shift := range [][]float64{{0, 0, 0}, {2, 0, 0}, {1, 1, 1}} {
+		s := newSite(t, 15, 3)
+		copy(s.shift, shift)
+		s.pass(6, nil)
+		c := s.m.Scores("m")[0].Cohorts[0]
+		for _, by := range []Level{LevelCohort, LevelSite} {
+			g := s.m.Groups("m", by)[0]
+			if g.Verdict != c.Verdict || g.Prediction != c.Prediction || g.Training.MaxPSI != c.Training.MaxPSI || g.Rows != c.Rows || g.Drifted != c.Drifted {
+				t.Errorf("shift %v: %s is %s with PSI %.3f, its cohort %s with %.3f", shift, by, g.Verdict, g.Training.MaxPSI, c.Verdict, c.Training.MaxPSI)
+			}
+		}
+	}
+}
+
 // The histograms of a group are what its scores were made of.
 func TestGroupHasTheHistogramsOfItsScore(t *testing.T) {
 	s := newSite(t, 14, 3)

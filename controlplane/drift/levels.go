@@ -199,14 +199,19 @@ func (m *Monitor) score(x *gathering, by Level) GroupScore {
 		judged += p.judged
 		predicted += p.predicted
 	}
-	g.Verdict = verdictOf(judged, g.Training.Apart, g.Drifted)
-	g.Prediction = verdictOf(judged, g.Training.ApartOn(sketch.Output), predicted)
+	if by == LevelCohort && (judged < 2 || x.name == "") {
+		judged = 0 // as Evaluate has it: nobody to tell a sensor from the world by
+	}
+	g.Verdict = verdictOf(by, judged, g.Training.Apart, g.Drifted)
+	g.Prediction = verdictOf(by, judged, g.Training.ApartOn(sketch.Output), predicted)
 	m.learn(&g, x.known.Model, x.tracks, all.effective)
 	return g
 }
 
-// verdictOf is drift when the sum is apart and so are most of the devices.
-func verdictOf(judged, apart, drifted int) Verdict {
+// verdictOf is drift when the sum is apart and so are most of the devices. A
+// cohort or a site of which a few are is fine; a version or the fleet may have a
+// site among those few, and is apart.
+func verdictOf(by Level, judged, apart, drifted int) Verdict {
 	switch {
 	case judged == 0:
 		return Insufficient
@@ -214,6 +219,8 @@ func verdictOf(judged, apart, drifted int) Verdict {
 		return OK
 	case 2*drifted > judged:
 		return Drift
+	case by == LevelCohort || by == LevelSite:
+		return OK
 	default:
 		return Apart
 	}
@@ -246,8 +253,8 @@ func (m *Monitor) fleet(model string) []GroupScore {
 		return nil
 	}
 	g.Training = divergence.Combine(cs, m.cfg.limits())
-	g.Verdict = verdictOf(judged, g.Training.Apart, drifting)
-	g.Prediction = verdictOf(judged, g.Training.ApartOn(sketch.Output), predicting)
+	g.Verdict = verdictOf(LevelFleet, judged, g.Training.Apart, drifting)
+	g.Prediction = verdictOf(LevelFleet, judged, g.Training.ApartOn(sketch.Output), predicting)
 	m.learn(&g, model, tracks, g.Training.M)
 	return []GroupScore{g}
 }
