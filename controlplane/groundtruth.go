@@ -8,8 +8,6 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/sample"
 	"github.com/vedette-edge/vedette/controlplane/truth"
 	"github.com/vedette-edge/vedette/protocol"
-	"github.com/vedette-edge/vedette/protocol/operator"
-	"github.com/vedette-edge/vedette/protocol/release"
 )
 
 // Buckets of what people find out later, and of the rows to find it out by.
@@ -65,20 +63,3 @@ func (s *Server) forgetTruths(device string) {
 }
 
 const forgetTimeout = 10 * time.Second
-
-// Labelled says where the rows for labelling of a release lie below the API's
-// address, how many there are, and how many truths of the model were matched
-// since a moment: for whoever asks for retraining.
-func (s *Server) Labelled(model string, d release.Digest, since time.Time) (path string, rows, labelled int) {
-	for _, one := range s.samples.List(model, since) {
-		if one.Release == d {
-			rows += one.Rows()
-		}
-	}
-	for _, u := range s.truths.Uploads(model) {
-		if !u.At.Before(since) {
-			labelled += int(u.Matched) //nolint:gosec // of one model's uploads
-		}
-	}
-	return operator.Prefix + "/models/" + model + "/samples/sealed", rows, labelled
-}

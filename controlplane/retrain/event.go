@@ -200,7 +200,7 @@ func (t *Trigger) evidence(r *Request) evidence {
 		}
 		out.Sample = &sampleSource{
 			URL: t.cfg.Source + "/api/v1/models/" + url.PathEscape(r.Model) + "/samples/sealed", Rows: t.cfg.Samples.Sampled(r.Model, since),
-			Help: "vedette model samples fetch " + r.Model,
+			Help: "vedette sample pull " + r.Model + " --to rows.csv",
 		}
 	}
 	return out
