@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"math"
 	"slices"
 	"strings"
@@ -129,7 +128,7 @@ func TestMoveRelease(t *testing.T) {
 	if err := s.NoteTracking(as(t, operator.Viewer), "mlflow.deleted", nil); operator.CodeOf(err) != operator.Forbidden {
 		t.Errorf("a note by a viewer: got %v", err)
 	}
-	if err := s.NoteTracking(context.Background(), "mlflow.deleted", nil); operator.CodeOf(err) != operator.Unauthorized { //nolint:usetesting // nobody is in it
+	if err := s.NoteTracking(t.Context(), "mlflow.deleted", nil); operator.CodeOf(err) != operator.Unauthorized {
 		t.Errorf("a note by nobody: got %v", err)
 	}
 	before := len(w.notes)
