@@ -77,18 +77,18 @@ func (s *Server) trends(ctx context.Context, r *request) (string, *page, error) 
 
 // quantity is something that a curve is drawn of.
 type quantity struct {
-	name string
-	low  float64 // the scale reaches down to it at least
-	text func(float64) string
-	of   func(*operator.TrendPoint) *float64 // nil where it is not known
+	name      string
+	low, high float64 // the scale reaches from and to them at least
+	text      func(float64) string
+	of        func(*operator.TrendPoint) *float64 // nil where it is not known
 }
 
 var quantities = []quantity{
-	{"Predictions", 0, func(v float64) string { return formatCount(uint64(v)) }, func(p *operator.TrendPoint) *float64 { return new(float64(p.Rows)) }},
-	{"Accuracy", 1, func(v float64) string { return formatPercent(v) }, func(p *operator.TrendPoint) *float64 { return p.Accuracy }},
-	{"Calibration error", 0, func(v float64) string { return formatPercent(v) }, func(p *operator.TrendPoint) *float64 { return p.ECE }},
-	{"Largest PSI", 0, formatPSI, func(p *operator.TrendPoint) *float64 { return p.PSI }},
-	{"Latency p95", 0, func(v float64) string { return formatDuration(time.Duration(v) * time.Microsecond) }, latencyOf},
+	{"Predictions", 0, 0, func(v float64) string { return formatCount(uint64(v)) }, func(p *operator.TrendPoint) *float64 { return new(float64(p.Rows)) }},
+	{"Accuracy", 0.5, 1, func(v float64) string { return formatPercent(v) }, func(p *operator.TrendPoint) *float64 { return p.Accuracy }},
+	{"Calibration error", 0, 0, func(v float64) string { return formatPercent(v) }, func(p *operator.TrendPoint) *float64 { return p.ECE }},
+	{"Largest PSI", 0, 0, formatPSI, func(p *operator.TrendPoint) *float64 { return p.PSI }},
+	{"Latency p95", 0, 0, func(v float64) string { return formatDuration(time.Duration(v) * time.Microsecond) }, latencyOf},
 }
 
 func latencyOf(p *operator.TrendPoint) *float64 {
@@ -124,7 +124,7 @@ func (q *quantity) curve(points []operator.TrendPoint) (c trendCurve, ok bool) {
 	}
 	low, high := slices.Min(values), slices.Max(values)
 	return trendCurve{
-		spark: sparkOf(values, min(q.low, low), max(high, low+1e-9)), Name: q.name,
+		spark: sparkOf(values, min(q.low, low), max(q.high, high, low+1e-9)), Name: q.name,
 		Low: q.text(low), High: q.text(high), Now: q.text(values[len(values)-1]),
 	}, true
 }
