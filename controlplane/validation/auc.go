@@ -1,7 +1,6 @@
 package validation
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -35,7 +34,7 @@ func auc(m metric, t *evaluation.Table) (areas, error) {
 		classes = classes[len(classes)-1:]
 	}
 	out := areas{influence: make([]float64, t.Len())}
-	order := make([]int32, t.Len())
+	order := make([]uint64, t.Len())
 	for _, k := range classes {
 		out.mean += curve{t}.area(k, order, out.influence, len(classes)) / float64(len(classes))
 	}
@@ -44,13 +43,9 @@ func auc(m metric, t *evaluation.Table) (areas, error) {
 
 // area is the area under the curve of class k against the rest, ties counted
 // half. It adds each row's influence on the mean over so many classes.
-func (t curve) area(k int, order []int32, influence []float64, classes int) float64 {
-	for i := range order {
-		order[i] = int32(i)
-	}
-	width := len(t.Header.Classes)
-	score := func(row int32) float32 { return t.Scores[int(row)*width+k] }
-	slices.SortFunc(order, func(a, b int32) int { return cmp.Compare(score(a), score(b)) })
+func (t curve) area(k int, order []uint64, influence []float64, classes int) float64 {
+	t.sort(k, order)
+	score := func(at int) uint32 { return uint32(order[at] >> 32) }
 	var inside, outside float64
 	for _, truth := range t.Truth {
 		if int(truth) == k {
@@ -64,10 +59,11 @@ func (t curve) area(k int, order []int32, influence []float64, classes int) floa
 	var below [2]float64 // rows so far that are not, and that are of the class
 	for from := 0; from < len(order); {
 		to, tied := from, [2]float64{}
-		for ; to < len(order) && score(order[to]) == score(order[from]); to++ {
-			tied[t.side(order[to], k)]++
+		for ; to < len(order) && score(to) == score(from); to++ {
+			tied[t.side(uint32(order[to]), k)]++
 		}
-		for _, row := range order[from:to] {
+		for _, key := range order[from:to] {
+			row := uint32(key)
 			if t.side(row, k) == 1 {
 				place[row] = (below[0] + tied[0]/2) / outside
 			} else {
@@ -92,8 +88,26 @@ func (t curve) area(k int, order []int32, influence []float64, classes int) floa
 	return mean
 }
 
+// sort fills in the rows by their score of class k: the score in the upper half
+// of a key, as bits that rise with it, the row in the lower. Sorting numbers is
+// several times faster than sorting rows by their scores.
+func (t curve) sort(k int, order []uint64) {
+	width := len(t.Header.Classes)
+	for row := range order {
+		v := t.Scores[row*width+k] + 0 // −0 is 0
+		bits := math.Float32bits(v)
+		if bits>>31 == 1 {
+			bits = ^bits
+		} else {
+			bits |= 1 << 31
+		}
+		order[row] = uint64(bits)<<32 | uint64(row) //nolint:gosec // at most evaluation.MaxRows
+	}
+	slices.Sort(order)
+}
+
 // side is 1 for a row of class k and 0 for one of the rest.
-func (t curve) side(row int32, k int) int {
+func (t curve) side(row uint32, k int) int {
 	if int(t.Truth[row]) == k {
 		return 1
 	}
