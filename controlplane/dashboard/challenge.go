@@ -77,12 +77,12 @@ func challengeForm(ctx context.Context, s Service, r *request) (*form, error) {
 	return &form{
 		Title: "Run " + v.Model + " " + v.Version.Version + " beside what serves", Button: "Run it",
 		Back: "/models/" + queryPath(v.Model),
-		Text: "Matching devices fetch it, try it as any version, and run it beside the one they serve. As a shadow it answers nobody; with a share it answers that share of the calls, by the key of each. It takes the place of the model's present challenger.",
-		Fields: []field{
+		Text: "Matching devices fetch it, try it as any version, and run it beside the one they serve. As a shadow it answers nobody; with a share it answers that share of the calls, by the key of each. It takes the place of the model's present challenger. Once it is proven to be no worse it is proposed for promotion, once it is proven to be worse it is taken away.",
+		Fields: append([]field{
 			{Name: "role", Label: "Part", Value: operator.Shadow, Options: []string{operator.Shadow, operator.Share}},
 			{Name: "share", Label: "Share of the calls, percent", Hint: "Empty is all of them for a shadow."},
 			{Name: "selector", Label: "Devices", Hint: "Labels, for example site=b. Empty is every device that has the model."},
-		},
+		}, testFields()...),
 	}, nil
 }
 
@@ -96,6 +96,9 @@ func setChallenge(ctx context.Context, s Service, r *request) error {
 			return operator.Errorf(operator.Invalid, "share %.20q is no percentage above 0 and up to 100", text)
 		}
 		n.Share = int(math.Round(percent * 10))
+	}
+	if err := testRules(r.PostForm, &n); err != nil {
+		return err
 	}
 	_, err := s.SetChallenge(ctx, r.PathValue("model"), n)
 	return err

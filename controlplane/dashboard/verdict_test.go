@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,22 @@ func TestEvidenceOfAChallengeIsShown(t *testing.T) {
 	for _, want := range []string{"going on", "the evidence on wrong is 7.9", "<b>7.9</b>", "20 promotes", "<b>5.7\u2009%</b>", "6.9\u2009%", "1.32"} {
 		if !strings.Contains(got.body, want) {
 			t.Errorf("no %q in\n%s", want, got.body)
+		}
+	}
+}
+
+func TestRulesOfAChallengeForm(t *testing.T) {
+	var n operator.ChallengeCreate
+	if err := testRules(url.Values{"margin": {" 50 % "}, "days": {"3"}}, &n); err != nil || n.Margin != 0.5 || time.Duration(n.Duration) != 72*time.Hour {
+		t.Errorf("got %+v, %v", n, err)
+	}
+	n = operator.ChallengeCreate{}
+	if err := testRules(url.Values{"margin": {""}}, &n); err != nil || n.Margin != 0 || n.Duration != 0 {
+		t.Errorf("empty: got %+v, %v", n, err)
+	}
+	for _, bad := range []url.Values{{"margin": {"0"}}, {"margin": {"a bit"}}, {"days": {"0"}}, {"days": {"1.5"}}, {"days": {"1000"}}} {
+		if err := testRules(bad, &n); operator.CodeOf(err) != operator.Invalid {
+			t.Errorf("%v: got %v, want %s", bad, err, operator.Invalid)
 		}
 	}
 }
