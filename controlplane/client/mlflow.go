@@ -192,7 +192,7 @@ func (c *Client) LoggedFiles(ctx context.Context, uri, below string) ([]Logged, 
 		Files []Logged `json:"files"`
 	}
 	err = c.retry(ctx, func() error {
-		return c.exchangeMLflow(ctx, http.MethodGet, artifactsPath, url.Values{"path": {at}}, nil, decodeInto(&reply))
+		return c.exchangeMLflow(ctx, http.MethodGet, artifactsPath, url.Values{"path": {at}}, nil, &reply)
 	})
 	if operator.CodeOf(err) == operator.NotFound {
 		return nil, nil
@@ -251,21 +251,12 @@ func (c *Client) mlflow(ctx context.Context, method, name string, query url.Valu
 	one := func() error {
 		ctx, cancel := context.WithTimeout(ctx, c.timeout)
 		defer cancel()
-		return c.exchangeMLflow(ctx, method, mlflowPath+name, query, body, decodeInto(result))
+		return c.exchangeMLflow(ctx, method, mlflowPath+name, query, body, result)
 	}
 	if method != http.MethodGet {
 		return one()
 	}
 	return c.retry(ctx, one)
-}
-
-func decodeInto(result any) func(*http.Response) error {
-	return func(res *http.Response) error {
-		if result == nil {
-			return nil
-		}
-		return decodeReply(res, result)
-	}
 }
 
 func (c *Client) mlflowRequest(ctx context.Context, method, at string, query url.Values, body any) (*http.Request, error) {
@@ -293,7 +284,7 @@ func (c *Client) mlflowRequest(ctx context.Context, method, at string, query url
 	return req, nil
 }
 
-func (c *Client) exchangeMLflow(ctx context.Context, method, at string, query url.Values, body any, read func(*http.Response) error) error {
+func (c *Client) exchangeMLflow(ctx context.Context, method, at string, query url.Values, body, result any) error {
 	req, err := c.mlflowRequest(ctx, method, at, query, body)
 	if err != nil {
 		return err
@@ -306,7 +297,10 @@ func (c *Client) exchangeMLflow(ctx context.Context, method, at string, query ur
 	if res.StatusCode != http.StatusOK {
 		return mlflowRefusal(res)
 	}
-	return read(res)
+	if result == nil {
+		return nil
+	}
+	return decodeReply(res, result)
 }
 
 // mlflowCodes are the codes of the operator API that statuses of the MLflow API

@@ -30,7 +30,7 @@ func (k *Keeper) advance(ctx context.Context, r record) error {
 		r = next
 		switch act {
 		case actStart:
-			f.started, f.lasting = k.start(ctx, &r)
+			f.lasting, f.started = k.start(ctx, &r)
 			f.rollout = k.find(&r)
 		case actStage:
 			f.staged, f.unstaged = true, k.stage(ctx, &r)
@@ -80,15 +80,16 @@ func (k *Keeper) find(r *record) *seen {
 	return &seen{ID: id, Status: status, Cause: cause}
 }
 
-// start makes the rollout, unless it was made before.
-func (k *Keeper) start(ctx context.Context, r *record) (err error, lasting bool) { //nolint:revive,staticcheck // the error is a fact here, and lasting says what kind
+// start makes the rollout, unless it was made before. A lasting error comes
+// again however often it is tried.
+func (k *Keeper) start(ctx context.Context, r *record) (lasting bool, err error) {
 	spec := r.Policy.Spec(r.Model, r.Version)
 	spec.Release = r.Release
 	err = k.cfg.Fleet.Start(ctx, r.name(), r.reason(), spec)
 	if err != nil {
 		k.cfg.Log.Warn("rollout of a promotion not started", "model", r.Model, "version", r.Version, "error", err)
 	}
-	return err, errors.Is(err, rollout.ErrSpec)
+	return errors.Is(err, rollout.ErrSpec), err
 }
 
 // reason is why the rollout is made, for its ledger.

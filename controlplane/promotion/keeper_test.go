@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -201,7 +202,7 @@ func TestByItself(t *testing.T) {
 // TestApproval: with an approver nothing starts before a person said so.
 func TestApproval(t *testing.T) {
 	for _, approve := range []bool{true, false} {
-		t.Run(fmt.Sprint(approve), func(t *testing.T) {
+		t.Run(strconv.FormatBool(approve), func(t *testing.T) {
 			w := newWorld(t)
 			w.policy("on: all\napproval: operator\nrollout: {waves: [{percent: 100}]}\n")
 			d := w.publish("1", 1, nil)
