@@ -44,8 +44,8 @@ func story() []step {
 		{"every device reads real images, truths arrive later, windows reach the server", (*plant).serveImages},
 		{"site c loses its link, goes on serving, and nothing is lost or counted twice", (*plant).cutLink},
 		{"lenses at site b fade: the world changed; one sensor at site a dies: that is no drift", (*plant).drift},
-		{"version 2, trained for faded lenses, goes out in waves and mends site b", (*plant).secondVersion},
-		{"version 3 is signed but damaged: the canary refuses it and the rollout halts", (*plant).damagedVersion},
+		{"retrained, registered with MLflow, signed by CI, proven by gates: version 2 goes out in waves and mends site b", (*plant).secondVersion},
+		{"version 3 is signed but damaged: gates stop it, and where people override them its canary refuses it", (*plant).damagedVersion},
 	}
 }
 
@@ -124,7 +124,13 @@ func (p *plant) firstVersion(ctx context.Context) (numbers, error) {
 	if err := p.profile(ctx, 1); err != nil {
 		return nil, err
 	}
-	if err := p.push(ctx, "1", p.path("digits-1")); err != nil {
+	var reader struct {
+		Recipient string `json:"recipient"`
+	}
+	if err := p.vedette(ctx, &reader, "key", "sample-init"); err != nil {
+		return nil, err
+	}
+	if err := p.push(ctx, "1", p.path("digits-1"), "--sample-to", reader.Recipient, "--sample-rate", "0.05"); err != nil {
 		return nil, err
 	}
 	if err := p.persist(ctx, "version 1 to be in production", func() error {
@@ -133,9 +139,7 @@ func (p *plant) firstVersion(ctx context.Context) (numbers, error) {
 		return nil, err
 	}
 	if err := p.persist(ctx, "the retrain policy", func() error {
-		_, err := p.client.SetRetrainPolicy(ctx, operator.RetrainPolicy{
-			Model: model, OnDrift: true, Cooldown: release.Duration(time.Hour), Webhooks: []string{p.hook.URL()}, Reason: "demo",
-		})
+		_, err := p.client.SetRetrainPolicy(ctx, p.asking())
 		return err
 	}); err != nil {
 		return nil, err
@@ -145,7 +149,7 @@ func (p *plant) firstVersion(ctx context.Context) (numbers, error) {
 		return nil, err
 	}
 	trials, err := p.allServe(ctx, "1")
-	return numbers{"rollout": ro.State, "trials": trials, "seconds": seconds(ro.Ended.Sub(ro.Started))}, err
+	return numbers{"rollout": ro.State, "trials": trials, "seconds": seconds(ro.Ended.Sub(ro.Started))}, errors.Join(err, p.closeLoop(ctx))
 }
 
 // serveImages is step 4.
@@ -257,12 +261,13 @@ func (p *plant) profile(ctx context.Context, version int) error {
 }
 
 // push publishes a folder as the next version.
-func (p *plant) push(ctx context.Context, version, folder string) error {
+func (p *plant) push(ctx context.Context, version, folder string, flags ...string) error {
 	return p.persist(ctx, "version "+version+" to be published", func() error {
 		if _, err := p.client.Version(ctx, model, version); err == nil {
 			return nil
 		}
-		return p.vedette(ctx, nil, "model", "push", folder, "--model", model, "--version", version, "--author", "demo")
+		args := []string{"model", "push", folder, "--model", model, "--version", version, "--author", "demo"}
+		return p.vedette(ctx, nil, append(args, flags...)...)
 	})
 }
 

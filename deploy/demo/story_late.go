@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -97,19 +98,13 @@ func (p *plant) secondVersion(ctx context.Context) (numbers, error) {
 		}
 		out["control_plane_killed"] = true
 	}
-	if err := p.profile(ctx, 2); err != nil {
-		return out, err
-	}
-	if err := p.push(ctx, "2", p.path("digits-2")); err != nil {
-		return out, err
-	}
-	waves := []operator.WaveSpec{
-		{Name: "canary", Count: 1, Soak: p.soak(), Quorum: 1},
-		{Name: "half", Percent: 50, Soak: p.soak(), Quorum: 1},
-		{Name: "all", Percent: 100, Soak: p.soak(), Quorum: 1},
-	}
 	failedBefore, _ := p.failures()
-	ro, err := p.rollOutWithKills(ctx, waves)
+	made, err := p.pipeline(ctx, p.hook.Events()[0])
+	maps.Copy(out, made)
+	if err != nil {
+		return out, err
+	}
+	ro, err := p.followPromotion(ctx)
 	if err != nil {
 		return out, err
 	}
@@ -134,15 +129,16 @@ func (p *plant) secondVersion(ctx context.Context) (numbers, error) {
 		expect(failed == failedBefore, "%d requests were not answered during the rollout: %s", failed-failedBefore, last))
 }
 
-// rollOutWithKills rolls version 2 out; with kills, one device dies in the
-// middle of its update and the control plane in the middle of the rollout.
-func (p *plant) rollOutWithKills(ctx context.Context, waves []operator.WaveSpec) (*operator.Rollout, error) {
-	if !p.opts.Kill {
-		return p.rollOut(ctx, "2", waves)
-	}
-	ro, err := p.startRollout(ctx, "2", waves)
+// followPromotion waits until the rollout of version 2 completes; with kills, one
+// device dies in the middle of its update and the control plane in the middle of
+// the rollout.
+func (p *plant) followPromotion(ctx context.Context) (*operator.Rollout, error) {
+	ro, err := p.promoted(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if !p.opts.Kill {
+		return p.awaitCompleted(ctx, ro.ID)
 	}
 	var canary string
 	if err := until(ctx, 30*time.Second, "the canary to be offered version 2", func() error {
@@ -195,6 +191,10 @@ func (p *plant) damagedVersion(ctx context.Context) (numbers, error) {
 	if err := p.push(ctx, "3", folder); err != nil {
 		return nil, err
 	}
+	stopped, err := p.overridden(ctx)
+	if err != nil {
+		return nil, err
+	}
 	failedBefore, _ := p.failures()
 	ro, err := p.startRollout(ctx, "3", []operator.WaveSpec{
 		{Name: "canary", Count: 1, Soak: p.soak(), Quorum: 1}, {Name: "all", Percent: 100, Soak: p.soak(), Quorum: 1},
@@ -223,12 +223,36 @@ func (p *plant) damagedVersion(ctx context.Context) (numbers, error) {
 	p.pauseAll(ctx)
 	compared, err := p.balance(ctx, p.ids())
 	out := numbers{
-		"rollout": ro.State, "cause": ro.Cause, "devices_that_saw_it": saw, "refused_with": code,
+		"stopped_by_gate": stopped, "rollout": ro.State, "cause": ro.Cause, "devices_that_saw_it": saw, "refused_with": code,
 		"failed_requests": failed - failedBefore, "totals": compared, "retrain_events": len(p.hook.Events()),
 	}
 	return out, errors.Join(err, p.onlyWorldAsks(), p.ledgerVerifies(ctx),
 		expect(len(saw) == 1 && code == "golden_mismatch", "version 3 was seen by %v and refused with %q, want one canary and golden_mismatch", saw, code),
 		expect(failed == failedBefore, "%d requests were not answered meanwhile: %s", failed-failedBefore, last))
+}
+
+// overridden checks that the gates keep version 3 from being rolled out, and has
+// people override them one by one. It returns what the first one said.
+func (p *plant) overridden(ctx context.Context) (string, error) {
+	var refusal string
+	if err := p.persist(ctx, "the gates to stop version 3", func() error {
+		_, err := p.createRollout(ctx, "3", []operator.WaveSpec{{Percent: 100}})
+		if err == nil {
+			return permanent{errors.New("version 3 could be rolled out with no evidence")}
+		}
+		refusal = err.Error()
+		return expect(operator.CodeOf(err) == operator.NotCleared, "a rollout of version 3 ended with: %w", err)
+	}); err != nil {
+		return "", err
+	}
+	for _, gate := range []string{"smoke", "accuracy", "champion", "fairness"} {
+		if err := p.persist(ctx, "gate "+gate+" to be overridden", func() error {
+			return p.vedette(ctx, nil, "model", "override", model, "3", "--gate", gate, "--reason", "the demo is in a hurry")
+		}); err != nil {
+			return "", err
+		}
+	}
+	return refusal, nil
 }
 
 // damage copies a profiled folder and overwrites part of the graph's weights,

@@ -2,12 +2,16 @@ package demo
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -50,7 +54,12 @@ func (w *webhook) URL() string { return "http://" + w.listener.Addr().String() +
 
 func (w *webhook) take(rw http.ResponseWriter, r *http.Request) {
 	var e cloudEvent
-	if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&e); err != nil || e.SpecVersion != "1.0" {
+	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	if err != nil || !signed(r.Header.Get("X-Vedette-Signature"), body) {
+		http.Error(rw, "the signature is not that of the secret", http.StatusForbidden)
+		return
+	}
+	if err := json.Unmarshal(body, &e); err != nil || e.SpecVersion != "1.0" {
 		http.Error(rw, "not a structured CloudEvent 1.0", http.StatusBadRequest)
 		return
 	}
@@ -61,6 +70,16 @@ func (w *webhook) take(rw http.ResponseWriter, r *http.Request) {
 		w.events = append(w.events, e)
 	}
 	rw.WriteHeader(http.StatusNoContent)
+}
+
+// signed tells whether a body came from who knows the secret: the signature is
+// "t=SECONDS,v1=HEX", the HMAC-SHA256 of the seconds, a dot and the body.
+func signed(signature string, body []byte) bool {
+	at, sum, ok := strings.Cut(strings.TrimPrefix(signature, "t="), ",v1=")
+	got, err := hex.DecodeString(sum)
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write(append([]byte(at+"."), body...))
+	return ok && err == nil && hmac.Equal(mac.Sum(nil), got)
 }
 
 // Events are those taken so far.

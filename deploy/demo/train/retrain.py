@@ -9,10 +9,10 @@ rows that devices were allowed to send, with the truth that arrived later: 64
 pixels and the digit. Written to OUT, to be logged to the control plane's MLflow
 API as the artifacts of a run:
 
-    model/model.onnx          the graph, fp32: X [N,64] -> label [N], probabilities [N,10]
-    vedette/training.csv      training rows: 64 pixels, the condition they were taken under
-    vedette/expected.csv      what scikit-learn computes for those rows
-    run.json                  parameters, metrics and versions, for the run
+    model/model.onnx            the graph, fp32: X [N,64] -> label [N], probabilities [N,10]
+    model/vedette/training.csv  training rows: 64 pixels, the condition they were taken under
+    model/vedette/expected.csv  what scikit-learn computes for those rows
+    run.json                    parameters, metrics and versions, for the run
 """
 
 import csv
@@ -42,8 +42,7 @@ def sample(path):
 
 def main(event, out, field=None):
     asked = json.loads(pathlib.Path(event).read_text())
-    (out / "model").mkdir(parents=True, exist_ok=True)
-    (out / "vedette").mkdir(exist_ok=True)
+    (out / "model" / "vedette").mkdir(parents=True, exist_ok=True)
     x, y = load_digits(return_X_y=True)
     train_x, test_x, train_y, test_y = train_test_split(x, y, test_size=540, stratify=y, random_state=train.SEED)
     parts = [(train_x, train_y, "clean"), (train.fade(train_x), train_y, "faded")]
@@ -55,9 +54,9 @@ def main(event, out, field=None):
     model = train.train(rows, truths)
 
     onnx.save(train.graph(model, "digits"), out / "model" / "model.onnx")
-    train.write(out / "vedette" / "training.csv", train.PIXELS + ["condition"],
+    train.write(out / "model" / "vedette" / "training.csv", train.PIXELS + ["condition"],
                 ([*map(int, r), c] for p in parts for r, c in zip(p[0], [p[2]] * len(p[0]))))
-    train.write(out / "vedette" / "expected.csv", ["label"] + [f"p{k}" for k in range(10)],
+    train.write(out / "model" / "vedette" / "expected.csv", ["label"] + [f"p{k}" for k in range(10)],
                 ([int(s.argmax()), *(f"{p:.9g}" for p in s)] for s in model.predict_proba(rows / 16.0)))
     run = {
         "params": {"seed": train.SEED, "hidden_layers": "128,64", "alpha": "1e-3",
