@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -34,10 +35,13 @@ const (
 	DefaultTimeout = 30 * time.Second
 	// DefaultIdle bounds the silence of an upload.
 	DefaultIdle = 60 * time.Second
-	// Wrong tokens of everybody together, a second. Tokens cannot be guessed; the
-	// limit keeps guessing from costing the server its storage's time.
+	// Wrong tokens of one address, a second. Tokens cannot be guessed; the limit
+	// keeps guessing from costing the server its storage's time, and others
+	// theirs.
 	refusedPerSecond = 10
 	refusedBurst     = 50
+	// maxRefused bounds how many addresses are remembered.
+	maxRefused = 1024
 )
 
 // Authenticator tells who holds a token. A token that is unknown, expired or
@@ -77,7 +81,7 @@ type Config struct {
 type Server struct {
 	cfg     Config
 	echo    *echo.Echo
-	refused *rate.Limiter
+	refused refusals
 	uploads chan struct{} // one for each artifact being taken
 
 	history sync.Mutex // held while the list of a run's models is read and written
@@ -97,7 +101,7 @@ func New(cfg Config) *Server {
 		cfg.Idle = DefaultIdle
 	}
 	s := &Server{
-		cfg: cfg, echo: echo.New(), refused: rate.NewLimiter(refusedPerSecond, refusedBurst),
+		cfg: cfg, echo: echo.New(), refused: refusals{by: map[string]*rate.Limiter{}},
 		uploads: make(chan struct{}, MaxUploads),
 	}
 	s.echo.HideBanner, s.echo.HidePort = true, true
@@ -215,14 +219,41 @@ func (s *Server) principal(r *http.Request) (operator.Principal, error) {
 		return operator.Principal{}, operator.Errorf(operator.Unauthorized,
 			"the request has no token: set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and the token as MLFLOW_TRACKING_PASSWORD")
 	}
-	if s.refused.Tokens() < 1 {
+	refused := s.refused.of(r.RemoteAddr)
+	if refused.Tokens() < 1 {
 		return operator.Principal{}, operator.Errorf(operator.TooMany, "too many wrong tokens were tried: wait a second")
 	}
 	p, err := s.cfg.Auth.Authenticate(r.Context(), token)
 	if operator.CodeOf(err) == operator.Unauthorized {
-		s.refused.Allow()
+		refused.Allow()
 	}
 	return p, err
+}
+
+// refusals counts wrong tokens by the address they came from.
+type refusals struct {
+	mu sync.Mutex
+	by map[string]*rate.Limiter // guarded by mu
+}
+
+// of is the limit of an address, "host:port". When too many are remembered all
+// are forgotten: whoever has that many is not slowed down by one more.
+func (r *refusals) of(addr string) *rate.Limiter {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		host = addr
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.by[host]
+	if l == nil {
+		if len(r.by) >= maxRefused {
+			clear(r.by)
+		}
+		l = rate.NewLimiter(refusedPerSecond, refusedBurst)
+		r.by[host] = l
+	}
+	return l
 }
 
 // tokenOf is the bearer token, or the password of basic authentication whatever
