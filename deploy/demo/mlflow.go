@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"path"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -152,19 +151,16 @@ func metrics(t trainedRun, now int64) (out []map[string]any) {
 
 // upload puts a folder's files below a place of the artifact proxy.
 func (s *scientist) upload(ctx context.Context, folder, to string) error {
-	return filepath.WalkDir(folder, func(file string, d fs.DirEntry, err error) error {
+	files := os.DirFS(folder)
+	return fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		rel, err := filepath.Rel(folder, file)
+		b, err := fs.ReadFile(files, name)
 		if err != nil {
 			return err
 		}
-		b, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		return s.call(ctx, http.MethodPut, "mlflow-artifacts/artifacts/"+path.Join(to, filepath.ToSlash(rel)), b, nil)
+		return s.call(ctx, http.MethodPut, "mlflow-artifacts/artifacts/"+path.Join(to, name), b, nil)
 	})
 }
 
