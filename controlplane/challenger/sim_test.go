@@ -82,16 +82,16 @@ func (w world) verdicts(times int) (promoted, aborted float64, rows uint64) {
 
 func times(quick int) int {
 	if os.Getenv("VEDETTE_FULL") != "" {
-		return 20 * quick
+		return 60 * quick
 	}
 	return quick
 }
 
 // However often it is looked at, and however much devices differ, no more than
 // beta are promoted that are worse by the margin and no more than alpha aborted
-// that are as good. Five standard errors are left for chance.
+// that are as good. Two and a half standard errors are left for chance.
 func TestBothErrorsStayBelowTheirRates(t *testing.T) {
-	n := times(150)
+	n := times(50)
 	most := DefaultBeta + 2.5*math.Sqrt(DefaultBeta*(1-DefaultBeta)/float64(n))
 	for _, c := range []struct {
 		name            string
@@ -103,7 +103,7 @@ func TestBothErrorsStayBelowTheirRates(t *testing.T) {
 		{"keys differ too", 1, 0.4, 30},
 		{"few devices", 1, 0.2, 4},
 	} {
-		w := world{devices: c.devices, base: 0.05, between: c.between, within: c.within, share: 0.1, rows: 12_000, looks: 25}
+		w := world{devices: c.devices, base: 0.05, between: c.between, within: c.within, share: 0.1, rows: 16_000, looks: 15}
 		w.ratio = 1 + DefaultMargin
 		wrong, _, _ := w.verdicts(n)
 		w.ratio = 1
@@ -118,11 +118,11 @@ func TestBothErrorsStayBelowTheirRates(t *testing.T) {
 // A challenger that is as good is promoted, one that is twice as bad aborted.
 func TestPower(t *testing.T) {
 	w := world{devices: 12, base: 0.05, between: 1, share: 0.1, rows: 20_000, looks: 40, ratio: 1}
-	if promoted, _, _ := w.verdicts(times(30)); promoted < 0.8 {
+	if promoted, _, _ := w.verdicts(times(20)); promoted < 0.8 {
 		t.Errorf("as good: promoted %.2f, want at least 0.8", promoted)
 	}
 	w.ratio = 2
-	if _, aborted, rows := w.verdicts(times(30)); aborted < 0.95 || rows > 20_000 {
+	if _, aborted, rows := w.verdicts(times(20)); aborted < 0.95 || rows > 20_000 {
 		t.Errorf("twice as bad: aborted %.2f after %d rows, want at least 0.95 within 20000", aborted, rows)
 	}
 }
@@ -138,7 +138,7 @@ func TestRowsToPromote(t *testing.T) {
 			devices: 12, base: c.base, share: 0.1, rows: int(c.pooled), looks: 120, ratio: 1,
 			rules: Rules{Margin: c.margin, Rows: 1, Tolerable: 1e-6},
 		}
-		_, _, rows := w.verdicts(times(25))
+		_, _, rows := w.verdicts(times(9))
 		t.Logf("base %2.0f%%, margin %.2f: %6d rows of the challenger, pooled %6d", 100*c.base, c.margin, rows, c.pooled)
 		if rows == 0 || rows > 4*c.pooled {
 			t.Errorf("base %v, margin %v: got %d rows, want at most four times the %d of pooled rows", c.base, c.margin, rows, c.pooled)
