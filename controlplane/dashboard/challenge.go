@@ -16,6 +16,8 @@ type modelView struct {
 	Challenge *challengeView // nil where there never was one
 	History   *operator.History
 	Labels    *groundTruth
+
+	Promotions *promotionsView
 }
 
 // challengeView is a challenge as a page shows it.

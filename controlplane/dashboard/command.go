@@ -56,6 +56,7 @@ func commands() map[string]command {
 		},
 		"/models/{model}/versions/{version}/stage":                 {role: operator.Publisher, form: stageForm, run: setStage},
 		"/models/{model}/versions/{version}/challenge":             {role: operator.Operator, form: challengeForm, run: setChallenge},
+		"/models/{model}/versions/{version}/promotion/{decision}":  {role: operator.Operator, form: decisionForm, run: decidePromotion},
 		"/models/{model}/versions/{version}/lab":                   {role: operator.Operator, form: labForm, run: tryInLab},
 		"/models/{model}/versions/{version}/gates/{gate}/override": {role: operator.Publisher, form: overrideForm, run: overrideGate},
 		"/models/{model}/end-challenge":                            {role: operator.Operator, form: endChallengeForm, run: endChallenge},

@@ -399,6 +399,8 @@ func TestCommands(t *testing.T) {
 			"olga: lab tries digits 2 because measure it", "/models/digits/versions/2",
 		},
 		{"olga", "/models/digits/end-challenge", url.Values{"reason": {"seen enough"}}, "olga: end challenge of digits because seen enough", "/models/digits"},
+		{"olga", "/models/digits/versions/2/promotion/approve", url.Values{"reason": {"fine"}}, "olga: approve digits 2 because fine", "/models/digits"},
+		{"olga", "/models/digits/versions/2/promotion/deny", url.Values{"reason": {"not now"}}, "olga: deny digits 2 because not now", "/models/digits"},
 		{"olga", "/incidents/inc-1/acknowledge", url.Values{"reason": {"on it"}}, "olga: acknowledge inc-1 because on it", "/incidents/inc-1"},
 		{"olga", "/incidents/inc-1/resolve", url.Values{"reason": {"cleaned"}}, "olga: resolve inc-1 because cleaned", "/incidents/inc-1"},
 		{

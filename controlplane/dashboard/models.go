@@ -29,7 +29,11 @@ func (s *Server) model(ctx context.Context, r *request) (string, *page, error) {
 	if err != nil {
 		return "", nil, err
 	}
+	promotions, err := s.promotionsOf(ctx, m.Name)
+	if err != nil {
+		return "", nil, err
+	}
 	return "model", &page{
-		Title: m.Name, Section: "models", Live: "#versions,#challenge,#labels,#history", Kinds: "model,device,rollout", Data: modelView{m, c, h, g},
+		Title: m.Name, Section: "models", Live: "#versions,#challenge,#promotions,#labels,#history", Kinds: "model,device,rollout", Data: modelView{m, c, h, g, promotions},
 	}, nil
 }

@@ -57,7 +57,7 @@ type pages map[string]*template.Template
 
 // parsePages gives every template but the layout and the parts a copy of both.
 func parsePages() pages {
-	shared := template.Must(template.New("").Funcs(functions()).ParseFS(files, "templates/layout.html", "templates/parts.html", "templates/verdict.html"))
+	shared := template.Must(template.New("").Funcs(functions()).ParseFS(files, "templates/layout.html", "templates/parts.html", "templates/verdict.html", "templates/promotion.html"))
 	names, err := fs.Glob(files, "templates/*.html")
 	if err != nil {
 		panic(err) // the pattern is a constant

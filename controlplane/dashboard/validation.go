@@ -12,6 +12,7 @@ type versionView struct {
 	*operator.VersionDetail
 
 	Validation *validationView
+	From       *operator.Provenance // where it comes from
 }
 
 // validationView is how a version stands with its gates, as a page shows it.
@@ -93,9 +94,13 @@ func (s *Server) version(ctx context.Context, r *request) (string, *page, error)
 	if err != nil {
 		return "", nil, err
 	}
+	from, err := s.cfg.Service.Lineage(ctx, v.Model, v.Release.String())
+	if err != nil {
+		return "", nil, err
+	}
 	return "version", &page{
 		Title: v.Model + " " + v.Version.Version, Section: "models", Live: "#running,#stages,#gates", Kinds: "model,device",
-		Data: versionView{v, newValidationView(gates)},
+		Data: versionView{v, newValidationView(gates), from},
 	}, nil
 }
 
