@@ -167,7 +167,7 @@ func TestMessages(t *testing.T) {
 			t.Errorf("of %q: got %v, %v, want %v", only, got, err, want)
 		}
 	}
-	for n := range len(message) {
+	for n := range message {
 		short := message[:n]
 		_ = decode(short, "", func(int, *record) error { return nil }) // must not panic
 	}

@@ -318,7 +318,7 @@ func (f *faulty) Delete(ctx context.Context, key string) error {
 // A store in JetStream that is stopped and killed again and again, also in the
 // middle of a checkpoint, answers as one in memory does that never was.
 func TestRestartsChangeNothing(t *testing.T) {
-	seeds := 3
+	seeds := 2
 	if os.Getenv("VEDETTE_FULL") != "" {
 		seeds = 60
 	}
@@ -336,7 +336,7 @@ func TestRestartsChangeNothing(t *testing.T) {
 				return s
 			}
 			h := &history{t: t, rng: rng, stores: []*tracking.Store{tracking.NewMemory(), reopen()}, alias: []map[string]string{{}, {"0": "0"}}}
-			for range 12 {
+			for range 10 {
 				for range 40 {
 					h.step()
 				}

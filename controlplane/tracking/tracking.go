@@ -8,6 +8,15 @@
 // reads the newest state and the tail, not every metric ever logged. The history
 // of a metric is read from the journal when it is asked for.
 //
+// What comes while the disk is at work is stored as one message, so many clients
+// share one sync of the disk, and each is answered after it. Searches hold no
+// lock: things are replaced, never changed, and runs are searched by columns.
+//
+// Bounds: what a run is now takes MaxRunState, about 1 KB as a rule, in memory;
+// histories take disk alone, some 20 bytes a value. A run that was deleted is
+// forgotten after Config.KeepDeleted; what was logged of it stays in the journal,
+// which only grows.
+//
 // Times are Unix milliseconds, as MLflow's are. A registered version is a
 // candidate that somebody trained; a release of package registry is what
 // publishers signed and devices run. The tag TagRelease joins the two.

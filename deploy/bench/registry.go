@@ -194,7 +194,7 @@ func (*tracker) batch(run string, step int) map[string]any {
 func (t *tracker) logBatches(ctx context.Context) error {
 	during := logFor
 	if t.b.quick {
-		during = 2 * time.Second
+		during = time.Second
 	}
 	n, took, err := t.logDuring(ctx, during)
 	t.b.atLeast(Figure{
@@ -287,7 +287,7 @@ func (t *tracker) searchMany(ctx context.Context, filter, order string) (ms []fl
 func (t *tracker) searchWhileLogging(ctx context.Context) error {
 	during := 5 * time.Second
 	if t.b.quick {
-		during = time.Second
+		during = 500 * time.Millisecond
 	}
 	var searched []float64
 	searching, stop := context.WithCancel(ctx)
