@@ -58,9 +58,12 @@ func (s *Server) publishFailures(ctx context.Context, now time.Time) error {
 
 func publishCause(v *tracking.ModelVersion) incident.Cause {
 	version := strconv.Itoa(v.Version)
-	return incident.Cause{
+	c := incident.Cause{
 		Key: publishPrefix + v.Name + "/" + version, Kind: incident.PublishFailed, Severity: incident.Warning, Model: v.Name, Version: version,
 		Summary: fmt.Sprintf("registered version %s of %s could not be published", version, v.Name), Detail: v.Tags[problemTag],
-		Link: "/models/" + url.PathEscape(v.Name),
 	}
+	if v.Run != "" { // a model without a release has no page of its own
+		c.Link = "/runs/" + url.PathEscape(v.Run)
+	}
+	return c
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/vedette-edge/vedette/controlplane/registry"
@@ -80,29 +79,30 @@ func (s *Server) followAnswers(ctx context.Context) error {
 
 // answers takes every tagged version in: each names its request.
 func (s *Server) answers(ctx context.Context, now time.Time) error {
+	tagged, err := newestTagged(s.tracking)
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, r := range s.retrain.Requests("") {
-		if state := r.State(); state == operator.RetrainRolledOut {
+		v, answered := tagged[r.ID]
+		if !answered || r.State() == operator.RetrainRolledOut {
 			continue
 		}
-		before := r.State()
-		errs = append(errs, s.answer(ctx, now, &r))
-		if after, err := s.retrain.Request(r.ID); err == nil && after.State() != before {
+		before := r.Answer
+		errs = append(errs, s.answer(ctx, now, &r, &v))
+		if after, err := s.retrain.Request(r.ID); err == nil && (before == nil || *after.Answer != *before) {
 			s.tell(operator.EventRetrain, r.ID)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (s *Server) answer(ctx context.Context, now time.Time, r *retrain.Request) error {
-	v, ok, err := newestTagged(s.tracking, r.ID)
-	if err != nil || !ok {
-		return err
-	}
+func (s *Server) answer(ctx context.Context, now time.Time, r *retrain.Request, v *tracking.ModelVersion) error {
 	if err := s.retrain.Answered(ctx, now, r.ID, v.Name, strconv.Itoa(v.Version)); err != nil {
 		return err
 	}
-	rel, ok := s.released(&v)
+	rel, ok := s.released(v)
 	if !ok {
 		return nil
 	}
@@ -118,16 +118,26 @@ type versions interface {
 	SearchVersions(q tracking.Search) (found []tracking.ModelVersion, next string, err error)
 }
 
-// newestTagged is the version registered last that answers a request.
-func newestTagged(store versions, id string) (v tracking.ModelVersion, ok bool, err error) {
+// maxAnswers bounds the versions that are looked at: those registered last.
+const maxAnswers = 1000
+
+// newestTagged are the versions that answer requests, by the request's id: of
+// several the one that was registered last.
+func newestTagged(store versions) (map[string]tracking.ModelVersion, error) {
 	found, _, err := store.SearchVersions(tracking.Search{
-		Filter:  "tags.`" + retrain.TagKey + "` = '" + strings.ReplaceAll(id, "'", "") + "'",
-		OrderBy: []string{"creation_timestamp DESC"}, Max: 1,
+		Filter: "tags.`" + retrain.TagKey + "` LIKE '%'", OrderBy: []string{"creation_timestamp DESC", "version_number DESC"}, Max: maxAnswers,
 	})
-	if err != nil || len(found) == 0 {
-		return v, false, err
+	if err != nil {
+		return nil, fmt.Errorf("look for versions that answer requests: %w", err)
 	}
-	return found[0], true, nil
+	out := map[string]tracking.ModelVersion{}
+	for _, v := range found {
+		id := v.Tags[retrain.TagKey]
+		if _, newer := out[id]; !newer {
+			out[id] = v
+		}
+	}
+	return out, nil
 }
 
 // released is the release that was made of a registered version.

@@ -110,7 +110,7 @@ func incidentShow(a *app) *cobra.Command {
 func showIncident(w io.Writer, n *operator.Incident) {
 	facts(w, "incident", n.ID, "what", n.Summary, "state", incidentState(n), "severity", n.Severity, "kind", n.Kind, "model", n.Model,
 		"version", n.Version, "cohort", n.Cohort, "device", n.Device, "opened", timeText(n.Opened), "seen last", timeText(n.Last),
-		"seen", fmt.Sprintf("%d times, came back %d times", n.Count, n.Flaps), "resolved", timeText(n.Resolved),
+		"seen", seenText(n), "resolved", timeText(n.Resolved),
 		"detail", strings.ReplaceAll(n.Detail, "\n", "\n          "), "page", n.Link)
 	heading(w, "timeline")
 	rows := [][]string{}
@@ -118,6 +118,18 @@ func showIncident(w io.Writer, n *operator.Incident) {
 		rows = append(rows, []string{timeText(e.At), e.What, e.Who, e.Text})
 	}
 	grid(w, []string{"time", "what", "who", ""}, rows)
+}
+
+// seenText says how often a cause was raised.
+func seenText(n *operator.Incident) string {
+	text := "once"
+	if n.Count > 1 {
+		text = fmt.Sprintf("%d times", n.Count)
+	}
+	if n.Flaps > 0 {
+		text += fmt.Sprintf(", came back %d times", n.Flaps)
+	}
+	return text
 }
 
 // incidentAct is a command that does one thing to incidents.

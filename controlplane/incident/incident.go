@@ -55,6 +55,9 @@ const (
 	SensorFault    = "sensor_fault"    // a device left its cohort
 	Apart          = "apart"           // a device left training, and nobody can tell why
 	Accuracy       = "accuracy"        // accuracy is proven below its floor
+	Prediction     = "prediction"      // predictions of a cohort left training, its inputs did not
+	Missing        = "missing"         // another share of missing values
+	NewValues      = "new_values"      // another share of values unknown to training
 	GateFailed     = "gate_failed"     // a validation gate refuses a version
 	RolloutStopped = "rollout_stopped" // a rollout was halted, or went back
 	DeliveryDead   = "delivery_dead"   // an event was given up for a destination
@@ -65,7 +68,7 @@ const (
 )
 
 // kinds are those that a receiver can choose.
-var kinds = []string{Drift, SensorFault, Apart, Accuracy, GateFailed, RolloutStopped, DeliveryDead, PublishFailed, StorageFull, NotifyDead}
+var kinds = []string{Drift, SensorFault, Apart, Accuracy, Prediction, Missing, NewValues, GateFailed, RolloutStopped, DeliveryDead, PublishFailed, StorageFull, NotifyDead}
 
 // Cause is something wrong, as its finder tells it. Texts are cut to their
 // bounds and freed of control characters rather than refused.

@@ -12,7 +12,7 @@ import (
 type Incident struct {
 	ID       string          `json:"id"`
 	Key      string          `json:"key"`      // names the cause
-	Kind     string          `json:"kind"`     // drift, accuracy, sensor_fault, apart, gate_failed, rollout_stopped, delivery_dead, publish_failed, storage_full, notify_dead
+	Kind     string          `json:"kind"`     // drift, prediction, missing, new_values, accuracy, sensor_fault, apart, gate_failed, rollout_stopped, delivery_dead, publish_failed, storage_full, notify_dead
 	Severity string          `json:"severity"` // critical, warning, info
 	State    string          `json:"state"`    // open, acknowledged, resolved
 	Model    string          `json:"model,omitempty"`
