@@ -43,7 +43,7 @@ func startControl(t *testing.T) *control {
 		}
 	}
 	data := filepath.Join(dir, "control")
-	cmd := exec.Command(program, "run", "--data", data, "--host", "127.0.0.1", //nolint:noctx // ended below, by its own signal
+	cmd := exec.Command(program, "run", "--data", data, "--host", "127.0.0.1",
 		"--http", "127.0.0.1:0", "--devices", "127.0.0.1:0", "--mqtt", "127.0.0.1:0")
 	var log output
 	cmd.Stdout, cmd.Stderr = &log, &log

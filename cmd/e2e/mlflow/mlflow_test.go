@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -45,6 +46,7 @@ type session struct {
 
 // must fails the test on an error.
 func must[T any](t *testing.T) func(T, error) T {
+	t.Helper()
 	return func(v T, err error) T {
 		t.Helper()
 		if err != nil {
@@ -138,7 +140,7 @@ func (s *session) search(t *testing.T) {
 	for i := range more {
 		made := must[*ml.CreateRunResponse](t)(e.CreateRun(t.Context(), ml.CreateRun{ExperimentId: s.experiment, RunName: fmt.Sprint("r", i), StartTime: int64(1000 + i)}))
 		if err := e.LogBatch(t.Context(), ml.LogBatch{
-			RunId: made.Run.Info.RunId, Params: []ml.Param{{Key: "depth", Value: fmt.Sprint(i % 2)}},
+			RunId: made.Run.Info.RunId, Params: []ml.Param{{Key: "depth", Value: strconv.Itoa(i % 2)}},
 			Metrics: []ml.Metric{{Key: "f1", Value: float64(i+1) / more, Timestamp: 1}},
 		}); err != nil {
 			t.Fatal(err)
@@ -223,9 +225,9 @@ func (s *session) registry(t *testing.T) {
 	artifacts := must[*ml.GetRunResponse](t)(s.client.Experiments.GetRun(t.Context(), ml.GetRunRequest{RunId: s.run})).Run.Info.ArtifactUri
 	for i := range 3 {
 		made := must[*ml.CreateModelVersionResponse](t)(r.CreateModelVersion(t.Context(), ml.CreateModelVersionRequest{
-			Name: "net", Source: artifacts + "/model", RunId: s.run, Tags: []ml.ModelVersionTag{{Key: "try", Value: fmt.Sprint(i)}},
+			Name: "net", Source: artifacts + "/model", RunId: s.run, Tags: []ml.ModelVersionTag{{Key: "try", Value: strconv.Itoa(i)}},
 		}))
-		if v := made.ModelVersion; v.Version != fmt.Sprint(i+1) || v.Status != ml.ModelVersionStatusReady || v.CurrentStage != "None" {
+		if v := made.ModelVersion; v.Version != strconv.Itoa(i+1) || v.Status != ml.ModelVersionStatusReady || v.CurrentStage != "None" {
 			t.Errorf("got %+v", v)
 		}
 	}
