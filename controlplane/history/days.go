@@ -62,6 +62,11 @@ func (h *History) closeDays(ctx context.Context, now time.Time) error {
 	if last <= through {
 		return nil
 	}
+	if through == 0 {
+		if through, err = h.beforeFirst(ctx, last); err != nil {
+			return err
+		}
+	}
 	for day := max(through+1, oldestDay(now, KeepHours)); day <= last; day++ {
 		if err := h.closeDay(ctx, day); err != nil {
 			return fmt.Errorf("make day %s: %w", startOf(day*perDay).Format(time.DateOnly), err)
@@ -70,6 +75,23 @@ func (h *History) closeDays(ctx context.Context, now time.Time) error {
 	h.forgetIndex()
 	_, err = h.cfg.Days.Put(ctx, madeKey, []byte(number(last)))
 	return err
+}
+
+// beforeFirst is the day before the first one that has hours, or last if none has.
+func (h *History) beforeFirst(ctx context.Context, last int64) (int64, error) {
+	all, err := h.cfg.Days.List(ctx, "index")
+	if err != nil {
+		return 0, err
+	}
+	for _, e := range all {
+		parts := strings.Split(e.Key, ".")
+		day, err := strconv.ParseInt(parts[min(1, len(parts)-1)], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read %s: %w", e.Key, err)
+		}
+		last = min(last, day-1)
+	}
+	return last, nil
 }
 
 // forgetIndex drops what is known of the index: a day that is over is rarely
