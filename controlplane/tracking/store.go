@@ -71,7 +71,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 }
 
 // NewMemory is a store that goes with the process, for tests of other packages.
-// A failure to make it is a fault of this package, so it panics.
+// Close ends its goroutine. A failure to make it is a fault of this package, so it panics.
 func NewMemory() *Store {
 	s, err := start(context.Background(), &memory{}, Config{})
 	if err != nil {

@@ -19,6 +19,8 @@ const (
 	// reads that, appends wait.
 	fetchMessages = 256
 	fetchBytes    = 1 << 20
+	// fetchTimeout bounds the wait for that: a busy disk may take seconds.
+	fetchTimeout = 15 * time.Second
 )
 
 // Headers of an append and of an answer (NATS ADR-31).
@@ -118,6 +120,8 @@ func (s *stream) read(ctx context.Context, from, to uint64, fn func(uint64, []by
 // fetch reads some messages from a sequence on and tells how many. One request
 // is answered by a message each and one that ends them.
 func (s *stream) fetch(ctx context.Context, from, to uint64, fn func(uint64, []byte) error) (n uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
 	ask, err := json.Marshal(map[string]any{
 		"seq": from, "next_by_subj": subject, "batch": min(fetchMessages, to-from+1), "max_bytes": fetchBytes,
 	})
