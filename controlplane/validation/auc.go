@@ -60,10 +60,10 @@ func (t curve) area(k int, order []uint64, influence []float64, classes int) flo
 	for from := 0; from < len(order); {
 		to, tied := from, [2]float64{}
 		for ; to < len(order) && score(to) == score(from); to++ {
-			tied[t.side(uint32(order[to]), k)]++
+			tied[t.side(rowOf(order[to]), k)]++
 		}
 		for _, key := range order[from:to] {
-			row := uint32(key)
+			row := rowOf(key)
 			if t.side(row, k) == 1 {
 				place[row] = (below[0] + tied[0]/2) / outside
 			} else {
@@ -101,10 +101,13 @@ func (t curve) sort(k int, order []uint64) {
 		} else {
 			bits |= 1 << 31
 		}
-		order[row] = uint64(bits)<<32 | uint64(row) //nolint:gosec // at most evaluation.MaxRows
+		order[row] = uint64(bits)<<32 | uint64(row)
 	}
 	slices.Sort(order)
 }
+
+// rowOf is the row of a key.
+func rowOf(key uint64) uint32 { return uint32(key & math.MaxUint32) }
 
 // side is 1 for a row of class k and 0 for one of the rest.
 func (t curve) side(row uint32, k int) int {

@@ -56,7 +56,7 @@ func TestChampionBoundKeepsItsLevel(t *testing.T) {
 // The same for the bootstrap of macro F1, where no closed form is known.
 func TestBootstrapBoundKeepsItsLevel(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	trials, n := 120, 200
+	trials, n := 50, 200
 	if full() {
 		trials = 4000
 	}
