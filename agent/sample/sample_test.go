@@ -172,10 +172,10 @@ func TestRowsAreDealtToStrata(t *testing.T) {
 	}
 }
 
-// Every row has the same chance: of 100 rows 12 are taken, 2,000 times over.
+// Every row has the same chance: of 100 rows 12 are taken, 400 times over.
 func TestReservoirIsUniform(t *testing.T) {
 	b := newBench(t, func(m *release.Manifest) { m.Sampling.Strata = release.StrataNone })
-	const windows, calls = 2000, 100
+	const windows, calls = 400, 100
 	taken := map[float64]int{}
 	for range windows {
 		b.calls = 0
@@ -203,7 +203,7 @@ func TestReservoirIsUniform(t *testing.T) {
 func TestRateIsKept(t *testing.T) {
 	for _, rate := range []float64{0.5, 0.01} {
 		b := newBench(t, func(m *release.Manifest) { m.Sampling.Rate, m.Sampling.Strata = rate, release.StrataNone })
-		const calls, rows = 4000, 7
+		const calls, rows = 1500, 7
 		classes := make([]int64, rows)
 		for range calls {
 			b.serve(infer.RolePrimary, classes)
