@@ -117,6 +117,9 @@ func (p *plant) secondVersion(ctx context.Context) (numbers, error) {
 		healed, labels, err = p.accuracy(ctx, "2", fadedSite, time.Time{})
 		return errors.Join(err, expect(err != nil || labels >= uint64(len(p.images)) && healed >= healedLeast, "accuracy is %.3f over %d labels", healed, labels))
 	})
+	proof, errClosed := p.closed(ctx, p.hook.Events()[0].ID)
+	maps.Copy(out, proof)
+	err = errors.Join(err, errClosed)
 	failed, last := p.failures()
 	var sizes []int
 	for _, w := range ro.WaveList {

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"bytes"
 	"context"
 	"embed"
 	"encoding/json"
@@ -61,7 +62,9 @@ func (p *plant) train(ctx context.Context, event cloudEvent, sample string) (t t
 	if err != nil {
 		return t, by, err
 	}
-	return t, by, json.Unmarshal(b, &t.run)
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.UseNumber() // a seed is logged as it was written
+	return t, by, dec.Decode(&t.run)
 }
 
 // python finds an interpreter that can train.
