@@ -93,8 +93,8 @@ func (r *releaser) attempt(ctx context.Context, v *client.Registered) (outcome, 
 	if v.Tags[tagProblem] == "" {
 		return r.release(ctx, v)
 	}
-	print, err := r.fingerprint(ctx, v)
-	if err != nil || print == v.Tags[tagProblemOf] {
+	mark, err := r.fingerprint(ctx, v)
+	if err != nil || mark == v.Tags[tagProblemOf] {
 		return outcome{}, err
 	}
 	return r.release(ctx, v)
@@ -154,13 +154,13 @@ func (r *releaser) release(ctx context.Context, v *client.Registered) (outcome, 
 	}
 	o = newOutcome(v, outcomeProblem)
 	o.Problem = protocol.Brief(fault.Error(), maxTag)
-	print, err := r.fingerprint(ctx, v)
+	mark, err := r.fingerprint(ctx, v)
 	if err != nil {
 		return o, err
 	}
 	return o, errors.Join(
 		r.api.TagRegistered(ctx, v.Name, v.Version, tagProblem, o.Problem),
-		r.api.TagRegistered(ctx, v.Name, v.Version, tagProblemOf, print),
+		r.api.TagRegistered(ctx, v.Name, v.Version, tagProblemOf, mark),
 	)
 }
 

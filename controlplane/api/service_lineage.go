@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -174,14 +175,14 @@ func (s *Service) registered(source string) (*tracking.ModelVersion, error) {
 	name, number, _ := strings.Cut(strings.TrimPrefix(source, "models:/"), "/")
 	n, err := strconv.Atoi(number)
 	if err != nil {
-		return nil, fmt.Errorf("it names no version")
+		return nil, errors.New("it names no version")
 	}
 	found, _, err := s.d.Tracking.SearchVersions(tracking.Search{Filter: fmt.Sprintf("name = '%s' AND version_number = %d", strings.ReplaceAll(name, "'", ""), n), Max: 1})
 	if err != nil {
 		return nil, err
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("it was deleted, or registered elsewhere")
+		return nil, errors.New("it was deleted, or registered elsewhere")
 	}
 	return &found[0], nil
 }
