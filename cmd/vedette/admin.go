@@ -197,6 +197,7 @@ func tokenCreate(a *app) *cobra.Command {
 		Use: "create NAME --role ROLE", Short: "Make a token for a person or a program; it is shown once",
 		Long: `Roles, each with all that those before it may do:
   viewer     reads everything
+  scientist  logs runs, registers candidates
   operator   rollouts, labels, device tokens, settings
   publisher  uploads and publishes models
   admin      operator tokens, device revocation, root of trust`,
