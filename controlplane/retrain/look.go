@@ -114,4 +114,3 @@ func (t *Trigger) askedOf(model string) map[string]bool {
 	}
 	return out
 }
-
