@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -10,9 +11,21 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/tracking"
 )
 
+// trackedRuns is a store that ends with the test.
+func trackedRuns(t *testing.T) *tracking.Store {
+	t.Helper()
+	store := tracking.NewMemory()
+	t.Cleanup(func() {
+		if err := store.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return store
+}
+
 // The newest version with the tag answers a request, whatever its model's name.
 func TestNewestTagged(t *testing.T) {
-	store := tracking.NewMemory()
+	store := trackedRuns(t)
 	if _, err := store.CreateRegisteredModel(t.Context(), "digits", "", nil); err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +42,7 @@ func TestNewestTagged(t *testing.T) {
 
 func TestPublishFailuresAreIncidents(t *testing.T) {
 	s := withBoard(t, kvstore.NewMemory())
-	s.tracking = tracking.NewMemory()
+	s.tracking = trackedRuns(t)
 	if _, err := s.tracking.CreateRegisteredModel(t.Context(), "digits", "", nil); err != nil {
 		t.Fatal(err)
 	}
