@@ -87,7 +87,7 @@ func parseSpan(text string) (time.Duration, error) {
 			if err != nil || number == 0 {
 				return 0, fmt.Errorf("%q is no time such as 24h, 30d or 2y", text)
 			}
-			return time.Duration(number) * length, nil //nolint:gosec // 16 bits
+			return time.Duration(number) * length, nil
 		}
 	}
 	d, err := time.ParseDuration(text)

@@ -245,7 +245,7 @@ func showValidation(w io.Writer, v *operator.Validation) {
 	rows := [][]string{}
 	for i := range v.Gates {
 		g := &v.Gates[i]
-		rows = append(rows, []string{g.Name, string(g.Status), gateValue(g), gateThreshold(g), gateInterval(g), countOrDash(g.N)})
+		rows = append(rows, []string{g.Name, string(g.Status), gateValue(g), gateThreshold(g), gateInterval(g), countOr(g.N, "-")})
 	}
 	if len(rows) > 0 {
 		heading(w, "gates")
@@ -302,13 +302,6 @@ func gateInterval(g *operator.GateVerdict) string {
 		return "≥ " + number(*g.Lower)
 	}
 	return "-"
-}
-
-func countOrDash(n uint64) string {
-	if n == 0 {
-		return "-"
-	}
-	return count(n)
 }
 
 // unitText is a value with its unit.

@@ -168,6 +168,14 @@ func number(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) }
 
 func count[N int | int64 | uint64 | uint32](n N) string { return fmt.Sprint(n) }
 
+// countOr is a number, or the text where there is none.
+func countOr[N int | int64 | uint64 | uint32](n N, none string) string {
+	if n == 0 {
+		return none
+	}
+	return count(n)
+}
+
 // labelText is labels as a selector would name them.
 func labelText(labels map[string]string) string {
 	parts := make([]string, 0, len(labels))

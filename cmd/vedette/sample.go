@@ -282,7 +282,7 @@ func (a *app) pullSamples(ctx context.Context, c *client.Client, model string, q
 		return err
 	}
 	return a.print(p.result, func(w io.Writer) {
-		facts(w, "model", model, "samples", count(p.result.Samples), "rows", count(p.result.Rows), "sealed for others", countOr(int64(p.result.Foreign)), "file", to)
+		facts(w, "model", model, "samples", count(p.result.Samples), "rows", count(p.result.Rows), "sealed for others", countOr(p.result.Foreign, ""), "file", to)
 		fmt.Fprintf(w, "label them, then: vedette truth push %s --model %s --reason …\n", to, model)
 	})
 }

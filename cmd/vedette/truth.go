@@ -224,7 +224,7 @@ func awaitTruths(ctx context.Context, c *client.Client, model, id string, most t
 }
 
 func showPushed(w io.Writer, p *pushed) {
-	facts(w, "upload", p.Upload.ID, "rows", count(p.Rows), "without a label", countOr(p.Unlabeled), "chunks taken before", countOr(int64(p.Repeated)))
+	facts(w, "upload", p.Upload.ID, "rows", count(p.Rows), "without a label", countOr(p.Unlabeled, ""), "chunks taken before", countOr(p.Repeated, ""))
 	showCounts(w, &p.Upload.TruthCounts)
 	rejects := p.Rejects
 	if len(rejects) == 0 {
@@ -236,17 +236,10 @@ func showPushed(w io.Writer, p *pushed) {
 	}
 }
 
-// countOr is a number, and nothing for 0.
-func countOr(n int64) string {
-	if n == 0 {
-		return ""
-	}
-	return count(n)
-}
 
 func showCounts(w io.Writer, c *operator.TruthCounts) {
-	facts(w, "queued", count(c.Queued), "matched", count(c.Matched), "unmatched", count(c.Unmatched), "had a label", countOr(int64(c.Repeated)),
-		"refused by devices", countOr(int64(c.Refused)), "expired", countOr(int64(c.Expired)), "waiting", count(c.Waiting), "rejected", count(c.Rejected))
+	facts(w, "queued", count(c.Queued), "matched", count(c.Matched), "unmatched", count(c.Unmatched), "had a label", countOr(c.Repeated, ""),
+		"refused by devices", countOr(c.Refused, ""), "expired", countOr(c.Expired, ""), "waiting", count(c.Waiting), "rejected", count(c.Rejected))
 }
 
 // shownRejects is how many rejected rows are listed.

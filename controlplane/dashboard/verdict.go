@@ -32,7 +32,7 @@ func testRules(form url.Values, n *operator.ChallengeCreate) error {
 		if err != nil || days == 0 {
 			return operator.Errorf(operator.Invalid, "%.20q is no number of days from 1 to 180", text)
 		}
-		n.Duration = release.Duration(time.Duration(days) * 24 * time.Hour) //nolint:gosec // eight bits
+		n.Duration = release.Duration(time.Duration(days) * 24 * time.Hour)
 	}
 	return nil
 }

@@ -99,9 +99,9 @@ type Settings struct {
 	Report   release.Duration `json:"report,omitempty"`   // longest time between two reports
 	Snapshot release.Duration `json:"snapshot,omitempty"` // how often the open window is written down
 	// SamplingOff and SampleRows narrow what signed manifests allow to be sampled.
-	SamplingOff bool `json:"sampling_off,omitempty"` // no row leaves a device
-	SampleRows  int  `json:"sample_rows,omitempty"`  // at most so many rows of a window, 0 for what manifests allow
-	Reason   string           `json:"reason,omitempty"`   // of the change, in requests
+	SamplingOff bool   `json:"sampling_off,omitempty"` // no row leaves a device
+	SampleRows  int    `json:"sample_rows,omitempty"`  // at most so many rows of a window, 0 for what manifests allow
+	Reason      string `json:"reason,omitempty"`       // of the change, in requests
 }
 
 // ServerInfo is what the control plane is.
