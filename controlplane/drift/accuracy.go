@@ -1,43 +1,54 @@
 package drift
 
-import "github.com/vedette-edge/vedette/protocol/sketch"
+import (
+	"maps"
+	"slices"
+
+	"github.com/vedette-edge/vedette/protocol/sketch"
+)
 
 // minBlockLabels is how many labels a new block needs before it is looked at
-// instead of the one before.
+// instead of an older one.
 const minBlockLabels = 20
 
-// block sums the labels of the newest block of time that has enough of them, or
-// of the one before it. Blocks are fixed spans: a confidence sequence holds for
-// every look at one, but not for a span that slides.
+// block sums the labels of the newest block of time that has enough of them, and
+// is no older than evidence may be: truths may come a day after their
+// predictions. Blocks are fixed spans: a confidence sequence holds for every look
+// at one, but not for a span that slides. Where none has enough it is the newest
+// that has any.
 func (m *Monitor) block(tracks []*track, nowMS int64) (labels, correct uint64) {
 	length := m.cfg.Block.Milliseconds()
-	start := nowMS - nowMS%length
-	for range 2 {
-		var l, c uint64
-		for _, t := range tracks {
-			n, k := t.state.labels(start, start+length)
-			l, c = l+n, c+k
+	oldest := (nowMS - m.cfg.MaxAge.Milliseconds()) / length
+	sums := map[int64]*span{}
+	for _, t := range tracks {
+		t.state.addLabels(sums, length)
+	}
+	for _, n := range slices.Backward(slices.Sorted(maps.Keys(sums))) {
+		if n < oldest {
+			break
 		}
-		if labels == 0 || l >= minBlockLabels {
-			labels, correct = l, c
+		if x := sums[n]; labels == 0 || x.Matched >= minBlockLabels {
+			labels, correct = x.Matched, x.Correct
 		}
 		if labels >= minBlockLabels {
 			break
 		}
-		start -= length
 	}
 	return labels, correct
 }
 
-// labels sums the spans that lie between two moments.
-func (s *trackState) labels(from, to int64) (matched, correct uint64) {
+// addLabels adds the device's labels to their blocks. A record may span several,
+// because it was uploaded in bulk or merged while the device was offline, and
+// says no more of them than its sum: it counts in the one in which it ends.
+func (s *trackState) addLabels(sums map[int64]*span, length int64) {
 	for _, x := range s.Labels {
-		if x.Start >= from && x.End < to {
-			matched += x.Matched
-			correct += x.Correct
+		n := x.End / length
+		if sums[n] == nil {
+			sums[n] = &span{}
 		}
+		sums[n].Matched += x.Matched
+		sums[n].Correct += x.Correct
 	}
-	return matched, correct
 }
 
 // accuracy holds the labels of the newest block against the model's floor.

@@ -198,6 +198,34 @@ func TestLateWindowsOfOneVersion(t *testing.T) {
 	}
 }
 
+// Truths are often found out a day later, and uploaded in one go: the floor is
+// held against them all the same.
+func TestLabelsOfTheDayBefore(t *testing.T) {
+	const day, hour = 24 * 60, 60
+	for name, c := range map[string]struct {
+		from, to int // minutes of the predictions
+		verdict  Verdict
+	}{
+		"an hour, most of a day old":         {2 * hour, 3*hour - 1, Breach},
+		"a night, uploaded in one go":        {2 * hour, 10 * hour, Breach},
+		"older than evidence may be":         {-4 * hour, -3 * hour, Insufficient},
+		"of the newest hour":                 {day - 30, day - 1, Breach},
+		"an upload that ends before the day": {-20 * hour, -2 * hour, Insufficient},
+	} {
+		m, rng := twoVersions(t), rand.New(rand.NewPCG(8, 9))
+		m.cfg.MaxAge = DefaultMaxAge
+		m.SetFloor("m", 0.9)
+		m.Apply(2, counted(v1, day-5, world1, rng))
+		s := m.devices["dev-0"].tracks[v1]
+		at := func(minute int) int64 { return start.Add(time.Duration(minute) * time.Minute).UnixMilli() }
+		s.state.Labels = insertSpan(s.state.Labels, span{at(c.from), at(c.to), 300, 150})
+		m.Evaluate(start.Add(day * time.Minute))
+		if a := m.Scores("m")[0].Cohorts[0].Accuracy; a.Verdict != c.verdict {
+			t.Errorf("%s: got %+v, want %s", name, a, c.verdict)
+		}
+	}
+}
+
 // Labels count in the block of time in which their predictions were made, not
 // in that in which they came.
 func TestLateLabelsLandInTheirBlock(t *testing.T) {
