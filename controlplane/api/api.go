@@ -47,6 +47,7 @@ type Backend interface {
 	operator.Commander
 	operator.BlobStore
 	operator.TrustStore
+	ReleaseFiles
 }
 
 // Authenticator tells who holds a token. A token that is unknown, expired or

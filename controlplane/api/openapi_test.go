@@ -293,6 +293,7 @@ func (d *document) parameters(r route) []object {
 var pathDocs = map[string]string{
 	"device": "Device id.", "model": "Model name.", "version": "Version name or release digest.", "rollout": "Rollout id.",
 	"digest": "SHA-256 of the blob, hex.", "name": "For example root, root.2, targets, snapshot, timestamp.", "token": "Token id.",
+	"file": "Name of a file in the manifest.",
 }
 
 func (d *document) queryParameters(r route, t reflect.Type, add func(in, name, description string, required bool, schema object)) {

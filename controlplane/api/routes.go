@@ -56,6 +56,7 @@ func modelRoutes(s *Server, b Backend) []route {
 		read("models", "/models", "Models of the registry.", b.Models),
 		one("model", "/models/:model", "One model with its versions.", b.Model),
 		version("version", "/models/:model/versions/:version", "One version: manifest, signature, where it runs.", b.Version),
+		s.releaseFileRoute(b),
 		stageRoute(b),
 		uploadStatus(b),
 		s.uploadChunk(b),

@@ -39,10 +39,11 @@ type Publisher interface {
 	SetStage(ctx context.Context, actor, model, version string, c operator.StageChange) (registry.Version, error)
 }
 
-// Blobs takes uploads.
+// Blobs takes uploads and gives them back.
 type Blobs interface {
 	Status(d release.Digest) (artifact.Upload, error)
 	Write(ctx context.Context, d release.Digest, size, offset int64, r io.Reader) (artifact.Upload, error)
+	Open(ctx context.Context, d release.Digest) (io.ReadSeekCloser, int64, error)
 }
 
 // registryError gives an answer of the registry its code.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -19,14 +20,47 @@ import (
 // stallTimeout bounds how long a download may bring nothing.
 const stallTimeout = time.Minute
 
+// opener opens a file from an offset on and tells its whole size and digest.
+type opener func(ctx context.Context, offset int64) (content io.ReadCloser, size int64, d release.Digest, err error)
+
 // Download fetches a file below an artifact URI to a path, and continues where
 // a broken connection or an earlier call left off: what came is kept beside the
 // path under the digest of the whole. The file appears only when it is complete
 // and what its digest says. A file of over limit bytes is refused.
 func (c *Client) Download(ctx context.Context, uri, below, to string, limit int64) (release.Digest, error) {
+	return c.download(ctx, below, to, limit, func(ctx context.Context, offset int64) (io.ReadCloser, int64, release.Digest, error) {
+		return c.LoggedFile(ctx, uri, below, offset)
+	})
+}
+
+// DownloadRelease fetches one file of a version's manifest to a path, as Download
+// does. What comes must be what the manifest says, or nothing is kept.
+func (c *Client) DownloadRelease(ctx context.Context, model, version string, file release.File, to string) error {
+	_, err := c.download(ctx, file.Name, to, file.Size, func(ctx context.Context, offset int64) (io.ReadCloser, int64, release.Digest, error) {
+		content, size, d, err := c.ReleaseFile(ctx, model, version, file.Name, offset)
+		if err == nil && d != file.Digest {
+			err = operator.Errorf(operator.DigestMismatch, "the server has %s, the manifest names %s", d.Short(), file.Digest.Short())
+			err = errors.Join(err, content.Close())
+		}
+		return content, size, d, err
+	})
+	return err
+}
+
+// ReleaseFile opens a file of a version's manifest from an offset on and tells
+// its whole size and digest. The caller closes it. It is tried once.
+func (c *Client) ReleaseFile(ctx context.Context, model, version, name string, offset int64) (content io.ReadCloser, size int64, d release.Digest, err error) {
+	req, err := c.request(ctx, http.MethodGet, path("models", model, "versions", version, "files", name), nil, http.NoBody)
+	if err != nil {
+		return nil, 0, d, err
+	}
+	return c.open(req, offset, c.refusal)
+}
+
+func (c *Client) download(ctx context.Context, below, to string, limit int64, open opener) (release.Digest, error) {
 	tries, best := 0, int64(-1)
 	for {
-		d, held, err := c.downloadRest(ctx, uri, below, to, limit)
+		d, held, err := c.downloadRest(ctx, below, to, limit, open)
 		if err == nil {
 			return d, nil
 		}
@@ -40,10 +74,10 @@ func (c *Client) Download(ctx context.Context, uri, below, to string, limit int6
 }
 
 // downloadRest fetches what is missing, and says how many bytes are there.
-func (c *Client) downloadRest(ctx context.Context, uri, below, to string, limit int64) (d release.Digest, held int64, err error) {
+func (c *Client) downloadRest(ctx context.Context, below, to string, limit int64, open opener) (d release.Digest, held int64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	content, size, d, err := c.LoggedFile(ctx, uri, below, 0)
+	content, size, d, err := open(ctx, 0)
 	if err != nil {
 		return d, 0, err
 	}
@@ -57,7 +91,7 @@ func (c *Client) downloadRest(ctx context.Context, uri, below, to string, limit 
 	}
 	if held > 0 && held < size {
 		_ = content.Close() // it would bring all of it again
-		if content, _, _, err = c.LoggedFile(ctx, uri, below, held); err != nil {
+		if content, _, _, err = open(ctx, held); err != nil {
 			return d, held, err
 		}
 		defer func() { _ = content.Close() }()

@@ -211,18 +211,23 @@ func (c *Client) LoggedFile(ctx context.Context, uri, below string, offset int64
 	if err != nil {
 		return nil, 0, d, err
 	}
+	return c.open(req, offset, mlflowRefusal)
+}
+
+// open asks for a file from an offset on, whose ETag is its digest.
+func (c *Client) open(req *http.Request, offset int64, refusal func(*http.Response) error) (content io.ReadCloser, size int64, d release.Digest, err error) {
 	if offset > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, 0, d, c.unreachable(ctx, err)
+		return nil, 0, d, c.unreachable(req.Context(), err)
 	}
 	if size, err = wholeSize(res, offset); err == nil {
 		d, err = release.ParseDigest(strings.Trim(res.Header.Get("ETag"), `"`))
 	}
 	if res.StatusCode >= http.StatusMultipleChoices {
-		err = mlflowRefusal(res)
+		err = refusal(res)
 	}
 	if err != nil {
 		return nil, 0, d, errors.Join(err, res.Body.Close())
