@@ -76,7 +76,14 @@ training script logged beside it, unless flags name others:
   vedette/expected.csv          or .parquet: what the framework computes for them
   vedette/example_expected.csv  instead: what it computes for the logged input example
   vedette/profile.yaml          optional: condition, ignore, classes, label, scores,
-                                source, abs, rel
+                                source, abs, rel; truth and protect are for the next
+` + "`vedette publish`" + ` also takes these, as evidence for the model's validation gates:
+  vedette/evaluation.csv        or .parquet: labelled rows that training never saw. Their
+                                truth is in the column that profile.yaml names with truth
+                                (default: truth or label), protected groups in those of
+                                protect, a list
+  vedette/constraints.json      what evaluation and training rows have to be like, as
+                                ` + "`vedette data suggest`" + ` learns it
 Without outputs of the framework it refuses: those of the graph prove nothing.`,
 		Example: `  vedette-agent profile digits.onnx --rows train.csv --expected expected.csv --to digits/
   vedette-agent profile --mlmodel downloaded/ --to digits/

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"gopkg.in/yaml.v3"
 )
@@ -21,21 +22,39 @@ import (
 //	                            for each value of each output in the graph's order
 //	example_expected.csv        instead: what it computes for the logged input example
 //	profile.yaml                optional: how to read them, see Settings
+//	evaluation.csv or .parquet  optional: labelled rows that the model was not trained
+//	                            on, as evidence for its validation gates
+//	constraints.json            optional: what training and evaluation rows have to be like
 //
 // Expected outputs come from the training framework: made by the graph, they
 // could not show that the conversion changed the model.
 const HandoverFolder = "vedette"
 
-// HandoverFiles are the files that may lie in HandoverFolder.
-var HandoverFiles = []string{
-	"training.csv", "training.parquet", "expected.csv", "expected.parquet", "example_expected.csv", "profile.yaml",
-}
+// Files that may lie in HandoverFolder.
+var (
+	// HandoverFiles are those that a release is made of.
+	HandoverFiles = []string{
+		"training.csv", "training.parquet", "expected.csv", "expected.parquet", "example_expected.csv", SettingsFile,
+	}
+	// EvidenceFiles are those that its validation gates are judged on: without one
+	// of the first two there is no evidence.
+	EvidenceFiles = []string{"evaluation.csv", "evaluation.parquet", ConstraintsFile}
+)
+
+// Files of one form only.
+const (
+	SettingsFile    = "profile.yaml"
+	ConstraintsFile = "constraints.json"
+)
 
 const maxSettings = 64 << 10 // bytes
 
 // ErrHandover says that files of the handover are not there. Its text says how
 // a training script logs them.
 var ErrHandover = errors.New("the run logged no outputs of the training framework, and those of the graph itself prove nothing")
+
+// ErrEvaluation says that evaluation rows do not say what is true.
+var ErrEvaluation = errors.New("the version cannot be evaluated")
 
 // HowToLog tells what to add to a training script.
 const HowToLog = `let the training script log the training rows and what the framework computes for them:
@@ -52,6 +71,27 @@ type Settings struct {
 	Source    string   `yaml:"source"`    // what computed the expected outputs, such as "scikit-learn 1.2.1"
 	Abs       *float64 `yaml:"abs"`       // absolute tolerance of numbers
 	Rel       *float64 `yaml:"rel"`       // relative tolerance of numbers
+	Truth     string   `yaml:"truth"`     // column of the evaluation rows with what is true; see TruthColumn
+	Protect   []string `yaml:"protect"`   // columns of the evaluation rows that name protected groups
+}
+
+// TruthColumn is the column of evaluation rows with what is true: the one that
+// was named, else "truth" or "label", whichever is there.
+func (s *Settings) TruthColumn(columns []string) (string, error) {
+	there := func(name string) bool { return slices.Contains(columns, name) }
+	switch {
+	case s.Truth != "" && there(s.Truth):
+		return s.Truth, nil
+	case s.Truth != "":
+		return "", fmt.Errorf("%w: the evaluation rows have no column %q, which truth names in %s/%s", ErrEvaluation, s.Truth, HandoverFolder, SettingsFile)
+	case there("truth") && there("label"):
+		return "", fmt.Errorf("%w: the evaluation rows have a column truth and a column label: name the one that is true with truth: in %s/%s", ErrEvaluation, HandoverFolder, SettingsFile)
+	case there("truth"):
+		return "truth", nil
+	case there("label"):
+		return "label", nil
+	}
+	return "", fmt.Errorf("%w: name the column of the evaluation rows that is true with truth: in %s/%s", ErrEvaluation, HandoverFolder, SettingsFile)
 }
 
 // Handover is what a training script left for the fleet. Paths are of files
@@ -60,11 +100,13 @@ type Handover struct {
 	Training        string
 	Expected        string
 	ExampleExpected string
+	Evaluation      string
+	Constraints     string
 	Settings        Settings
 }
 
 // ReadHandover looks into the HandoverFolder below dir. Of two forms of one file
-// the first named in HandoverFiles counts.
+// the first named in HandoverFiles or EvidenceFiles counts.
 func ReadHandover(dir string) (*Handover, error) {
 	base := filepath.Join(dir, HandoverFolder)
 	there := func(names ...string) string {
@@ -77,13 +119,13 @@ func ReadHandover(dir string) (*Handover, error) {
 	}
 	h := &Handover{
 		Training: there("training.csv", "training.parquet"), Expected: there("expected.csv", "expected.parquet"),
-		ExampleExpected: there("example_expected.csv"),
+		ExampleExpected: there("example_expected.csv"), Evaluation: there("evaluation.csv", "evaluation.parquet"), Constraints: there(ConstraintsFile),
 	}
-	name := there("profile.yaml")
+	name := there(SettingsFile)
 	if name == "" {
 		return h, nil
 	}
-	b, err := readBounded(os.DirFS(base), "profile.yaml", maxSettings)
+	b, err := readBounded(os.DirFS(base), SettingsFile, maxSettings)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}

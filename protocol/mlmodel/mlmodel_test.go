@@ -155,6 +155,15 @@ func TestHandover(t *testing.T) {
 	if h.Settings.Condition != "light" || len(h.Settings.Classes) != 2 || *h.Settings.Abs != 0.001 {
 		t.Errorf("settings are %+v", h.Settings)
 	}
+	if h.Evaluation != "" || h.Constraints != "" {
+		t.Errorf("got evidence that is not there: %+v", h)
+	}
+	write("evaluation.parquet", "")
+	write("constraints.json", "")
+	write("profile.yaml", "truth: kind\nprotect: [light, site]\n")
+	if h, err = ReadHandover(dir); err != nil || h.Evaluation != filepath.Join(base, "evaluation.parquet") || h.Constraints == "" || len(h.Settings.Protect) != 2 {
+		t.Errorf("got %+v, %v", h, err)
+	}
 	write("profile.yaml", "conditions: light\n")
 	if _, err := ReadHandover(dir); err == nil || !strings.Contains(err.Error(), "line 1: field conditions not found") {
 		t.Errorf("a misspelt setting: got %v", err)
@@ -165,6 +174,26 @@ func TestHandover(t *testing.T) {
 	write("profile.yaml", "")
 	if h, err = ReadHandover(dir); err != nil || h.Training != filepath.Join(base, "training.parquet") {
 		t.Errorf("a link counts as a file: %+v, %v", h, err)
+	}
+}
+
+func TestTruthColumn(t *testing.T) {
+	for _, tt := range []struct {
+		named   string
+		columns []string
+		want    string // empty: none can be told
+	}{
+		{"kind", []string{"x", "label", "kind"}, "kind"},
+		{"kind", []string{"x", "label"}, ""},
+		{"", []string{"x", "label"}, "label"},
+		{"", []string{"truth", "x"}, "truth"},
+		{"", []string{"truth", "label"}, ""},
+		{"", []string{"x", "Label"}, ""},
+	} {
+		got, err := (&Settings{Truth: tt.named}).TruthColumn(tt.columns)
+		if got != tt.want || errors.Is(err, ErrEvaluation) != (tt.want == "") {
+			t.Errorf("%q of %v: got %q, %v, want %q", tt.named, tt.columns, got, err, tt.want)
+		}
 	}
 }
 
