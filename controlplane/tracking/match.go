@@ -118,29 +118,74 @@ func textTest(c clause) (func(string) bool, error) {
 }
 
 // matches says whether a text is like a pattern of SQL: % stands for any text and
-// _ for one character. It takes no more than the product of both lengths.
+// _ for one character. Without _ it reads the text about once; with it no more
+// than the product of both lengths.
 func matches(pattern, text string) bool {
-	star, back := -1, 0 // where to go on when what follows the last % does not fit
-	i := 0
-	for j := 0; j < len(text); {
+	first, rest, more := strings.Cut(pattern, "%")
+	n, ok := begins(first, text)
+	if !more {
+		return ok && n == len(text)
+	}
+	for ok {
+		text = text[n:]
+		part, after, more := strings.Cut(rest, "%")
+		if !more {
+			return ends(part, text)
+		}
+		n, ok = within(part, text)
+		rest = after
+	}
+	return false
+}
+
+// begins says whether a text begins like a part of a pattern that has no %, and
+// how many bytes of it that takes.
+func begins(part, text string) (n int, ok bool) {
+	for i := range len(part) {
 		switch {
-		case i < len(pattern) && pattern[i] == '%':
-			star, back = i, j
-			i++
-		case i < len(pattern) && pattern[i] == '_':
-			i++
-			j += runeLen(text[j:])
-		case i < len(pattern) && pattern[i] == text[j]:
-			i++
-			j++
-		case star >= 0:
-			back += runeLen(text[back:])
-			i, j = star+1, back
+		case n >= len(text):
+			return 0, false
+		case part[i] == '_':
+			n += runeLen(text[n:])
+		case part[i] == text[n]:
+			n++
 		default:
-			return false
+			return 0, false
 		}
 	}
-	return strings.Trim(pattern[i:], "%") == ""
+	return n, true
+}
+
+// within finds the first place in a text that is like a part, and tells where
+// it ends.
+func within(part, text string) (end int, ok bool) {
+	if !strings.Contains(part, "_") {
+		at := strings.Index(text, part)
+		return at + len(part), at >= 0
+	}
+	for at := 0; at < len(text); at += runeLen(text[at:]) {
+		if n, ok := begins(part, text[at:]); ok {
+			return at + n, true
+		}
+	}
+	return 0, false
+}
+
+// ends says whether the last characters of a text are like a part.
+func ends(part, text string) bool {
+	if !strings.Contains(part, "_") {
+		return strings.HasSuffix(text, part)
+	}
+	at := len(text)
+	for range utf8.RuneCountInString(part) {
+		if at == 0 {
+			return false
+		}
+		_, n := utf8.DecodeLastRuneInString(text[:at])
+		at -= n
+	}
+	n, ok := begins(part, text[at:])
+	return ok && at+n == len(text)
 }
 
 func runeLen(s string) int {

@@ -163,8 +163,15 @@ type space[V any] struct {
 	extraOfQuery []string // what else the search depends on
 }
 
+// maxOrder bounds the parts of an order: a page token holds what each of them
+// looked at last.
+const maxOrder = 32
+
 // prepare reads a search.
 func (sp space[V]) prepare(s Search) (*search[V], error) {
+	if len(s.OrderBy) > maxOrder {
+		return nil, refuse(Invalid, "order_by has %d parts, at most %d are allowed", len(s.OrderBy), maxOrder)
+	}
 	out := &search[V]{max: cmp.Or(s.Max, sp.usual), query: sp.hash(s)}
 	if out.max < 0 || out.max > sp.most {
 		return nil, refuse(Invalid, "max_results %d must be 1 to %d", s.Max, sp.most)

@@ -333,7 +333,8 @@ func TestSearchErrorsSayWhere(t *testing.T) {
 		_, _, err := s.SearchRuns([]string{"0"}, tracking.Search{OrderBy: []string{order}})
 		wantCode(t, "order "+order, err, tracking.Invalid)
 	}
-	for _, q := range []tracking.Search{{Max: 50_001}, {Max: -1}, {View: "SOME"}} {
+	long := slices.Repeat([]string{"status"}, 33) // a page token would hold all of them
+	for _, q := range []tracking.Search{{Max: 50_001}, {Max: -1}, {View: "SOME"}, {OrderBy: long}} {
 		_, _, err := s.SearchRuns([]string{"0"}, q)
 		wantCode(t, fmt.Sprintf("%+v", q), err, tracking.Invalid)
 	}
