@@ -24,6 +24,13 @@ import (
 // MaxSize bounds a document, bytes.
 const MaxSize = 64 << 10
 
+// maxWrittenOut bounds a document whose aliases are written out, bytes, and
+// nodeCost is what each of its values counts for at least.
+const (
+	maxWrittenOut = 16 * MaxSize
+	nodeCost      = 16
+)
+
 // ErrTooLarge says that a document is over its limit.
 var ErrTooLarge = errors.New("the document is too large")
 
@@ -52,6 +59,9 @@ func parse[T any](data []byte, what string, out *T) error {
 	if root.Kind != yaml.DocumentNode {
 		return nil // nothing but comments
 	}
+	if room := maxWrittenOut; !fits(&root, &room) {
+		return fmt.Errorf("%w: with its aliases written out it has over %d bytes", ErrTooLarge, maxWrittenOut)
+	}
 	v := reader{what: what, seen: map[visit]bool{}}
 	if err := v.read(root.Content[0], reflect.TypeFor[T](), ""); err != nil {
 		return err
@@ -71,6 +81,23 @@ func parse[T any](data []byte, what string, out *T) error {
 		return err
 	}
 	return nil
+}
+
+// fits says whether a value takes no more than the room there is when every alias
+// is written out, and takes it. An alias inside of itself never fits.
+func fits(n *yaml.Node, room *int) bool {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if *room -= nodeCost + len(n.Value); *room < 0 {
+		return false
+	}
+	for _, c := range n.Content {
+		if !fits(c, room) {
+			return false
+		}
+	}
+	return true
 }
 
 // reader goes over a document as it is written, beside the types that it is to

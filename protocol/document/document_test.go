@@ -91,3 +91,21 @@ func TestWhatDoesNotFitIsToldWithItsLine(t *testing.T) {
 		t.Errorf("large: got %v, want ErrTooLarge", err)
 	}
 }
+
+// Aliases make a long document of a short one: what it comes to is bounded, not
+// what is sent.
+func TestAliasesAreWrittenOutWithinBounds(t *testing.T) {
+	got, err := Parse[policy]([]byte("hooks: [&a {url: u}, *a]\n"), "the policy")
+	if err != nil || len(got.Hooks) != 2 || got.Hooks[1] != got.Hooks[0] {
+		t.Errorf("one alias: got %+v, %v", got, err)
+	}
+	for name, text := range map[string]string{
+		"wide":   "hooks:\n- &a {url: " + strings.Repeat("x", 1<<14) + "}\n" + strings.Repeat("- *a\n", 1<<12),
+		"nested": "hooks: [&a {url: " + strings.Repeat("x", 1<<10) + "}, &b [*a, *a, *a, *a, *a, *a, *a, *a], &c [*b, *b, *b, *b, *b, *b, *b, *b], &d [*c, *c, *c, *c, *c, *c, *c, *c], *d, *d, *d]",
+		"cyclic": "hooks: &a [*a]",
+	} {
+		if _, err := Parse[policy]([]byte(text), "the policy"); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%s: got %v, want %v", name, err, ErrTooLarge)
+		}
+	}
+}
