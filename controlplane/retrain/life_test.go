@@ -93,14 +93,18 @@ func TestEventsAreAsTheSchemaSays(t *testing.T) {
 	}
 }
 
-// Each destination has its own secret, which is kept and not shown.
+// Each destination has its own secret, which is kept and not shown. So are the
+// credentials and the query of a URL.
 func TestDestinations(t *testing.T) {
+	const a, a2, b = "http://ann:hidden@a/x", "http://a/x?token=hidden", "http://b?token=hidden"
 	store := kvstore.NewMemory()
 	tr := open(t, store, Config{})
-	allow(t, tr, Policy{OnDrift: true, Webhooks: []string{"http://a"}, Secret: "one", Destinations: []operator.RetrainDestination{{URL: "http://b", Secret: "two"}, {URL: "http://c"}}})
+	allow(t, tr, Policy{OnDrift: true, Webhooks: []string{a, a2}, Secret: "one", Destinations: []operator.RetrainDestination{{URL: b, Secret: "two"}, {URL: "http://c"}}})
 	shown := tr.Policies()[0]
-	if text, _ := json.Marshal(shown); strings.Contains(string(text), "one") || strings.Contains(string(text), "two") {
-		t.Errorf("secrets are shown: %s", text)
+	for _, secret := range []string{"one", "two", "hidden", "ann"} {
+		if text, _ := json.Marshal(shown); strings.Contains(string(text), secret) {
+			t.Errorf("secrets are shown: %s", text)
+		}
 	}
 	shown.Destinations[1].URL = "http://evil" // nothing to keep for it
 	shown.Destinations = append(shown.Destinations, operator.RetrainDestination{URL: "http://b2"})
@@ -113,7 +117,7 @@ func TestDestinations(t *testing.T) {
 	for _, to := range tr.requests["retrain-a1"].Targets {
 		got[to.URL] = to.Secret
 	}
-	if want := map[string]string{"http://a": "one", "http://b": "two", "http://evil": "", "http://b2": ""}; !maps.Equal(got, want) {
+	if want := map[string]string{a: "one", a2: "one", b: "two", "http://evil": "", "http://b2": ""}; !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

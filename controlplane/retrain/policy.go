@@ -1,6 +1,7 @@
 package retrain
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -73,29 +74,59 @@ func clone(p *Policy) Policy {
 	return out
 }
 
-// WithoutSecrets is a policy for people to read.
+// WithoutSecrets is a policy for people to read. Of a URL the credentials and the
+// query are secrets too.
 func WithoutSecrets(p *Policy) Policy {
 	out := clone(p)
 	out.Secret, out.Reason = "", ""
+	for i := range out.Webhooks {
+		out.Webhooks[i] = delivery.Name(out.Webhooks[i])
+	}
 	for i := range out.Destinations {
-		out.Destinations[i].Secret = ""
+		d := &out.Destinations[i]
+		d.URL, d.Secret = delivery.Name(d.URL), ""
 	}
 	return out
 }
 
-// keepSecrets fills in what was not read back: the shared secret as long as there
-// are webhooks, and that of a destination as long as its URL is the same.
+// keepSecrets fills in what was not read back: the rest of a URL, the shared
+// secret as long as there are webhooks, and that of a destination as long as its
+// URL is the same.
 func keepSecrets(p, held *Policy) {
 	if p.Secret == "" && len(p.Webhooks) > 0 {
 		p.Secret = held.Secret
 	}
-	for i := range p.Destinations {
-		d := &p.Destinations[i]
-		j := slices.IndexFunc(held.Destinations, func(h operator.RetrainDestination) bool { return h.URL == d.URL })
-		if d.Secret == "" && j >= 0 {
-			d.Secret = held.Destinations[j].Secret
+	webhooks := slices.Clone(held.Webhooks)
+	for i, u := range p.Webhooks {
+		if j := place(u, webhooks); j >= 0 {
+			p.Webhooks[i] = webhooks[j]
+			webhooks = slices.Delete(webhooks, j, j+1)
 		}
 	}
+	destinations := slices.Clone(held.Destinations)
+	for i := range p.Destinations {
+		d := &p.Destinations[i]
+		if j := place(d.URL, urlsOf(destinations)); j >= 0 {
+			d.URL, d.Secret = destinations[j].URL, cmp.Or(d.Secret, destinations[j].Secret)
+			destinations = slices.Delete(destinations, j, j+1)
+		}
+	}
+}
+
+// place finds a URL, or the one that people see as this, among those held.
+func place(url string, held []string) int {
+	if i := slices.Index(held, url); i >= 0 {
+		return i
+	}
+	return slices.IndexFunc(held, func(h string) bool { return delivery.Name(h) == url })
+}
+
+func urlsOf(all []operator.RetrainDestination) []string {
+	out := make([]string, len(all))
+	for i := range all {
+		out[i] = all[i].URL
+	}
+	return out
 }
 
 // Floor is the accuracy below which the monitor raises an alarm: the highest that
