@@ -31,6 +31,10 @@ import (
 // DefaultQuota bounds the samples of one model in bytes: 5,000 full ones.
 const DefaultQuota = 256 << 20
 
+// leastCharge is what a sample counts for at least, bytes: without it a device
+// could fill the lists in memory with millions of empty ones.
+const leastCharge = 1 << 10
+
 // expireEvery is how often expired samples are looked for.
 const expireEvery = 10 * time.Minute
 
@@ -84,7 +88,7 @@ type Store struct {
 
 	mu   sync.Mutex // guards all
 	all  map[string]*Sample
-	used map[string]uint64 // bytes by model
+	used map[string]map[string]uint64 // bytes by model and device
 }
 
 var _ ingest.Samples = (*Store)(nil)
@@ -98,7 +102,7 @@ func Open(ctx context.Context, b kvstore.Bucket, releases Releases, cfg Config) 
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{bucket: b, releases: releases, cfg: cfg, all: map[string]*Sample{}, used: map[string]uint64{}}
+	s := &Store{bucket: b, releases: releases, cfg: cfg, all: map[string]*Sample{}, used: map[string]map[string]uint64{}}
 	entries, err := b.List(ctx, "")
 	if err != nil {
 		return nil, fmt.Errorf("read samples: %w", err)
@@ -118,13 +122,21 @@ func Open(ctx context.Context, b kvstore.Bucket, releases Releases, cfg Config) 
 func (s *Store) add(kept *Sample) {
 	s.drop(kept.Key)
 	s.all[kept.Key] = kept
-	s.used[kept.Model] += kept.Size
+	if s.used[kept.Model] == nil {
+		s.used[kept.Model] = map[string]uint64{}
+	}
+	s.used[kept.Model][kept.Device] += kept.charge()
 }
+
+// charge is what a sample counts for, bytes.
+func (s *Sample) charge() uint64 { return max(s.Size, leastCharge) }
 
 // drop takes a sample out of the lists. The caller holds mu.
 func (s *Store) drop(key string) {
 	if old := s.all[key]; old != nil {
-		s.used[old.Model] -= old.Size
+		if s.used[old.Model][old.Device] -= old.charge(); s.used[old.Model][old.Device] == 0 {
+			delete(s.used[old.Model], old.Device)
+		}
 		delete(s.all, key)
 	}
 }
@@ -197,8 +209,9 @@ func placed(from ingest.Sampled, p *protocol.Sample, expires time.Duration) *sto
 	}
 }
 
-// makeRoom deletes the oldest samples of the model until one more is within
-// the quota.
+// makeRoom deletes samples of the model until one more is within the quota: the
+// oldest of the device that has the most, so that one that sends too much
+// crowds out no other.
 func (s *Store) makeRoom(ctx context.Context, next *Sample) error {
 	for {
 		oldest := s.oldest(next)
@@ -216,12 +229,22 @@ func (s *Store) makeRoom(ctx context.Context, next *Sample) error {
 func (s *Store) oldest(next *Sample) *Sample {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.used[next.Model]+next.Size <= s.cfg.Quota {
+	total, most, device := next.charge(), uint64(0), ""
+	for name, used := range s.used[next.Model] {
+		total += used
+		if name == next.Device {
+			used += next.charge()
+		}
+		if used > most {
+			most, device = used, name
+		}
+	}
+	if total <= s.cfg.Quota {
 		return nil
 	}
 	var oldest *Sample
 	for _, kept := range s.all {
-		if kept.Model == next.Model && (oldest == nil || kept.To.Before(oldest.To)) {
+		if kept.Model == next.Model && kept.Device == device && (oldest == nil || kept.To.Before(oldest.To)) {
 			oldest = kept
 		}
 	}

@@ -2,6 +2,7 @@ package sample
 
 import (
 	"errors"
+	"maps"
 	"strconv"
 	"testing"
 	"time"
@@ -73,9 +74,14 @@ func body(d release.Digest, end time.Duration, rows uint32, sealed string) *prot
 
 func (w *world) keep(name string, s *protocol.Sample, sent time.Duration) {
 	w.t.Helper()
+	w.keepOf("cam-1", name, s, sent)
+}
+
+func (w *world) keepOf(device, name string, s *protocol.Sample, sent time.Duration) {
+	w.t.Helper()
 	boot := make([]byte, protocol.BootSize)
 	from := ingest.Sampled{
-		Device: "cam-1", Name: name, Received: w.now, At: &protocol.Stamp{Boot: boot},
+		Device: device, Name: name, Received: w.now, At: &protocol.Stamp{Boot: boot},
 		Sent: &protocol.Stamp{Boot: boot, MonotonicMs: uint64(sent.Milliseconds()), WallMs: 5}, // its clock says 1970
 	}
 	if err := w.Keep(w.t.Context(), from, s); err != nil {
@@ -158,17 +164,36 @@ func TestExpiredSamplesAreDeleted(t *testing.T) {
 }
 
 func TestQuotaDeletesTheOldest(t *testing.T) {
-	w := newWorld(t, 5000)
+	const quota = 5 * leastCharge
+	w := newWorld(t, quota)
 	for i := range 20 {
 		w.now = noon.Add(time.Duration(i) * time.Minute)
 		at := time.Duration(i) * time.Minute
-		w.keep(strconv.Itoa(i), body(allowed, at, 1, string(make([]byte, 900))), at)
-		if w.used["digits"] > 5000 {
-			t.Fatalf("%d bytes are used, at most 5000", w.used["digits"])
+		w.keep(strconv.Itoa(i), body(allowed, at, 1, ""), at) // small ones fill the lists too
+		if used := w.used["digits"]["cam-1"]; used > quota {
+			t.Fatalf("%d bytes are used, at most %d", used, quota)
 		}
 	}
 	list := w.List("digits", time.Time{})
 	if len(list) != 5 || w.held() != 5 || !list[4].To.Equal(noon.Add(19*time.Minute)) {
 		t.Errorf("%d samples, %d in the bucket, want the newest 5", len(list), w.held())
+	}
+}
+
+// A device that sends too much crowds out itself alone.
+func TestQuotaIsShared(t *testing.T) {
+	w := newWorld(t, 8*leastCharge)
+	w.keepOf("cam-2", "a", body(allowed, 0, 1, ""), 0)
+	w.keepOf("cam-3", "a", body(allowed, 0, 1, ""), 0)
+	for i := range 20 {
+		w.now = noon.Add(time.Duration(i) * time.Minute)
+		w.keep(strconv.Itoa(i), body(allowed, w.now.Sub(noon), 1, ""), w.now.Sub(noon))
+	}
+	got := map[string]int{}
+	for _, s := range w.List("digits", time.Time{}) {
+		got[s.Device]++
+	}
+	if want := map[string]int{"cam-1": 6, "cam-2": 1, "cam-3": 1}; !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
