@@ -65,10 +65,9 @@ func (s *Server) createVersion(ctx context.Context, q versionRequest) (any, erro
 	if err != nil {
 		return nil, err
 	}
-	if q.Run != "" {
-		if _, err := s.cfg.Store.Run(q.Run); err != nil {
-			return nil, err
-		}
+	run, err := s.madeBy(&q)
+	if err != nil {
+		return nil, err
 	}
 	tags[tagPrincipal] = who(ctx)
 	verdict, err := s.examine(ctx, uri)
@@ -77,7 +76,7 @@ func (s *Server) createVersion(ctx context.Context, q versionRequest) (any, erro
 	}
 	verdict.into(tags)
 	v, err := s.cfg.Store.CreateVersion(ctx, tracking.ModelVersion{
-		Name: q.Name, Source: q.Source, ArtifactURI: uri, Run: q.Run, ModelID: q.modelID(), RunLink: q.RunLink,
+		Name: q.Name, Source: q.Source, ArtifactURI: uri, Run: run, ModelID: q.modelID(), RunLink: q.RunLink,
 		User: who(ctx), Description: q.Description, Tags: tags,
 	})
 	return s.versionReply(ctx, v, err)
@@ -89,6 +88,21 @@ func (q *versionRequest) modelID() string {
 		return "m-" + id
 	}
 	return q.ModelID
+}
+
+// madeBy is the run that a version comes from. Clients of 3.x name only the
+// logged model, which knows its run.
+func (s *Server) madeBy(q *versionRequest) (string, error) {
+	id := q.modelID()
+	if q.Run == "" && id != "" {
+		m, err := s.cfg.Store.LoggedModel(id)
+		return m.SourceRun, err
+	}
+	if q.Run == "" {
+		return "", nil
+	}
+	r, err := s.cfg.Store.Run(q.Run)
+	return r.ID, err
 }
 
 func (s *Server) versionReply(ctx context.Context, v tracking.ModelVersion, err error) (any, error) {
