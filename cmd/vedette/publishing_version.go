@@ -168,6 +168,9 @@ func (r *releaser) make(ctx context.Context, v *client.Registered) (outcome, err
 	if err := protocol.CheckName(v.Name); err != nil {
 		return outcome{}, problemf("the model cannot be released: %w", err)
 	}
+	if numberOf(v.Version) < 1 { // it names folders here
+		return outcome{}, operator.Errorf(operator.Invalid, "the server names a version %q of %s: versions are numbers", protocol.Brief(v.Version, 80), v.Name)
+	}
 	name, done, err := r.nameFor(ctx, v)
 	if err != nil {
 		return outcome{}, err
@@ -371,6 +374,9 @@ func (r *releaser) fetchHandover(ctx context.Context, places []string, dir strin
 }
 
 func (r *releaser) fetchFile(ctx context.Context, uri, below, dir string, limit int64) error {
+	if !filepath.IsLocal(filepath.FromSlash(below)) { // a server may list anything
+		return problemf("%.80q is %w", below, mlmodel.ErrPath)
+	}
 	to := filepath.Join(dir, filepath.FromSlash(below))
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return fileError(err)
