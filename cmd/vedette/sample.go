@@ -263,6 +263,7 @@ type pulled struct {
 	Samples int    `json:"samples"`
 	Rows    int    `json:"rows"`
 	Foreign int    `json:"sealed_for_others"`
+	Unread  int    `json:"not_readable"`
 }
 
 func (a *app) pullSamples(ctx context.Context, c *client.Client, model string, q operator.SampleQuery, ids []age.Identity, to string) error {
@@ -271,7 +272,7 @@ func (a *app) pullSamples(ctx context.Context, c *client.Client, model string, q
 		return err
 	}
 	defer out.discard()
-	p := &puller{c: c, model: model, ids: ids, out: out, schemas: map[string]*release.Manifest{}, result: &pulled{Model: model, File: to}}
+	p := &puller{c: c, model: model, ids: ids, out: out, schemas: map[string]*release.Manifest{}, result: &pulled{Model: model, File: to}, say: a.remark}
 	if err := p.all(ctx, q); err != nil {
 		return err
 	}
@@ -282,7 +283,7 @@ func (a *app) pullSamples(ctx context.Context, c *client.Client, model string, q
 		return err
 	}
 	return a.print(p.result, func(w io.Writer) {
-		facts(w, "model", model, "samples", count(p.result.Samples), "rows", count(p.result.Rows), "sealed for others", countOr(p.result.Foreign, ""), "file", to)
+		facts(w, "model", model, "samples", count(p.result.Samples), "rows", count(p.result.Rows), "sealed for others", countOr(p.result.Foreign, ""), "not readable", countOr(p.result.Unread, ""), "file", to)
 		fmt.Fprintf(w, "label them, then: vedette truth push %s --model %s --reason …\n", to, model)
 	})
 }
@@ -295,6 +296,7 @@ type puller struct {
 	out     *rowsFile
 	schemas map[string]*release.Manifest // by version
 	result  *pulled
+	say     func(format string, args ...any) // to people
 }
 
 func (p *puller) all(ctx context.Context, q operator.SampleQuery) error {
@@ -323,23 +325,32 @@ func (p *puller) open(ctx context.Context, s *operator.SealedSample) error {
 		return nil
 	}
 	if err != nil {
-		return operator.Errorf(operator.Invalid, "sample of %s, %s: %w", s.Device, timeText(s.To), err)
+		p.skip(s, err)
+		return nil
 	}
 	m, err := p.manifest(ctx, s)
 	if err != nil {
 		return err
 	}
-	for _, row := range rows.GetRows() {
-		labelled, err := rowOf(s, m, row)
-		if err != nil {
-			return err
-		}
-		if err := p.out.write(labelled); err != nil {
+	list, err := rowsOf(s, m, rows)
+	if err != nil {
+		p.skip(s, err)
+		return nil
+	}
+	for _, row := range list {
+		if err := p.out.write(row); err != nil {
 			return err
 		}
 		p.result.Rows++
 	}
 	return nil
+}
+
+// skip leaves out what no honest device makes: one that lies must not keep the
+// rows of the others from being labelled.
+func (p *puller) skip(s *operator.SealedSample, err error) {
+	p.result.Unread++
+	p.say("sample of %s, %s left out: %v", s.Device, timeText(s.To), err)
 }
 
 // manifest is that of the version that predicted.

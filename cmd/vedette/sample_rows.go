@@ -37,6 +37,54 @@ type sampledRow struct {
 	names, values []string // of the inputs, as columns
 }
 
+// rowsOf reads the rows of a sample. The error is sampling.ErrSample: the device
+// sent what its release does not take.
+func rowsOf(s *operator.SealedSample, m *release.Manifest, rows *protocol.SampleRows) ([]*sampledRow, error) {
+	if n := len(rows.GetRows()); n > release.MaxSampleRows {
+		return nil, fmt.Errorf("%w: it has %d rows, at most %d", sampling.ErrSample, n, release.MaxSampleRows)
+	}
+	out := make([]*sampledRow, 0, len(rows.GetRows()))
+	for _, row := range rows.GetRows() {
+		if err := checkInputs(&m.Schema, row.GetInputs()); err != nil {
+			return nil, err
+		}
+		one, err := rowOf(s, m, row)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := json.Marshal(one); err != nil {
+			return nil, fmt.Errorf("%w: %w", sampling.ErrSample, err)
+		}
+		out = append(out, one)
+	}
+	return out, nil
+}
+
+// checkInputs holds the inputs of a row against the schema of its release.
+func checkInputs(schema *release.Schema, inputs []*protocol.Array) error {
+	if len(inputs) != len(schema.Inputs) {
+		return fmt.Errorf("%w: a row has %d inputs, its release %d", sampling.ErrSample, len(inputs), len(schema.Inputs))
+	}
+	for _, in := range inputs {
+		t := schema.Input(in.GetName())
+		if t == nil {
+			return fmt.Errorf("%w: its release has no input %.64q", sampling.ErrSample, in.GetName())
+		}
+		n := int64(len(in.GetStrings()))
+		if in.GetDatatype() != "BYTES" {
+			numbers, err := sampling.Numbers(in)
+			if err != nil {
+				return err
+			}
+			n = int64(len(numbers))
+		}
+		if want, fixed := t.RowSize(); fixed && n != want {
+			return fmt.Errorf("%w: input %s has %d values, its release takes %d", sampling.ErrSample, t.Name, n, want)
+		}
+	}
+	return nil
+}
+
 // rowOf reads one row of a sample.
 func rowOf(s *operator.SealedSample, m *release.Manifest, row *protocol.SampleRow) (*sampledRow, error) {
 	out := &sampledRow{
@@ -116,7 +164,9 @@ func (r *sampledRow) output(schema *release.Schema, o *protocol.Array) error {
 			scores[i] = float32(v)
 		}
 		class, confidence := sketch.Predicted(scores)
-		r.Confidence = new(float64(confidence))
+		if confidence == confidence { //nolint:gocritic // NaN alone differs from itself
+			r.Confidence = new(float64(confidence))
+		}
 		if r.Prediction == "" {
 			r.Prediction = className(schema, class)
 		}
@@ -160,7 +210,7 @@ func (f *rowsFile) write(r *sampledRow) error {
 	if f.csv == nil {
 		raw, err := json.Marshal(r)
 		if err != nil {
-			return operator.Errorf(operator.Invalid, "row %s: %w", r.ID, err).WithHint("values that are no numbers fit CSV alone")
+			return operator.Errorf(operator.Invalid, "row %s: %w", r.ID, err)
 		}
 		_, err = f.buffer.Write(append(raw, '\n'))
 		return err
