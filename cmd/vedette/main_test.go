@@ -40,6 +40,7 @@ func TestScripts(t *testing.T) {
 			"evaluation": makeEvaluation,
 			"enrol":      enrol,
 			"log":        logVersion,
+			"tag":        tagVersion,
 			"promoted":   awaitPromotion,
 		},
 	})

@@ -26,7 +26,7 @@ schema, the baseline of its training data and golden vectors.
 "vedette model push" packs, signs, uploads and publishes it. To sign elsewhere,
 or with several keys, do it in steps: "pack" here, "vedette key sign
 FOLDER/targets.json" there, "push" here.`,
-		modelPush(a), modelPack(a), modelList(a), modelShow(a), modelPromotion(a), modelLineage(a), modelStage(a), modelGates(a), modelEvaluate(a), modelValidate(a), modelOverride(a), modelHistory(a), modelChallenge(a), modelVerify(a), modelFloor(a), modelRemove(a))
+		modelPush(a), modelPack(a), modelPull(a), modelList(a), modelShow(a), modelPromotion(a), modelLineage(a), modelStage(a), modelGates(a), modelEvaluate(a), modelValidate(a), modelOverride(a), modelHistory(a), modelChallenge(a), modelVerify(a), modelFloor(a), modelRemove(a))
 }
 
 func modelPack(a *app) *cobra.Command {

@@ -36,8 +36,11 @@ func publishCommand(a *app) *cobra.Command {
 		Use: "publish [MODEL VERSION | --watch]", Short: "Make releases of versions that were registered with MLflow",
 		Long: `Turns a registered version into a release: downloads its graph and what the
 training script logged for the fleet, runs "vedette-agent profile" over it, packs,
-signs, uploads and publishes it, and sets the version's tag vedette.release. What
-happens then, the model's promotion policy says.
+signs, uploads and publishes it, and sets the version's tag vedette.release. Where
+the script logged labelled rows it then brings the evidence for the model's gates:
+it runs "vedette-agent evaluate" over them for the new version and for the one in
+production, and holds them against the constraints. What happens then, the gates
+and the model's promotion policy say.
 
 It is made for CI: it signs with --key, a key that publishers let sign this one
 model ("vedette key delegate MODEL --key ci.pub"), and a copy of root.json in the
@@ -47,7 +50,9 @@ installed beside it, since the graph is run as devices run it.
 With --watch it publishes every version that carries the tag vedette.publish=true,
 or vedette.retrain (the answer to a request for retraining), and no vedette.release.
 A version that cannot be published gets the tag vedette.problem, which says why;
-it is tried again when it changed, and keeps no other waiting. What was done is
+it is tried again when it changed, and keeps no other waiting. So is evidence that
+could not be brought, with the tags vedette.evidence=wanted and
+vedette.evidence.problem; the release stays. What was done is
 seen from the tags and from the releases themselves, so it may be stopped and
 started at any time. With --once it makes one round and exits with 1 if anything
 failed, as a scheduled job wants it.
@@ -56,6 +61,9 @@ A training script hands a version over by logging, beside the model or in its ru
   vedette/training.csv   training rows (or .parquet)
   vedette/expected.csv   what the framework computes for them, in the graph's order
   vedette/profile.yaml   optional; see "vedette-agent profile --help"
+  vedette/evaluation.csv optional: labelled rows that training never saw (or .parquet);
+                         truth: and protect: in profile.yaml name their columns
+  vedette/constraints.json  optional: from "vedette data suggest", for a data gate
 Tags of the version that are read: vedette.version (name of the release; by default
 the version's number). Of the run: mlflow.source.git.commit, mlflow.user,
 data_version (tag or parameter), its datasets and metrics.`,
@@ -183,7 +191,9 @@ type outcome struct {
 	Name    string    `json:"released_as,omitempty"`
 	Release string    `json:"release,omitempty"`
 	Retrain string    `json:"retrain,omitempty"` // request that it answers
-	Problem string    `json:"problem,omitempty"`
+	// Evidence is what was brought for its gates.
+	Evidence string `json:"evidence,omitempty"`
+	Problem  string `json:"problem,omitempty"` // with a release: of its evidence
 }
 
 // told prints an outcome, as one line of JSON for programs.
@@ -202,6 +212,9 @@ func (a *app) told(o outcome, err error) error {
 	text := fmt.Sprintf("%s %s: %s", o.Model, o.Version, o.Outcome)
 	if o.Release != "" {
 		text += fmt.Sprintf(" as %s, release %s", o.Name, o.Release[:12])
+	}
+	if o.Evidence != "" {
+		text += "; " + o.Evidence
 	}
 	if o.Problem != "" {
 		text += ": " + o.Problem
@@ -267,7 +280,7 @@ func (a *app) round(ctx context.Context, r *releaser) (failed int, err error) {
 			failed++
 			o = newOutcome(&list[i], outcomeFailed)
 			o.Problem = strings.TrimSpace(err.Error())
-		} else if o.Outcome == outcomeProblem {
+		} else if o.Problem != "" {
 			failed++
 		}
 		if err := a.told(o, nil); err != nil {

@@ -20,10 +20,14 @@ import (
 )
 
 // scriptedAgent stands for vedette-agent, which needs ONNX Runtime: it writes
-// what profile writes for the wine model, and refuses as profile does when the
-// expected outputs say so.
+// what profile and evaluate write for the wine model, and refuses as profile does
+// when the expected outputs say so.
 func scriptedAgent() {
-	if err := scriptedProfile(os.Args[1:]); err != nil {
+	do := scriptedProfile
+	if len(os.Args) > 1 && os.Args[1] == "evaluate" {
+		do = scriptedEvaluate
+	}
+	if err := do(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "vedette-agent:", err)
 		os.Exit(1)
 	}
@@ -62,8 +66,8 @@ func scriptedProfile(args []string) error {
 }
 
 // logVersion logs a run with the wine model and registers it, as a training
-// script does: log MODEL EXPECTED [TAG=VALUE ...]. EXPECTED is the content of
-// vedette/expected.csv; "none" logs none.
+// script does: log MODEL EXPECTED [TAG=VALUE ...] [+NAME=FILE ...]. EXPECTED is the
+// content of vedette/expected.csv; "none" logs none. +NAME logs vedette/NAME.
 func logVersion(ts *testscript.TestScript, neg bool, given []string) {
 	if neg || len(given) < 2 {
 		ts.Fatalf("usage: log MODEL EXPECTED [TAG=VALUE ...]")
@@ -86,17 +90,34 @@ func logVersion(ts *testscript.TestScript, neg bool, given []string) {
 	m.put(uri+"/model/model.onnx", graph)
 	m.put(uri+"/model/MLmodel", []byte("flavors: {onnx: {data: model.onnx}}\nrun_id: "+run+"\n"))
 	if given[1] != "none" {
-		m.put(uri+"/vedette/training.csv", []byte("rows"))
+		m.put(uri+"/vedette/training.csv", []byte("x\n1\n"))
 		m.put(uri+"/vedette/expected.csv", []byte(given[1]))
 	}
 	m.post("registered-models/create", map[string]any{"name": given[0]})
+	m.err = nil // the model may be there
 	tags := []any{}
 	for _, tag := range given[2:] {
 		key, value, _ := strings.Cut(tag, "=")
+		if name, ok := strings.CutPrefix(key, "+"); ok {
+			m.put(uri+"/vedette/"+name, []byte(ts.ReadFile(value)))
+			continue
+		}
 		tags = append(tags, map[string]string{"key": key, "value": value})
 	}
-	m.err = nil // the model may be there
 	m.post("model-versions/create", map[string]any{"name": given[0], "source": "mlflow-artifacts:/" + uri + "/model", "run_id": run, "tags": tags})
+	ts.Check(m.err)
+}
+
+// tagVersion sets a tag of a registered version: tag MODEL VERSION KEY=VALUE.
+func tagVersion(ts *testscript.TestScript, neg bool, given []string) {
+	if neg || len(given) != 3 {
+		ts.Fatalf("usage: tag MODEL VERSION KEY=VALUE")
+	}
+	token, err := os.ReadFile(ts.Getenv("ADMIN"))
+	ts.Check(err)
+	m := &trainer{server: ts.Getenv("SERVER"), token: strings.TrimSpace(string(token))}
+	key, value, _ := strings.Cut(given[2], "=")
+	m.post("model-versions/set-tag", map[string]string{"name": given[0], "version": given[1], "key": key, "value": value})
 	ts.Check(m.err)
 }
 

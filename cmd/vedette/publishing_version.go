@@ -59,7 +59,7 @@ func newOutcome(v *client.Registered, what string) outcome {
 }
 
 // waiting lists the versions that are tagged for publication and are no release
-// yet, by model and version.
+// yet, or lack the evidence for their gates, by model and version.
 func (r *releaser) waiting(ctx context.Context) ([]client.Registered, error) {
 	var list []client.Registered
 	for _, filter := range []string{"tags.`" + tagPublish + "` = 'true'", "tags.`" + tagRetrain + "` LIKE '%'"} {
@@ -70,7 +70,7 @@ func (r *releaser) waiting(ctx context.Context) ([]client.Registered, error) {
 		list = append(list, found...)
 	}
 	list = slices.DeleteFunc(list, func(v client.Registered) bool {
-		return v.Tags[tagRelease] != "" || v.Tags[tagRetrain] == "" && v.Tags[tagPublish] != "true" ||
+		return v.Tags[tagRelease] != "" && v.Tags[tagEvidence] != evidenceWanted || v.Tags[tagRetrain] == "" && v.Tags[tagPublish] != "true" ||
 			len(r.models) > 0 && !slices.Contains(r.models, v.Name)
 	})
 	slices.SortFunc(list, func(a, b client.Registered) int {
@@ -90,7 +90,7 @@ func numberOf(text string) int {
 // attempt is release for a watcher: a version that failed and did not change
 // since is left alone, and gives no outcome.
 func (r *releaser) attempt(ctx context.Context, v *client.Registered) (outcome, error) {
-	if v.Tags[tagProblem] == "" {
+	if v.Tags[tagProblem]+v.Tags[tagEvidenceProblem] == "" {
 		return r.release(ctx, v)
 	}
 	mark, err := r.fingerprint(ctx, v)
@@ -105,7 +105,7 @@ func (r *releaser) attempt(ctx context.Context, v *client.Registered) (outcome, 
 func (r *releaser) fingerprint(ctx context.Context, v *client.Registered) (string, error) {
 	h := sha256.New()
 	tags := maps.Clone(v.Tags)
-	for _, key := range []string{tagProblem, tagProblemOf} {
+	for _, key := range []string{tagRelease, tagProblem, tagProblemOf, tagEvidence, tagEvidenceProblem} {
 		delete(tags, key)
 	}
 	fmt.Fprintln(h, v.Source, v.Run, v.ModelID)
@@ -144,10 +144,14 @@ func (r *releaser) places(ctx context.Context, v *client.Registered) ([]string, 
 	return []string{model, run.Info.ArtifactURI}, nil
 }
 
-// release makes a release of a registered version and tells the version. A
-// fault of the version is told there too, and is an outcome; any other is an error.
+// release makes a release of a registered version, brings the evidence for its
+// gates and tells the version. A fault of the version is told there too, and is an
+// outcome; any other is an error.
 func (r *releaser) release(ctx context.Context, v *client.Registered) (outcome, error) {
-	o, err := r.make(ctx, v)
+	o, at, err := r.make(ctx, v)
+	if err == nil {
+		return r.bring(ctx, v, o, at)
+	}
 	fault, isFault := errors.AsType[*problemError](err)
 	if !isFault {
 		return o, err
@@ -164,16 +168,17 @@ func (r *releaser) release(ctx context.Context, v *client.Registered) (outcome, 
 	)
 }
 
-func (r *releaser) make(ctx context.Context, v *client.Registered) (outcome, error) {
+// make makes the release, and says where the files lie that its gates are judged on.
+func (r *releaser) make(ctx context.Context, v *client.Registered) (outcome, map[string]string, error) {
 	if err := protocol.CheckName(v.Name); err != nil {
-		return outcome{}, problemf("the model cannot be released: %w", err)
+		return outcome{}, nil, problemf("the model cannot be released: %w", err)
 	}
 	if numberOf(v.Version) < 1 { // it names folders here
-		return outcome{}, operator.Errorf(operator.Invalid, "the server names a version %q of %s: versions are numbers", protocol.Brief(v.Version, 80), v.Name)
+		return outcome{}, nil, operator.Errorf(operator.Invalid, "the server names a version %q of %s: versions are numbers", protocol.Brief(v.Version, 80), v.Name)
 	}
 	name, done, err := r.nameFor(ctx, v)
 	if err != nil {
-		return outcome{}, err
+		return outcome{}, nil, err
 	}
 	o := newOutcome(v, outcomeAlready)
 	o.Name = name
@@ -181,20 +186,33 @@ func (r *releaser) make(ctx context.Context, v *client.Registered) (outcome, err
 		o.Outcome = outcomePublished
 		m, err := r.build(ctx, v, name)
 		if err != nil {
-			return outcome{}, err
+			return outcome{}, nil, err
 		}
 		d, err := m.Digest()
 		if err != nil {
-			return outcome{}, err
+			return outcome{}, nil, err
 		}
 		done = &d
 	}
 	o.Release = done.String()
-	return o, r.attach(ctx, v, o.Release)
+	at, err := r.handed(ctx, v)
+	if err != nil {
+		return o, nil, err
+	}
+	return o, at, r.attach(ctx, v, o.Release, hasRows(at))
 }
 
-// attach tells the registered version which release it became.
-func (r *releaser) attach(ctx context.Context, v *client.Registered, d string) error {
+// attach tells the registered version which release it became. That evidence is
+// wanted it learns before: a run that is stopped between leaves word of it.
+func (r *releaser) attach(ctx context.Context, v *client.Registered, d string, evidence bool) error {
+	if evidence && v.Tags[tagEvidence] == "" {
+		if err := r.api.TagRegistered(ctx, v.Name, v.Version, tagEvidence, evidenceWanted); err != nil {
+			return err
+		}
+	}
+	if v.Tags[tagRelease] == d {
+		return nil
+	}
 	if err := r.api.TagRegistered(ctx, v.Name, v.Version, tagRelease, d); err != nil {
 		return err
 	}
@@ -216,6 +234,13 @@ func sourceOf(v *client.Registered) string { return "models:/" + v.Name + "/" + 
 // name was made from this very version, done is its digest: a run before this one
 // was stopped between publishing and tagging.
 func (r *releaser) nameFor(ctx context.Context, v *client.Registered) (name string, done *release.Digest, err error) {
+	if v.Tags[tagEvidence] == evidenceWanted && v.Tags[tagRelease] != "" {
+		has, err := r.api.Version(ctx, v.Name, v.Tags[tagRelease])
+		if err != nil {
+			return "", nil, err
+		}
+		return has.Version.Version, &has.Release, nil
+	}
 	names := []string{v.Version, "mlflow-" + v.Version}
 	if tag := v.Tags[tagName]; tag != "" {
 		if err := protocol.CheckName(tag); err != nil {
@@ -243,7 +268,7 @@ func (r *releaser) build(ctx context.Context, v *client.Registered, name string)
 	if err := r.maySign(ctx, v.Name); err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(r.work, v.Name, v.Version)
+	dir := r.folder(v)
 	logged, packed := filepath.Join(dir, "logged"), filepath.Join(dir, "release")
 	if err := os.RemoveAll(packed); err != nil {
 		return nil, fileError(err)
@@ -267,7 +292,12 @@ func (r *releaser) build(ctx context.Context, v *client.Registered, name string)
 	if err != nil {
 		return nil, r.blame(err)
 	}
-	return m, os.RemoveAll(dir)
+	return m, os.RemoveAll(logged)
+}
+
+// folder is where files of a registered version lie while it is worked on.
+func (r *releaser) folder(v *client.Registered) string {
+	return filepath.Join(r.work, v.Name, v.Version)
 }
 
 // maySign refuses early, and for the whole command, when publishing cannot work.
@@ -389,10 +419,15 @@ func (r *releaser) fetchFile(ctx context.Context, uri, below, dir string, limit 
 	return err
 }
 
-// profile runs the agent over what was logged. Its refusal is the version's
-// fault, and its text is for whoever trained it.
+// profile runs the agent over what was logged.
 func (r *releaser) profile(ctx context.Context, logged, packed string) error {
-	cmd := exec.CommandContext(ctx, r.agent, "profile", "--mlmodel", logged, "--to", packed) //nolint:gosec // the publisher's own program
+	return r.runAgent(ctx, logged, "profile", "--mlmodel", logged, "--to", packed)
+}
+
+// runAgent runs the agent over files in a folder. Its refusal is the version's
+// fault, and its text is for whoever trained it, who knows no such folder.
+func (r *releaser) runAgent(ctx context.Context, folder string, args ...string) error {
+	cmd := exec.CommandContext(ctx, r.agent, args...) //nolint:gosec // the publisher's own program
 	cmd.WaitDelay = 10 * time.Second
 	said := &tail{limit: 8 << 10}
 	cmd.Stdout, cmd.Stderr = io.Discard, said
@@ -401,7 +436,7 @@ func (r *releaser) profile(ctx context.Context, logged, packed string) error {
 		return ctx.Err()
 	}
 	if _, refused := errors.AsType[*exec.ExitError](err); refused {
-		return problemf("%s", strings.TrimSpace(strings.ReplaceAll(said.String(), logged, "the model's folder")))
+		return problemf("%s", strings.TrimSpace(strings.ReplaceAll(said.String(), folder, "the model's folder")))
 	}
 	if err != nil {
 		return operator.Errorf(operator.Invalid, "run %s: %w", r.agent, err)
