@@ -13,6 +13,9 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/incident"
 )
 
+// errSubject says that a subject may be the server's own.
+var errSubject = errors.New(`a subject must begin with "ml."`)
+
 // sendTogether is how many deliveries are under way at once.
 const sendTogether = 8
 
@@ -149,6 +152,9 @@ func (t *Trigger) send(ctx context.Context, d *due) error {
 	if d.to.URL == "" {
 		if t.cfg.Publisher == nil {
 			return errors.New("this server publishes no subjects any more")
+		}
+		if !subject.MatchString(d.to.Subject) { // of a policy that was taken before subjects were bounded
+			return fmt.Errorf("publish: %w", errSubject)
 		}
 		if err := t.cfg.Publisher.Publish(d.to.Subject, d.event); err != nil {
 			return fmt.Errorf("publish: %w", err)

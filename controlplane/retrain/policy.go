@@ -148,7 +148,10 @@ func cooldown(p *Policy) time.Duration {
 	return time.Duration(p.Cooldown)
 }
 
-var subject = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
+// subject of an event. All begin alike, since the broker is also the server's own:
+// an event under one of its subjects would be a record of the ledger, or one that
+// a device sent.
+var subject = regexp.MustCompile(`^ml(\.[A-Za-z0-9_-]+)+$`)
 
 func (t *Trigger) check(p *Policy) error {
 	if err := protocol.CheckName(p.Model); err != nil {
@@ -168,7 +171,7 @@ func (t *Trigger) check(p *Policy) error {
 	case p.Subject != "" && t.cfg.Publisher == nil:
 		return refused("this server publishes no subjects, give a webhook")
 	case p.Subject != "" && (!subject.MatchString(p.Subject) || len(p.Subject) > delivery.MaxSecret):
-		return refused("subject %.64q is not tokens of letters, digits, '-' and '_' joined by dots", p.Subject)
+		return refused("subject %.64q is not \"ml.\" and tokens of letters, digits, '-' and '_' joined by dots", p.Subject)
 	}
 	return errors.Join(checkURLs(p), checkConditions(p.When), checkSchedule(p.Schedule))
 }

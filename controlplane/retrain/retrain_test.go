@@ -382,10 +382,16 @@ func TestPolicies(t *testing.T) {
 		"too many":           {Model: "m", Webhooks: make([]string, maxWebhooks+1)},
 		"floor":              {Model: "m", AccuracyFloor: 1.5},
 		"cooldown":           {Model: "m", Cooldown: -1},
-		"nothing to publish": {Model: "m", Subject: "a.b"},
+		"nothing to publish": {Model: "m", Subject: "ml.b"},
 	} {
 		if err := tr.SetPolicy(t.Context(), p); !errors.Is(err, ErrPolicy) {
 			t.Errorf("%s: got %v, want ErrPolicy", name, err)
+		}
+	}
+	publishing := open(t, store, Config{Publisher: &bus{}})
+	for _, subject := range []string{"ledger.gates", "tracking.journal", "in.cam-1", "ml", "ml.>", "ml..x", "$KV.x", "ml.a b"} {
+		if err := publishing.SetPolicy(t.Context(), Policy{Model: "m", Subject: subject}); !errors.Is(err, ErrPolicy) {
+			t.Errorf("subject %s, perhaps the server's own: got %v, want ErrPolicy", subject, err)
 		}
 	}
 	hooks := []string{"http://127.0.0.1:9/x"}
