@@ -407,6 +407,34 @@ func TestSearchOfOthers(t *testing.T) {
 	wantCode(t, "too large a page", err, tracking.Invalid)
 }
 
+// Clients of 3.x add what keeps prompts out to every search for models.
+func TestSearchTellsModelsFromPrompts(t *testing.T) {
+	w := inMemory(t)
+	ctx := t.Context()
+	must[tracking.RegisteredModel](t)(w.CreateRegisteredModel(ctx, "digits", "", nil))
+	must[tracking.RegisteredModel](t)(w.CreateRegisteredModel(ctx, "greeting", "", map[string]string{"mlflow.prompt.is_prompt": "true"}))
+	must[tracking.ModelVersion](t)(w.CreateVersion(ctx, tracking.ModelVersion{Name: "digits", Source: "s3://x"}))
+	for filter, want := range map[string]string{
+		"": "digits greeting",
+		"tag.`mlflow.prompt.is_prompt` != 'true'":                   "digits",
+		"name LIKE '%' AND tag.`mlflow.prompt.is_prompt` != 'true'": "digits",
+		"tags.`mlflow.prompt.is_prompt` = 'false'":                  "digits",
+		"tags.`mlflow.prompt.is_prompt` = 'true'":                   "greeting",
+		"tags.`other` != 'true'":                                    "",
+	} {
+		models, _, err := w.SearchRegisteredModels(tracking.Search{Filter: filter})
+		ok(t, err)
+		if got := namesOf(models, func(m tracking.RegisteredModel) string { return m.Name }); got != want {
+			t.Errorf("%s: got %q, want %q", filter, got, want)
+		}
+	}
+	versions, _, err := w.SearchVersions(tracking.Search{Filter: "name = 'digits' AND tag.`mlflow.prompt.is_prompt` != 'true'"})
+	ok(t, err)
+	if len(versions) != 1 {
+		t.Errorf("versions: got %d, want 1", len(versions))
+	}
+}
+
 func namesOf[T any](things []T, name func(T) string) string {
 	var out []string
 	for _, v := range things {

@@ -1,6 +1,7 @@
 package tracking
 
 import (
+	"cmp"
 	"iter"
 	"maps"
 	"slices"
@@ -55,6 +56,18 @@ func inMap[T any](get func(*T) map[string]string, key string) look[*T] {
 		s, ok := get(v)[key]
 		return s, ok
 	}}
+}
+
+// tagPrompt marks a prompt of MLflow 3, which the registry keeps beside models.
+const tagPrompt = "mlflow.prompt.is_prompt"
+
+// inRegistry is a tag of the registry. What does not say that it is a prompt is
+// a model: clients of 3.x ask for those whose tag is not 'true', and mean models.
+func inRegistry[T any](get func(*T) map[string]string, key string) look[*T] {
+	if key != tagPrompt {
+		return inMap(get, key)
+	}
+	return look[*T]{text: func(v *T) (string, bool) { return cmp.Or(get(v)[key], "false"), true }}
 }
 
 // attribute finds one among the attributes of a kind of things. Names are told
@@ -153,6 +166,7 @@ func (s *Store) SearchRuns(experiments []string, q Search) (found []Run, next st
 		return q.View.shows(gone) && matches(r)
 	}
 	runs, next, err := prepared.run(s.runsOf(experiments, columns), newestFirst(q.OrderBy))
+	found = make([]Run, 0, len(runs))
 	for _, r := range runs {
 		found = append(found, s.viewOf(r.run()))
 	}
@@ -308,7 +322,7 @@ var modelAttributes = map[string]look[*model]{
 
 func modelField(f field) (look[*model], error) {
 	if f.entity == tags {
-		return inMap(func(m *model) map[string]string { return m.Tags }, f.key), nil
+		return inRegistry(func(m *model) map[string]string { return m.Tags }, f.key), nil
 	}
 	return attribute(f, modelAttributes)
 }
@@ -349,7 +363,7 @@ var versionAttributes = map[string]look[*ModelVersion]{
 
 func versionField(f field) (look[*ModelVersion], error) {
 	if f.entity == tags {
-		return inMap(func(v *ModelVersion) map[string]string { return v.Tags }, f.key), nil
+		return inRegistry(func(v *ModelVersion) map[string]string { return v.Tags }, f.key), nil
 	}
 	return attribute(f, versionAttributes)
 }
