@@ -1,9 +1,9 @@
 package mlflow
 
 import (
-	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/vedette-edge/vedette/controlplane/tracking"
 )
@@ -17,9 +17,10 @@ type keyValue struct {
 // pairs is a map in MLflow's form, sorted by key.
 func pairs(m map[string]string) []keyValue {
 	out := make([]keyValue, 0, len(m))
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, keyValue{k, m[k]})
+	for k, v := range m {
+		out = append(out, keyValue{k, v})
 	}
+	slices.SortFunc(out, func(a, b keyValue) int { return strings.Compare(a.Key, b.Key) })
 	return out
 }
 
@@ -114,6 +115,24 @@ func fromMetric(m *tracking.Metric, run string) wireMetric {
 	}}
 }
 
+// fromMetrics writes the newest values of a run, sorted by key. A page of runs has
+// a thousand of them, and what they leave behind makes the collector of garbage
+// come while others wait: all is made at its size.
+func fromMetrics(metrics map[string]tracking.Metric) []wireMetric {
+	out := make([]wireMetric, 0, len(metrics))
+	values := make([]double, 0, len(metrics))
+	for _, m := range metrics {
+		values = append(values, double(m.Value))
+		w := wireMetric{metricValue: metricValue{
+			Key: m.Key, Value: &values[len(values)-1], Timestamp: integer(m.TimestampMS), Step: integer(m.Step),
+			ModelID: m.ModelID, DatasetName: m.DatasetName, DatasetDigest: m.DatasetDigest,
+		}}
+		out = append(out, w)
+	}
+	slices.SortFunc(out, func(a, b wireMetric) int { return strings.Compare(a.Key, b.Key) })
+	return out
+}
+
 func (m *metricValue) metric() (tracking.Metric, error) {
 	if err := required("key", m.Key); err != nil {
 		return tracking.Metric{}, err
@@ -168,10 +187,7 @@ func fromRunInfo(r *tracking.Run) wireRunInfo {
 
 func fromRun(r *tracking.Run) wireRun {
 	out := wireRun{Info: fromRunInfo(r), Data: wireRunData{Params: pairs(r.Params), Tags: pairs(r.Tags)}}
-	for _, key := range slices.Sorted(maps.Keys(r.Metrics)) {
-		m := r.Metrics[key]
-		out.Data.Metrics = append(out.Data.Metrics, fromMetric(&m, ""))
-	}
+	out.Data.Metrics = fromMetrics(r.Metrics)
 	if len(r.Datasets) > 0 || len(r.ModelInputs) > 0 {
 		out.Inputs = &wireInputs{Models: fromRefs(r.ModelInputs)}
 		for i := range r.Datasets {
