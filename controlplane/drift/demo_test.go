@@ -8,7 +8,8 @@ import (
 
 const (
 	demoWindow = 4500 * time.Millisecond
-	demoRows   = 270 // 60 a second
+	demoRows   = 270 // 60 a second; cameras have seen all images after two windows
+	demoWhile  = 20  // windows: longer than anything is judged by
 )
 
 func verdicts(s Score) (devices, cohorts map[string]Verdict) {
@@ -47,7 +48,7 @@ func TestCleanImagesRaiseNothing(t *testing.T) {
 	for version := 1; version <= 2; version++ {
 		f := demo(t, version)
 		f.m.SetFloor("digits", 0.84)
-		for i := range 40 {
+		for i := range demoWhile {
 			f.tick(demoWindow, demoRows)
 			for _, a := range f.m.Evaluate(f.now) {
 				t.Errorf("version %d, window %d: %s %s", version, i, a.Kind, a.Message)
@@ -110,7 +111,7 @@ func TestFadedSiteIsDriftAndDeadRowIsSensorFault(t *testing.T) {
 	for _, c := range f.cameras {
 		c.through = clean
 	}
-	for range 40 {
+	for range demoWhile {
 		f.tick(demoWindow, demoRows)
 		f.m.Evaluate(f.now)
 	}
@@ -192,7 +193,7 @@ func TestSensorFaultIsNoBreachOfAccuracy(t *testing.T) {
 		clear(out[16:48])
 		return out
 	}
-	for range 40 {
+	for range demoWhile {
 		f.tick(demoWindow, demoRows)
 		for _, a := range f.m.Evaluate(f.now) {
 			if a.Kind != SensorAlarm {

@@ -34,12 +34,18 @@ func syntheticRows(rng *rand.Rand, k, rows int, shift float64) *sketch.Batch {
 	return b
 }
 
-func sampleOf(t *testing.T, l *layout, base *sketch.Baseline, b *sketch.Batch) *sample {
+func counterOf(t *testing.T, base *sketch.Baseline) *sketch.Counter {
 	t.Helper()
 	c, err := sketch.NewCounter(base)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return c
+}
+
+func sampleOf(t *testing.T, l *layout, c *sketch.Counter, b *sketch.Batch) *sample {
+	t.Helper()
+	c.Reset()
 	c.Count(b)
 	in, out, err := l.fold(c.Histograms())
 	if err != nil {
@@ -59,9 +65,9 @@ func TestFalseDiscoveryOverFeatures(t *testing.T) {
 		for range trials / 8 { // a few windows per training set
 			s := &release.Schema{Inputs: []release.Tensor{{Name: "X", Shape: []int64{-1, features}}}, Scores: "p", Classes: []string{"0", "1", "2", "3"}}
 			base := baselineOf(t, s, syntheticRows(rng, features, 2000, 0))
-			l := newLayout(base)
+			l, c := newLayout(base), counterOf(t, base)
 			for range 8 {
-				x := sampleOf(t, l, base, syntheticRows(rng, features, m, 0))
+				x := sampleOf(t, l, c, syntheticRows(rng, features, m, 0))
 				bare := Config{Alpha: 0.05, RowsPerBin: 50, Threshold: 1e-9}
 				if training(l, x, &bare).Apart > 0 {
 					wrong++
@@ -86,11 +92,11 @@ func TestShiftOfOneFeatureIsFound(t *testing.T) {
 	rng := rand.New(rand.NewPCG(4, 4))
 	s := &release.Schema{Inputs: []release.Tensor{{Name: "X", Shape: []int64{-1, 30}}}, Scores: "p", Classes: []string{"0", "1", "2", "3"}}
 	base := baselineOf(t, s, syntheticRows(rng, 30, 2000, 0))
-	l := newLayout(base)
+	l, counter := newLayout(base), counterOf(t, base)
 	cfg := Config{}.withDefaults()
 	found := 0
 	for range 50 {
-		c := training(l, sampleOf(t, l, base, syntheticRows(rng, 30, 500, 0.75)), &cfg)
+		c := training(l, sampleOf(t, l, counter, syntheticRows(rng, 30, 500, 0.75)), &cfg)
 		if c.Apart == 1 && c.Furthest(1)[0].Name == "X[0]" {
 			found++
 		}
