@@ -21,7 +21,7 @@ func (s *Server) openPromotion(ctx context.Context) (err error) {
 	p := promoting{s}
 	s.promotion, err = promotion.Open(ctx, promotion.Config{
 		Bucket: s.buckets[promotionBucket], Versions: s.registry, Gates: s.validation, Fleet: p, Stages: p, Candidates: p,
-		Ledger: s.ledger, Requests: s.retrain, Notifier: p,
+		Ledger: s.ledger, Requests: s.retrain, Notifier: p, Lab: p,
 		Changed: func(model string) {
 			if s.service != nil {
 				s.tell(operator.EventModel, model)
@@ -40,6 +40,7 @@ var (
 	_ promotion.Stages     = promoting{}
 	_ promotion.Candidates = promoting{}
 	_ promotion.Notifier   = promoting{}
+	_ promotion.Lab        = promoting{}
 )
 
 // Find implements promotion.Fleet.

@@ -23,7 +23,8 @@ func (s *Server) openValidation(ctx context.Context) (err error) {
 				s.tell(operator.EventModel, model)
 			}
 		},
-		Log: s.cfg.Logger,
+		Deployed: s.deployed,
+		Log:      s.cfg.Logger,
 	})
 	return err
 }

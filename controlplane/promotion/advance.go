@@ -12,18 +12,29 @@ import (
 // maxSteps bounds the steps of one look: there are fewer states.
 const maxSteps = 8
 
-// advance moves one promotion on as far as it goes now. Each state is stored
-// before its action. k.stepping is held.
+// advance moves one promotion on as far as it goes now, and tells of it.
+// k.stepping is held.
 func (k *Keeper) advance(ctx context.Context, r record) error {
-	f, err := k.gather(ctx, &r)
+	r, err := k.walk(ctx, r)
 	if err != nil {
 		return err
+	}
+	k.measure(ctx, &r)
+	return k.tell(ctx, r)
+}
+
+// walk takes steps until nothing is to be done. Each state is stored before its
+// action. k.stepping is held.
+func (k *Keeper) walk(ctx context.Context, r record) (record, error) {
+	f, err := k.gather(ctx, &r)
+	if err != nil {
+		return r, err
 	}
 	for range maxSteps {
 		next, act := step(r, f, k.cfg.Now().UTC())
 		if next.Promotion != r.Promotion {
 			if err := k.keep(ctx, next, Actor); err != nil {
-				return err
+				return r, err
 			}
 		}
 		moved := next.State != r.State
@@ -36,11 +47,28 @@ func (k *Keeper) advance(ctx context.Context, r record) error {
 			f.staged, f.unstaged = true, k.stage(ctx, &r)
 		case actNothing:
 			if !moved || r.State.Final() {
-				return k.tell(ctx, r)
+				return r, nil
 			}
 		}
 	}
-	return k.tell(ctx, r)
+	return r, nil
+}
+
+// measure has the lab at work while a promotion waits for its gates, and no
+// longer. What the lab refuses keeps the promotion waiting, as its gates say.
+func (k *Keeper) measure(ctx context.Context, r *record) {
+	if k.cfg.Lab == nil || r.Policy.Gates != Required {
+		return
+	}
+	var err error
+	if r.State == operator.PromotionGates {
+		err = k.cfg.Lab.Try(ctx, r.Model, r.Release, r.Created)
+	} else {
+		err = k.cfg.Lab.Done(ctx, r.Model, r.Release)
+	}
+	if err != nil {
+		k.cfg.Log.Warn("lab trial of a promotion not set", "model", r.Model, "version", r.Version, "error", err)
+	}
 }
 
 // gather finds out what step needs to know.

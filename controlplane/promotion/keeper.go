@@ -84,13 +84,23 @@ type Notifier interface {
 	Notify(ctx context.Context, now time.Time, p operator.Promotion, text string) error
 }
 
+// Lab has lab devices try releases.
+type Lab interface {
+	// Try begins a trial of a release whose gates lack what only lab devices
+	// measure. It is called again and again while the promotion that began then
+	// waits; a trial that a person began, or ended since, stands.
+	Try(ctx context.Context, model string, d release.Digest, since time.Time) error
+	// Done ends the trial that Try began.
+	Done(ctx context.Context, model string, d release.Digest) error
+}
+
 // Ledger takes what was decided.
 type Ledger interface {
 	Append(ctx context.Context, chain string, expect uint64, kind, actor string, body any) (ledger.Record, error)
 }
 
-// Config is what a Keeper works with. All but Requests, Notifier, Changed, Now
-// and Log are required.
+// Config is what a Keeper works with. All but Requests, Notifier, Lab, Changed,
+// Now and Log are required.
 type Config struct {
 	Bucket     Bucket
 	Versions   Versions
@@ -101,6 +111,7 @@ type Config struct {
 	Ledger     Ledger
 	Requests   Requests
 	Notifier   Notifier
+	Lab        Lab
 	Changed    func(model string) // a promotion changed
 	Now        func() time.Time
 	Log        *slog.Logger
