@@ -1,6 +1,7 @@
 package challenger
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -46,8 +47,8 @@ func Decide(role Role, rules Rules, counts map[string]Counts, age time.Duration)
 
 func (f *Finding) decide(rules Rules, age time.Duration) {
 	enough := f.Devices >= rules.Devices && f.Rows >= rules.Rows
-	worst := slices.MaxFunc(f.Questions, func(a, b Question) int { return compare(a.Harm, b.Harm) })
-	slowest := slices.MinFunc(f.Questions, func(a, b Question) int { return compare(a.Fine, b.Fine) })
+	worst := slices.MaxFunc(f.Questions, func(a, b Question) int { return cmp.Compare(a.Harm, b.Harm) })
+	slowest := slices.MinFunc(f.Questions, func(a, b Question) int { return cmp.Compare(a.Fine, b.Fine) })
 	switch {
 	case f.Harm >= f.HarmAt:
 		f.Verdict = Abort
@@ -63,16 +64,6 @@ func (f *Finding) decide(rules Rules, age time.Duration) {
 	default:
 		f.Why = fmt.Sprintf("the evidence on %s is %.3g, %.3g promotes: %s", slowest.Name, slowest.Fine, f.FineAt, slowest.rates())
 	}
-}
-
-func compare(a, b float64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 func (q *Question) rates() string {

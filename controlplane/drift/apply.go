@@ -189,9 +189,9 @@ func (m *Monitor) applyLabels(seq uint64, d *device, a *protocol.Accepted, at *p
 		case challenger(l.GetRole()):
 			t.state.applyChallengerLabels(l, start, end)
 		default:
-			t.state.Labels = insertSpan(t.state.Labels, span{start, end, l.GetMatched(), l.GetCorrect()})
+			t.state.Labels = insert(t.state.Labels, span{start, end, l.GetMatched(), l.GetCorrect()}, maxSegments)
 			if r, ok := ratedOf(l, start, end); ok {
-				t.state.Rated = insertRated(t.state.Rated, r)
+				t.state.Rated = insert(t.state.Rated, r, maxRated)
 			}
 		}
 		t.state.Seq, t.dirty = seq, true
@@ -226,7 +226,8 @@ func (s *trackState) window(w *protocol.Window, k *known, start, end int64, sure
 	if k != nil {
 		l, need = k.layout, k.need
 	}
-	s.Segments = insert(s.Segments, newSegment(w, l, start, end), need)
+	s.Segments = insert(s.Segments, newSegment(w, l, start, end), maxSegments)
+	forget(s.Segments, need)
 }
 
 func countWindow(t *Total, w *protocol.Window) {

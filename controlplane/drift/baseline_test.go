@@ -218,7 +218,7 @@ func TestLabelsOfTheDayBefore(t *testing.T) {
 		m.Apply(2, counted(v1, day-5, world1, rng))
 		s := m.devices["dev-0"].tracks[v1]
 		at := func(minute int) int64 { return start.Add(time.Duration(minute) * time.Minute).UnixMilli() }
-		s.state.Labels = insertSpan(s.state.Labels, span{at(c.from), at(c.to), 300, 150})
+		s.state.Labels = insert(s.state.Labels, span{at(c.from), at(c.to), 300, 150}, maxSegments)
 		m.Evaluate(start.Add(day * time.Minute))
 		if a := m.Scores("m")[0].Cohorts[0].Accuracy; a.Verdict != c.verdict {
 			t.Errorf("%s: got %+v, want %s", name, a, c.verdict)

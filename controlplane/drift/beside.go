@@ -95,24 +95,12 @@ func goodLatency(data []byte) []byte {
 	return bytes.Clone(data)
 }
 
+func (b *bout) bounds() (start, end int64) { return b.Start, b.End }
+
 func (b *bout) join(o *bout) {
 	b.Start, b.End = min(b.Start, o.Start), max(b.End, o.End)
 	b.Add(o.BesideCounts)
 	b.Latency, b.PrimaryLatency = joinLatency(b.Latency, o.Latency), joinLatency(b.PrimaryLatency, o.PrimaryLatency)
-}
-
-// add keeps bouts in order of their end and their number bounded.
-func (r *rival) add(b bout) {
-	at := len(r.Bouts)
-	for at > 0 && r.Bouts[at-1].End > b.End {
-		at--
-	}
-	r.Bouts = slices.Insert(r.Bouts, at, b)
-	if len(r.Bouts) > maxBouts {
-		i := cheapest(len(r.Bouts), func(i int) (int64, int64) { return r.Bouts[i].Start, r.Bouts[i].End })
-		r.Bouts[i].join(&r.Bouts[i+1])
-		r.Bouts = slices.Delete(r.Bouts, i+1, i+2)
-	}
 }
 
 // rival returns the track's rival of a role and primary release, a new one in
@@ -151,7 +139,8 @@ func (s *trackState) applyChallenger(w *protocol.Window, start, end int64, sure 
 	if d, err := release.DigestFromBytes(w.GetComparison().GetPrimary()); err == nil {
 		primary = d
 	}
-	s.rival(w.GetRole(), primary).add(newBout(w, start, end))
+	r := s.rival(w.GetRole(), primary)
+	r.Bouts = insert(r.Bouts, newBout(w, start, end), maxBouts)
 }
 
 // applyChallengerLabels folds truths about a challenger's predictions. Its rival
@@ -161,12 +150,12 @@ func (s *trackState) applyChallengerLabels(l *protocol.Labels, start, end int64)
 	x := span{start, end, l.GetMatched(), l.GetCorrect()}
 	for i := len(s.Rivals) - 1; i >= 0; i-- {
 		if r := &s.Rivals[i]; r.Role == l.GetRole() {
-			r.Labels = insertSpan(r.Labels, x)
+			r.Labels = insert(r.Labels, x, maxSegments)
 			return
 		}
 	}
 	r := s.rival(l.GetRole(), release.Digest{})
-	r.Labels = insertSpan(r.Labels, x)
+	r.Labels = insert(r.Labels, x, maxSegments)
 }
 
 // Beside returns what a challenger showed in windows that began at since or

@@ -2,7 +2,6 @@ package drift
 
 import (
 	"math"
-	"slices"
 
 	"gonum.org/v1/gonum/mathext"
 
@@ -117,26 +116,13 @@ func ratedOf(l *protocol.Labels, start, end int64) (r rated, ok bool) {
 	return r, n > 0 && n <= l.GetMatched()
 }
 
+func (r *rated) bounds() (start, end int64) { return r.Start, r.End }
+
 func (r *rated) join(o *rated) {
 	r.Start, r.End = min(r.Start, o.Start), max(r.End, o.End)
 	for i := range r.Bins {
 		r.Bins[i].add(o.Bins[i])
 	}
-}
-
-// insertRated works as insert does.
-func insertRated(rs []rated, r rated) []rated {
-	at := len(rs)
-	for at > 0 && rs[at-1].End > r.End {
-		at--
-	}
-	rs = slices.Insert(rs, at, r)
-	if len(rs) <= maxRated {
-		return rs
-	}
-	i := cheapest(len(rs), func(i int) (int64, int64) { return rs[i].Start, rs[i].End })
-	rs[i].join(&rs[i+1])
-	return slices.Delete(rs, i+1, i+2)
 }
 
 // calibrationSince sums what tracks have of predictions made since a moment;

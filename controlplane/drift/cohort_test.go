@@ -127,7 +127,8 @@ func (s *site) report(i int, at time.Time) {
 	d := s.m.device(s.devices[i])
 	t := s.m.track(d, digest[:], "m")
 	end := at.UnixMilli()
-	t.state.Segments = insert(t.state.Segments, newSegment(w, s.layout, end-window.Milliseconds(), end), s.m.releases[digest].need)
+	t.state.Segments = insert(t.state.Segments, newSegment(w, s.layout, end-window.Milliseconds(), end), maxSegments)
+	forget(t.state.Segments, s.m.releases[digest].need)
 	t.state.Seq = uint64(s.round)
 	d.state.serves("m", digest, end)
 }

@@ -77,7 +77,7 @@ func TestConceptDrift(t *testing.T) {
 			at := start.Add(window * 1).UnixMilli()
 			for _, name := range s.devices {
 				labels := &s.m.devices[name].tracks[digest].state.Labels
-				*labels = insertSpan(*labels, span{at, at + 1, 100, 70})
+				*labels = insert(*labels, span{at, at + 1, 100, 70}, maxSegments)
 			}
 		}
 		got := s.m.Scores("m")[0].Cohorts[0].Accuracy

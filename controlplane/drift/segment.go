@@ -2,7 +2,6 @@ package drift
 
 import (
 	"bytes"
-	"slices"
 
 	"github.com/vedette-edge/vedette/protocol"
 	"github.com/vedette-edge/vedette/protocol/sketch"
@@ -51,42 +50,7 @@ func newSegment(w *protocol.Window, l *layout, start, end int64) segment {
 	return g
 }
 
-// insert keeps segments in order of their end and their number bounded.
-func insert(gs []segment, g segment, need uint64) []segment {
-	at := len(gs)
-	for at > 0 && gs[at-1].End > g.End {
-		at--
-	}
-	gs = slices.Insert(gs, at, g)
-	if len(gs) > maxSegments {
-		gs = mergeCheapest(gs)
-	}
-	forget(gs, need)
-	return gs
-}
-
-// mergeCheapest joins two neighbours.
-func mergeCheapest(gs []segment) []segment {
-	i := cheapest(len(gs), func(i int) (int64, int64) { return gs[i].Start, gs[i].End })
-	gs[i].join(&gs[i+1])
-	return slices.Delete(gs, i+1, i+2)
-}
-
-// cheapest finds the neighbours i and i+1 whose span together is smallest
-// beside their age, so that resolution falls with age.
-func cheapest(n int, at func(i int) (start, end int64)) int {
-	_, now := at(n - 1)
-	best, least := 0, 0.0
-	for i := range n - 1 {
-		start, _ := at(i)
-		_, end := at(i + 1)
-		cost := float64(end-start+1) / float64(now-end+1)
-		if i == 0 || cost < least {
-			best, least = i, cost
-		}
-	}
-	return best
-}
+func (g *segment) bounds() (start, end int64) { return g.Start, g.End }
 
 func (g *segment) join(o *segment) {
 	g.Start, g.End = min(g.Start, o.Start), max(g.End, o.End)
@@ -186,20 +150,10 @@ type span struct {
 	Correct uint64 `json:"correct"`
 }
 
-// insertSpan works as insert does.
-func insertSpan(ss []span, s span) []span {
-	at := len(ss)
-	for at > 0 && ss[at-1].End > s.End {
-		at--
-	}
-	ss = slices.Insert(ss, at, s)
-	if len(ss) <= maxSegments {
-		return ss
-	}
-	i := cheapest(len(ss), func(i int) (int64, int64) { return ss[i].Start, ss[i].End })
-	a, b := &ss[i], ss[i+1]
-	a.Start, a.End = min(a.Start, b.Start), max(a.End, b.End)
-	a.Matched += b.Matched
-	a.Correct += b.Correct
-	return slices.Delete(ss, i+1, i+2)
+func (s *span) bounds() (start, end int64) { return s.Start, s.End }
+
+func (s *span) join(o *span) {
+	s.Start, s.End = min(s.Start, o.Start), max(s.End, o.End)
+	s.Matched += o.Matched
+	s.Correct += o.Correct
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -153,7 +154,7 @@ func (e *entry) report(r *protocol.Report, received time.Time) {
 	for _, m := range r.GetModels() {
 		d.Models = append(d.Models, modelOf(m, received))
 	}
-	slices.SortFunc(d.Models, func(a, b Model) int { return compareNames(a.Name, b.Name) })
+	slices.SortFunc(d.Models, func(a, b Model) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // known is a value that this server has a meaning for; any other is as good as
@@ -207,16 +208,6 @@ func digest(b []byte) release.Digest {
 		return release.Digest{}
 	}
 	return d
-}
-
-func compareNames(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // event keeps what a device tells that is neither count nor state.
