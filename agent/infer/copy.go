@@ -1,5 +1,7 @@
 package infer
 
+import "github.com/vedette-edge/vedette/protocol/release"
+
 // copyTensors makes to a copy of from that shares nothing with it but strings,
 // which nobody changes. It keeps the room that is there.
 func copyTensors(to, from []Tensor) []Tensor {
@@ -68,19 +70,7 @@ func sizeOf(tensors []Tensor) (bytes int64) {
 			continue
 		}
 		n, _ := dataLen(t.Datatype, t.Data)
-		bytes += int64(n) * elementSize(t.Datatype)
+		bytes += int64(n) * int64(release.ElementSize(t.Datatype))
 	}
 	return bytes
-}
-
-func elementSize(datatype string) int64 {
-	switch datatype {
-	case "BOOL", "UINT8", "INT8":
-		return 1
-	case "UINT16", "INT16", "FP16", "BF16":
-		return 2
-	case "UINT32", "INT32", "FP32":
-		return 4
-	}
-	return 8
 }

@@ -25,15 +25,10 @@ type port struct {
 	columns map[string]int
 }
 
-var widths = map[string]int{
-	"BOOL": 1, "UINT8": 1, "INT8": 1, "UINT16": 2, "INT16": 2, "FP16": 2, "BF16": 2, "UINT32": 4, "INT32": 4, "FP32": 4,
-	"UINT64": 8, "INT64": 8, "FP64": 8,
-}
-
 func ports(ts []release.Tensor) []port {
 	list := make([]port, len(ts))
 	for i, t := range ts {
-		p := port{name: t.Name, datatype: t.Datatype, batch: -1, size: -1, width: widths[t.Datatype]}
+		p := port{name: t.Name, datatype: t.Datatype, batch: -1, size: -1, width: release.ElementSize(t.Datatype)}
 		if len(t.Shape) > 0 {
 			p.batch, p.rest = t.Shape[0], t.Shape[1:]
 		}

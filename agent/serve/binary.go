@@ -5,6 +5,7 @@ import (
 	"unsafe"
 
 	"github.com/vedette-edge/vedette/agent/infer"
+	"github.com/vedette-edge/vedette/protocol/release"
 )
 
 // Binary tensors are little-endian and so is every processor that the runtime
@@ -58,7 +59,7 @@ func decodeBinary(t *infer.Tensor, raw []byte) error {
 	if t.Datatype == "BYTES" {
 		return decodeStrings(t, raw, n)
 	}
-	width := elementSize(t.Datatype)
+	width := release.ElementSize(t.Datatype)
 	if width == 0 {
 		return inputError(t.Name, "datatype %q is not supported", t.Datatype)
 	}
@@ -105,21 +106,6 @@ func decodeStrings(t *infer.Tensor, raw []byte, n int) error {
 // isHalf reports whether the datatype is a float of 16 bits, which the protocol
 // knows in binary form alone.
 func isHalf(datatype string) bool { return datatype == "FP16" || datatype == "BF16" }
-
-// elementSize is the bytes of one element, 0 for datatypes without a fixed one.
-func elementSize(datatype string) int {
-	switch datatype {
-	case "BOOL", "UINT8", "INT8":
-		return 1
-	case "UINT16", "INT16", "FP16", "BF16":
-		return 2
-	case "UINT32", "INT32", "FP32":
-		return 4
-	case "UINT64", "INT64", "FP64":
-		return 8
-	}
-	return 0
-}
 
 func binarySize(t *infer.Tensor) int {
 	d, ok := t.Data.([]string)

@@ -3,6 +3,7 @@ package release
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -37,14 +38,16 @@ var (
 	semver   = regexp.MustCompile(`^(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(-[0-9A-Za-z.-]{1,64})?$`)
 )
 
-// datatypes are the names of the Open Inference Protocol, version 2.
-var datatypes = []string{
-	"BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
-	"FP16", "FP32", "FP64", "BYTES", "BF16",
+// datatypes are the names of the Open Inference Protocol, version 2, with the
+// bytes of one element; 0 where elements differ.
+var datatypes = map[string]int{
+	"BOOL": 1, "UINT8": 1, "UINT16": 2, "UINT32": 4, "UINT64": 8, "INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8,
+	"FP16": 2, "FP32": 4, "FP64": 8, "BYTES": 0, "BF16": 2,
 }
 
-// Datatypes lists the names that Tensor.Datatype may have.
-func Datatypes() []string { return slices.Clone(datatypes) }
+// ElementSize is how many bytes one element of a datatype takes; 0 for BYTES,
+// whose elements differ, and for what is no datatype.
+func ElementSize(datatype string) int { return datatypes[datatype] }
 
 // Validate says what may not be in a manifest. Every error wraps ErrInvalid and
 // names the field.
@@ -237,8 +240,8 @@ func (t *Tensor) check(at string) error {
 	if err := checkTexts(at, t.Name); err != nil {
 		return err
 	}
-	if !slices.Contains(datatypes, t.Datatype) {
-		return invalid(at, "has datatype %q, must be one of %s", t.Datatype, strings.Join(datatypes, ", "))
+	if _, known := datatypes[t.Datatype]; !known {
+		return invalid(at, "has datatype %q, must be one of %s", t.Datatype, strings.Join(slices.Sorted(maps.Keys(datatypes)), ", "))
 	}
 	if n := len(t.Shape); n < 1 || n > 8 {
 		return invalid(at, "has %d dimensions, must be 1 to 8, the batch first", n)

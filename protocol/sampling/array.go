@@ -6,12 +6,13 @@ import (
 	"math"
 
 	"github.com/vedette-edge/vedette/protocol"
+	"github.com/vedette-edge/vedette/protocol/release"
 )
 
 // Numbers reads an array's elements as float64, exactly but for integers beyond
 // 2^53. Text has none: see Strings of the array.
 func Numbers(a *protocol.Array) ([]float64, error) {
-	size := elementSize(a.GetDatatype())
+	size := release.ElementSize(a.GetDatatype())
 	raw := a.GetRaw()
 	if size == 0 || len(raw)%size != 0 {
 		return nil, fmt.Errorf("%w: %s has %d bytes of %s", ErrSample, a.GetName(), len(raw), a.GetDatatype())
@@ -21,20 +22,6 @@ func Numbers(a *protocol.Array) ([]float64, error) {
 		out = append(out, number(a.GetDatatype(), raw))
 	}
 	return out, nil
-}
-
-func elementSize(datatype string) int {
-	switch datatype {
-	case "BOOL", "UINT8", "INT8":
-		return 1
-	case "UINT16", "INT16", "FP16", "BF16":
-		return 2
-	case "UINT32", "INT32", "FP32":
-		return 4
-	case "UINT64", "INT64", "FP64":
-		return 8
-	}
-	return 0
 }
 
 // number reads the first element of raw.
