@@ -77,23 +77,28 @@ func (s *Service) deployed(model string) []operator.DeployedSpan {
 // It ends when the last of them was taken by a later rollout, or went back.
 func (s *Service) span(v runner.View, taken map[string]time.Time) (operator.DeployedSpan, []string) {
 	h, spec := &v.State.Header, &v.State.Spec
+	entries := s.entries(v.State.ID)
 	out := operator.DeployedSpan{
 		Version: spec.Version, Release: spec.Release, Rollout: v.State.ID, State: operator.RolloutState(h.Status), Selector: spec.Selector,
-		Sites: map[string]int{}, From: h.Started, Actor: cmp.Or(h.Creator, "engine"), Reason: s.whyMade(v.State.ID),
+		Sites: map[string]int{}, From: h.Started, Actor: cmp.Or(h.Creator, "engine"), Reason: whyMade(entries),
 	}
+	left := lost(entries)
 	var devices []string
 	goesOn := false
 	for id, d := range v.State.Devices {
-		if d.State != rollout.DeviceActive && d.State != rollout.DeviceHealthy && d.State != rollout.DeviceReverted {
+		end, over := taken[id]
+		switch at, ran := left[id]; {
+		case d.State == rollout.DeviceActive || d.State == rollout.DeviceHealthy:
+		case d.State == rollout.DeviceReverted:
+			end, over = d.Since, true
+		case d.State == rollout.DeviceSuperseded && ran:
+			end, over = at, true
+		default:
 			continue
 		}
 		devices = append(devices, id)
 		out.Sites[d.Site]++
-		end, later := taken[id]
-		if d.State == rollout.DeviceReverted {
-			end, later = d.Since, true
-		}
-		goesOn = goesOn || !later
+		goesOn = goesOn || !over
 		if end.After(out.To) {
 			out.To = end
 		}
@@ -106,11 +111,39 @@ func (s *Service) span(v runner.View, taken map[string]time.Time) (operator.Depl
 	return out, devices
 }
 
-// whyMade is the reason given when a rollout was made.
-func (s *Service) whyMade(id string) string {
+// entries is the timeline of a rollout, oldest first.
+func (s *Service) entries(id string) []runner.Entry {
 	v, err := s.d.Rollouts.Get(id)
-	if err != nil || len(v.Timeline) == 0 {
+	if err != nil {
+		return nil
+	}
+	return v.Timeline
+}
+
+// whyMade is the reason given when a rollout was made.
+func whyMade(entries []runner.Entry) string {
+	if len(entries) == 0 {
 		return ""
 	}
-	return v.Timeline[0].Reason
+	return entries[0].Reason
+}
+
+// lost tells when devices that ran the release of a rollout were taken over by
+// another. Their present state does not say whether they ever ran it.
+func lost(entries []runner.Entry) map[string]time.Time {
+	out := map[string]time.Time{}
+	for i := range entries {
+		for _, c := range entries[i].Changes {
+			from := rollout.DeviceState(c.From)
+			if c.Subject != rollout.SubjectDevices || from != rollout.DeviceActive && from != rollout.DeviceHealthy {
+				continue
+			}
+			for _, id := range c.Devices {
+				if c.To == string(rollout.DeviceSuperseded) {
+					out[id] = entries[i].At
+				}
+			}
+		}
+	}
+	return out
 }

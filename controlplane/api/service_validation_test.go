@@ -209,7 +209,13 @@ func TestHistory(t *testing.T) {
 		}
 		return runner.View{State: st, Timeline: []runner.Entry{{Reason: "because of " + id}}}
 	}
-	w.rollouts = []runner.View{made("r2", second, "2", -11, "cam-b1"), made("r1", first, "1", -49, "cam-a1", "cam-b1"), made("r0", first, "1", -60, "cam-b1")}
+	w.rollouts = []runner.View{made("r2", second, "2", -11, "cam-b1"), made("r1", first, "1", -49, "cam-a1", "cam-b1"), made("r0", first, "1", -60, "cam-b1", "cam-b2")}
+	r0 := &w.rollouts[2] // whose devices r1 took over: cam-b1 had run its release, cam-b2 not yet
+	moved := func(from rollout.DeviceState, id string) rollout.Change {
+		r0.State.Devices[id].State = rollout.DeviceSuperseded
+		return rollout.Change{Subject: rollout.SubjectDevices, From: string(from), To: string(rollout.DeviceSuperseded), Devices: []string{id}}
+	}
+	r0.Timeline = append(r0.Timeline, runner.Entry{At: at(-48), Changes: []rollout.Change{moved(rollout.DeviceHealthy, "cam-b1"), moved(rollout.DeviceOffered, "cam-b2")}})
 	s := w.service()
 
 	h, err := s.History(t.Context(), "digits", operator.HistoryQuery{})
@@ -219,8 +225,8 @@ func TestHistory(t *testing.T) {
 	if r := h.Where[1]; r.Rollout != "r1" || !r.To.IsZero() || r.Devices != 2 || r.Reason != "because of r1" || r.Sites["b"] != 2 {
 		t.Errorf("cam-a1 still runs what r1 brought: %+v", r)
 	}
-	if r := h.Where[2]; !r.To.Equal(at(-49)) {
-		t.Errorf("r1 took the only device of r0: %+v", r)
+	if r := h.Where[2]; r.Rollout != "r0" || !r.To.Equal(at(-48)) || r.Devices != 1 {
+		t.Errorf("r1 took the only device that had run what r0 brought: %+v", r)
 	}
 	h, err = s.History(t.Context(), "digits", operator.HistoryQuery{At: at(-20)})
 	if err != nil || len(h.Stages) != 1 || h.Stages[0].Version != "1" || h.Stages[0].Stage != operator.StageProduction || len(h.Where) != 1 || h.Where[0].Rollout != "r1" {
