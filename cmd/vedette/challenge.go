@@ -28,7 +28,8 @@ of them, and answers nobody: agreement and latency are measured on the same rows
 With --share alone it answers that share of the calls. Calls are split by the key
 in the request (parameter "key", header Vedette-Key), else by the prediction id:
 the same key is always answered by the same version, and a call that the
-challenger cannot answer is answered by the serving version.
+challenger cannot answer is answered by the serving version. A version that
+answers calls must have passed its model's gates, except on lab devices alone.
 
 A test goes on with it: once it is proven to be no worse than --margin allows, in
 errors and, where truths come back, in wrong predictions, it is proposed for

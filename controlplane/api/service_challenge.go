@@ -12,6 +12,7 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/fleet"
 	"github.com/vedette-edge/vedette/controlplane/registry"
 	"github.com/vedette-edge/vedette/controlplane/rollout"
+	"github.com/vedette-edge/vedette/controlplane/validation"
 	"github.com/vedette-edge/vedette/protocol/operator"
 	"github.com/vedette-edge/vedette/protocol/release"
 	"github.com/vedette-edge/vedette/protocol/sketch"
@@ -68,6 +69,9 @@ func (s *Service) SetChallenge(ctx context.Context, model string, n operator.Cha
 		return nil, err
 	}
 	if err := s.checkBeside(&v, n); err != nil {
+		return nil, err
+	}
+	if err := s.mayAnswer(ctx, &v, n); err != nil {
 		return nil, err
 	}
 	c, err := s.d.Challenges.SetChallenge(ctx, p.Name, desired.ChallengeChange{
@@ -145,6 +149,18 @@ func (s *Service) checkBeside(v *registry.Version, n operator.ChallengeCreate) e
 		}
 	}
 	return nil
+}
+
+// mayAnswer asks the gates before a challenger answers calls outside the lab, as
+// a rollout would be asked. A shadow answers nobody.
+func (s *Service) mayAnswer(ctx context.Context, v *registry.Version, n operator.ChallengeCreate) error {
+	if n.Role != operator.Share || validation.InLab(n.Selector) {
+		return nil
+	}
+	if d, ok := s.d.Fleet.Device(n.Device); ok && fleet.InLab(d.Labels) {
+		return nil
+	}
+	return validationError(s.d.Validation.Cleared(ctx, v.Model, v.Digest))
 }
 
 // assigned lists the releases of a model that matching devices are to run.

@@ -59,6 +59,26 @@ func TestChallengesRefused(t *testing.T) {
 	}
 }
 
+// A version that has not passed its gates may run beside another, and answer nobody.
+func TestChallengerThatAnswersPassedTheGates(t *testing.T) {
+	w := newWorld()
+	w.versions[0].Stage, w.versions[1].Stage = operator.StageProduction, operator.StageNone
+	s := w.service()
+	if _, err := s.SetGatePolicy(as(t, operator.Publisher), "digits", operator.GatePolicyChange{
+		Reason: "from now on", Text: "gates: [{kind: smoke}]",
+	}); err != nil {
+		t.Fatal(err)
+	}
+	n := operator.ChallengeCreate{Version: "1", Role: operator.Share, Share: 100, Reason: "is it better"}
+	if _, err := s.SetChallenge(as(t, operator.Operator), "digits", n); code(err) != operator.NotCleared || len(w.done) != 0 {
+		t.Errorf("it answers calls: got %v, did %q", err, w.done)
+	}
+	n.Role = operator.Shadow
+	if _, err := s.SetChallenge(as(t, operator.Operator), "digits", n); err != nil {
+		t.Errorf("a shadow answers nobody: %v", err)
+	}
+}
+
 // A challenge shows who is to run it, who does, and the sum of what they showed
 // beside what the primary versions did.
 func TestChallengeIsShown(t *testing.T) {
