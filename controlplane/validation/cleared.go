@@ -55,7 +55,7 @@ func (s *Store) Cleared(ctx context.Context, model string, d release.Digest) err
 	if err != nil {
 		return fmt.Errorf("validate %s: %w", model, err)
 	}
-	if proven(&v) {
+	if s.proven(&v) {
 		return nil
 	}
 	r, err := s.Judge(ctx, &v)
@@ -69,11 +69,18 @@ func (s *Store) Cleared(ctx context.Context, model string, d release.Digest) err
 	return &Refused{Model: model, Version: v.Version, Gate: g.Name, Status: g.Status, Text: g.Evidence, Next: r.Next}
 }
 
-// proven says that a version is, or was, in production.
-func proven(v *registry.Version) bool {
-	return v.Stage == operator.StageProduction || slices.ContainsFunc(v.StageLog, func(c operator.StageChanged) bool {
-		return c.To == operator.StageProduction
-	})
+// proven says that a version is, or was, in production: in that stage, or brought
+// to the fleet by a rollout that was completed, whatever its stage.
+func (s *Store) proven(v *registry.Version) bool {
+	return v.Stage == operator.StageProduction || slices.Contains(s.deployed(v.Model), v.Digest) ||
+		slices.ContainsFunc(v.StageLog, func(c operator.StageChanged) bool { return c.To == operator.StageProduction })
+}
+
+func (s *Store) deployed(model string) []release.Digest {
+	if s.cfg.Deployed == nil {
+		return nil
+	}
+	return s.cfg.Deployed(model)
 }
 
 // Judge judges a version on what is known now. Verdicts on the same evidence are
@@ -101,7 +108,7 @@ func (s *Store) Judge(ctx context.Context, v *registry.Version) (*operator.Valid
 	out.Policy, out.Judged = p.Digest, j.at
 	out.Gates = overridden(j.verdicts, rec.Overrides)
 	sum(out)
-	if proven(v) && !out.Cleared {
+	if s.proven(v) && !out.Cleared {
 		out.Cleared, out.Why = true, fmt.Sprintf("%s was in production before: it may be rolled out without passing gate %s", v.Version, out.First)
 	}
 	return out, s.report(ctx, v, &rec, out)
@@ -129,17 +136,23 @@ func sum(v *operator.Validation) {
 	v.First, v.Next, v.Why = g.Name, g.Next, stands(g.Name, g.Status)+": "+g.Evidence
 }
 
-// champion is the version in production.
+// champion is the version in production: the one in that stage, and where nobody
+// uses stages the one that the newest completed rollout brought.
 func (s *Store) champion(model string) (v registry.Version, ok bool) {
 	m, err := s.cfg.Registry.Model(model)
 	if err != nil {
 		return v, false
 	}
 	at := slices.IndexFunc(m.Versions, func(v registry.Version) bool { return v.Stage == operator.StageProduction })
-	if at < 0 {
-		return v, false
+	if at >= 0 {
+		return m.Versions[at], true
 	}
-	return m.Versions[at], true
+	for _, d := range s.deployed(model) {
+		if v, err := s.cfg.Registry.Release(d); err == nil {
+			return v, true
+		}
+	}
+	return v, false
 }
 
 // verdicts judges, or repeats a judgement on the same evidence.

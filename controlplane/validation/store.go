@@ -84,7 +84,7 @@ type Stop struct {
 	Text    string // what the gate found
 }
 
-// Config of a Store. All but Notifier, Now and Log are required.
+// Config of a Store. All but Notifier, Changed, Deployed, Now and Log are required.
 type Config struct {
 	Bucket   kvstore.Bucket
 	Registry Registry
@@ -93,8 +93,11 @@ type Config struct {
 	Ledger   Ledger
 	Notifier Notifier           // nil tells nobody
 	Changed  func(model string) // called when a verdict may have changed; nil for nobody
-	Now      func() time.Time   // time.Now when nil
-	Log      *slog.Logger       // discards when nil
+	// Deployed lists the releases of a model that rollouts brought to the fleet, the
+	// newest first; nil where there are no rollouts.
+	Deployed func(model string) []release.Digest
+	Now      func() time.Time // time.Now when nil
+	Log      *slog.Logger     // discards when nil
 }
 
 // Store keeps policies and evidence, and judges. It is safe for concurrent use.

@@ -269,6 +269,36 @@ func TestCleared(t *testing.T) {
 	}
 }
 
+// Where nobody uses stages, what a completed rollout brought is in production: it
+// is what others have to beat, and going back to it needs no gates.
+func TestDeployedIsInProduction(t *testing.T) {
+	p := newPlant(t)
+	p.versions[0].Stage = operator.StageNone
+	var rolledOut []release.Digest
+	s, err := Open(t.Context(), Config{
+		Bucket: p.bucket, Registry: p, Fleet: p, Blobs: p, Ledger: p.ledger, Deployed: func(string) []release.Digest { return rolledOut },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.set(s, "gates: [{kind: champion, margin: 0}]")
+	p.evaluate(s, "2", 20)
+	if got := p.stands(s, "2"); got != "champion=passed" {
+		t.Errorf("with nothing to beat: %s", got)
+	}
+	rolledOut = []release.Digest{p.versions[0].Digest}
+	if got := p.stands(s, "2"); got != "champion=missing" {
+		t.Errorf("version 1 was rolled out and is not evaluated: %s", got)
+	}
+	p.evaluate(s, "1", 2)
+	if got := p.stands(s, "2"); got != "champion=failed" {
+		t.Errorf("version 1 is better: %s", got)
+	}
+	if err := s.Cleared(t.Context(), "credit", p.versions[0].Digest); err != nil {
+		t.Errorf("going back to version 1: %v", err)
+	}
+}
+
 // Evidence of something else, or that is nothing, is refused and changes nothing.
 func TestForeignEvidence(t *testing.T) {
 	p := newPlant(t)
