@@ -158,9 +158,19 @@ type space[V any] struct {
 	name         string
 	usual, most  int // page sizes: by default, and at most
 	look         func(field) (look[V], error)
-	order        []string // after what was asked for
-	id           look[V]  // names a thing
-	extraOfQuery []string // what else the search depends on
+	order        []string     // after what was asked for
+	id           look[V]      // names a thing
+	extraOfQuery []string     // what else the search depends on
+	only         func(V) bool // what is found at all, whatever the filter says; nil for everything
+}
+
+// find searches lists of things; sorted as for run.
+func (sp space[V]) find(q Search, lists iter.Seq[iter.Seq[V]], sorted bool) (found []V, next string, err error) {
+	s, err := sp.prepare(q)
+	if err != nil {
+		return nil, "", err
+	}
+	return s.run(lists, sorted)
 }
 
 // maxOrder bounds the parts of an order: a page token holds what each of them
@@ -182,6 +192,9 @@ func (sp space[V]) prepare(s Search) (*search[V], error) {
 	}
 	if err != nil {
 		return nil, explain("filter", s.Filter, err)
+	}
+	if matches := out.matches; sp.only != nil {
+		out.matches = func(v V) bool { return sp.only(v) && matches(v) }
 	}
 	for _, text := range slices.Concat(s.OrderBy, sp.order) {
 		b, err := sp.sortBy(text)

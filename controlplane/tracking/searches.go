@@ -143,7 +143,11 @@ func (s *Store) SearchRuns(experiments []string, q Search) (found []Run, next st
 	if len(experiments) > mostSearchGroups {
 		return nil, "", refuse(Invalid, "a search in %d experiments, at most %d are allowed", len(experiments), mostSearchGroups)
 	}
+	if err := q.View.check(); err != nil {
+		return nil, "", err
+	}
 	columns := &runColumns{}
+	deleted := columns.look(field{attributes, "deleted", 0}, timeOf(func(r *run) int64 { return r.deleted }))
 	sp := space[row]{
 		name: "runs", usual: usualPage, most: mostPage, order: []string{"start_time DESC"}, extraOfQuery: experiments,
 		look: func(f field) (look[row], error) {
@@ -151,21 +155,12 @@ func (s *Store) SearchRuns(experiments []string, q Search) (found []Run, next st
 			return columns.look(f, l), err
 		},
 		id: columns.look(field{attributes, "run_id", 0}, runAttributes["run_id"]),
+		only: func(r row) bool {
+			_, gone := deleted.number(r)
+			return q.View.shows(gone)
+		},
 	}
-	prepared, err := sp.prepare(q)
-	if err == nil {
-		err = q.View.check()
-	}
-	if err != nil {
-		return nil, "", err
-	}
-	matches := prepared.matches
-	deleted := columns.look(field{attributes, "deleted", 0}, timeOf(func(r *run) int64 { return r.deleted }))
-	prepared.matches = func(r row) bool {
-		_, gone := deleted.number(r)
-		return q.View.shows(gone) && matches(r)
-	}
-	runs, next, err := prepared.run(s.runsOf(experiments, columns), newestFirst(q.OrderBy))
+	runs, next, err := sp.find(q, s.runsOf(experiments, columns), newestFirst(q.OrderBy))
 	found = make([]Run, 0, len(runs))
 	for _, r := range runs {
 		found = append(found, s.viewOf(r.run()))
@@ -239,20 +234,15 @@ func experimentField(f field) (look[*Experiment], error) {
 // SearchExperiments finds experiments: the youngest first, unless asked for
 // another order.
 func (s *Store) SearchExperiments(q Search) (found []Experiment, next string, err error) {
-	sp := space[*Experiment]{
-		name: "experiments", usual: usualPage, most: mostPage, look: experimentField, order: []string{"creation_time DESC"},
-		id: textOf(func(e *Experiment) string { return e.ID }),
-	}
-	prepared, err := sp.prepare(q)
-	if err == nil {
-		err = q.View.check()
-	}
-	if err != nil {
+	if err := q.View.check(); err != nil {
 		return nil, "", err
 	}
-	matches := prepared.matches
-	prepared.matches = func(e *Experiment) bool { return q.View.shows(e.Deleted) && matches(e) }
-	out, next, err := prepared.run(things(s, &s.x.experiments), false)
+	sp := space[*Experiment]{
+		name: "experiments", usual: usualPage, most: mostPage, look: experimentField, order: []string{"creation_time DESC"},
+		id:   textOf(func(e *Experiment) string { return e.ID }),
+		only: func(e *Experiment) bool { return q.View.shows(e.Deleted) },
+	}
+	out, next, err := sp.find(q, things(s, &s.x.experiments), false)
 	for _, e := range out {
 		found = append(found, e.clone())
 	}
@@ -297,16 +287,9 @@ func (s *Store) SearchLoggedModels(experiments []string, q Search) (found []Logg
 	sp := space[*LoggedModel]{
 		name: "logged models", usual: usualLogged, most: mostLogged, look: loggedField, order: []string{"creation_timestamp DESC"},
 		id: textOf(func(m *LoggedModel) string { return m.ID }), extraOfQuery: experiments,
+		only: func(m *LoggedModel) bool { return !m.Deleted && slices.Contains(experiments, m.Experiment) },
 	}
-	prepared, err := sp.prepare(q)
-	if err != nil {
-		return nil, "", err
-	}
-	matches := prepared.matches
-	prepared.matches = func(m *LoggedModel) bool {
-		return !m.Deleted && slices.Contains(experiments, m.Experiment) && matches(m)
-	}
-	out, next, err := prepared.run(things(s, &s.x.logged), false)
+	out, next, err := sp.find(q, things(s, &s.x.logged), false)
 	for _, m := range out {
 		found = append(found, m.clone())
 	}
@@ -334,11 +317,7 @@ func (s *Store) SearchRegisteredModels(q Search) (found []RegisteredModel, next 
 		name: "registered models", usual: usualModels, most: mostModels, look: modelField, order: []string{"name"},
 		id: textOf(func(m *model) string { return m.Name }),
 	}
-	prepared, err := sp.prepare(q)
-	if err != nil {
-		return nil, "", err
-	}
-	out, next, err := prepared.run(things(s, &s.x.models), false)
+	out, next, err := sp.find(q, things(s, &s.x.models), false)
 	for _, m := range out {
 		if r, err := s.RegisteredModel(m.Name); err == nil { // it may be gone meanwhile
 			found = append(found, r)
@@ -376,11 +355,7 @@ func (s *Store) SearchVersions(q Search) (found []ModelVersion, next string, err
 		order: []string{"last_updated_timestamp DESC", "name", "version_number DESC"},
 		id:    textOf(func(v *ModelVersion) string { return v.Name + "/" + versionText(v.Version) }),
 	}
-	prepared, err := sp.prepare(q)
-	if err != nil {
-		return nil, "", err
-	}
-	out, next, err := prepared.run(s.allVersions(), false)
+	out, next, err := sp.find(q, s.allVersions(), false)
 	for _, v := range out {
 		found = append(found, *v)
 	}
