@@ -72,7 +72,8 @@ func (v *value) encode() []byte {
 	return packer.EncodeAll(v.cells.append(out), []byte{packFormat})
 }
 
-func decodeValue(data []byte) (*value, error) {
+// unpack opens what packer made.
+func unpack(data []byte) (*reader, error) {
 	if len(data) == 0 || data[0] != packFormat {
 		return nil, fmt.Errorf("%w: unknown format", errPack)
 	}
@@ -80,7 +81,14 @@ func decodeValue(data []byte) (*value, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errPack, err)
 	}
-	r := reader{in: raw}
+	return &reader{in: raw}, nil
+}
+
+func decodeValue(data []byte) (*value, error) {
+	r, err := unpack(data)
+	if err != nil {
+		return nil, err
+	}
 	v := newValue()
 	for range r.count() {
 		hour := r.varint()
@@ -114,14 +122,10 @@ func (p *part) encode() []byte {
 }
 
 func decodePart(data []byte) (*part, error) {
-	if len(data) == 0 || data[0] != packFormat {
-		return nil, fmt.Errorf("%w: unknown format", errPack)
-	}
-	raw, err := unpacker.DecodeAll(data[1:], nil)
+	r, err := unpack(data)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errPack, err)
+		return nil, err
 	}
-	r := reader{in: raw}
 	p := &part{seq: r.uvarint(), sealedSeq: r.uvarint()}
 	p.open, p.sealed = r.pack(), r.pack()
 	if len(p.sealed) > 0 {
