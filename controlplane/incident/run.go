@@ -17,9 +17,6 @@ import (
 	"github.com/vedette-edge/vedette/protocol/operator"
 )
 
-// sendTogether is how many messages are under way at once.
-const sendTogether = 8
-
 // retryStore is when a step that could not be stored is tried again.
 const retryStore = 10 * time.Second
 
@@ -32,19 +29,8 @@ func noticeKey(id string) string { return kvstore.Key(noticePrefix, id) }
 
 // Run tells people of incidents until ctx ends.
 func (b *Board) Run(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-b.wake:
-		case <-timer.C:
-		}
-		if next := b.work(ctx); !next.IsZero() {
-			timer.Reset(max(0, time.Until(next)))
-		}
-	}
+	delivery.Follow(ctx, b.wake, b.work)
+	return nil
 }
 
 // work makes the notices that are due, sends what can be sent, and returns when
@@ -58,7 +44,7 @@ func (b *Board) work(ctx context.Context) time.Time {
 		next = time.Now().Add(retryStore)
 	}
 	var all errgroup.Group
-	all.SetLimit(sendTogether)
+	all.SetLimit(delivery.Together)
 	for _, n := range b.ready(time.Now()) {
 		all.Go(func() error {
 			err := b.send(ctx, &n)

@@ -16,25 +16,10 @@ import (
 // errSubject says that a subject may be the server's own.
 var errSubject = errors.New(`a subject must begin with "ml."`)
 
-// sendTogether is how many deliveries are under way at once.
-const sendTogether = 8
-
 // Run delivers until ctx ends.
 func (t *Trigger) Run(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.wake:
-		case <-timer.C:
-		}
-		next := t.deliver(ctx, time.Now())
-		if !next.IsZero() {
-			timer.Reset(max(0, time.Until(next)))
-		}
-	}
+	delivery.Follow(ctx, t.wake, func(ctx context.Context) time.Time { return t.deliver(ctx, time.Now()) })
+	return nil
 }
 
 // due is one delivery to be tried now.
@@ -50,7 +35,7 @@ type due struct {
 func (t *Trigger) deliver(ctx context.Context, now time.Time) time.Time {
 	work, _ := t.due(now)
 	var all errgroup.Group
-	all.SetLimit(sendTogether)
+	all.SetLimit(delivery.Together)
 	for _, d := range work {
 		all.Go(func() error {
 			err := t.send(ctx, &d)
