@@ -218,7 +218,8 @@ func driftPolicy(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "policy MODEL", Short: "Show or change when a model asks for retraining, and whom",
 		Long: `Without flags it shows the policy. Flags that are given replace what was there.
-The event is a CloudEvent (JSON, structured mode), sent by POST.`,
+The request is a CloudEvent (JSON, structured mode), sent by POST. Conditions,
+schedules and several destinations are in a file: see "vedette retrain policy".`,
 		Example: `  vedette drift policy digits --on-drift --accuracy-floor 0.9 --webhook https://ci.example.org/retrain --reason "first policy"`,
 		Args:    args(cobra.ExactArgs(1)), ValidArgsFunction: a.complete(0, modelNames),
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -242,8 +243,8 @@ The event is a CloudEvent (JSON, structured mode), sent by POST.`,
 	fs.BoolVar(&f.policy.OnDrift, "on-drift", false, "ask when a cohort drifts")
 	fs.Float64Var(&f.policy.AccuracyFloor, "accuracy-floor", 0, "ask when accuracy is proven below this; 0 for never")
 	fs.DurationVar(&f.cooldown, "cooldown", 0, "least time between two requests (default 24h)")
-	fs.StringArrayVar(&f.policy.Webhooks, "webhook", nil, "URL that gets the event (repeat)")
-	fs.StringVar(&f.policy.Subject, "subject", "", "NATS subject that gets the event")
+	fs.StringArrayVar(&f.policy.Webhooks, "webhook", nil, "URL that gets the request (repeat)")
+	fs.StringVar(&f.policy.Subject, "subject", "", "NATS subject that gets the request")
 	fs.StringVar(&f.policy.Secret, "secret", "", "key that signs webhooks (HMAC-SHA256 in X-Vedette-Signature)")
 	fs.StringVar(&f.policy.Reason, "reason", "", "why, for the ledger")
 	return cmd
@@ -277,43 +278,9 @@ func showPolicy(w io.Writer, p *operator.RetrainPolicy) {
 		"webhooks", strings.Join(p.Webhooks, " "), "subject", p.Subject)
 }
 
+// driftEvents is the list of requests at the place where people look first.
 func driftEvents(a *app) *cobra.Command {
-	var q operator.RetrainQuery
-	cmd := &cobra.Command{
-		Use: "events", Short: "List requests for retraining and their deliveries", Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.connect()
-			if err != nil {
-				return err
-			}
-			list, err := pages(func(p operator.Paging) (*operator.Page[operator.RetrainEvent], error) {
-				q.Paging = p
-				return c.RetrainEvents(cmd.Context(), q)
-			})
-			if err != nil {
-				return err
-			}
-			return a.print(list, func(w io.Writer) { retrainTable(w, list) })
-		},
-	}
-	cmd.Flags().StringVar(&q.Model, "model", "", "only this model")
+	cmd := retrainList(a)
+	cmd.Use, cmd.Short = "events", `List requests for retraining, as "vedette retrain list" does`
 	return cmd
-}
-
-func retrainTable(w io.Writer, list []operator.RetrainEvent) {
-	if len(list) == 0 {
-		none(w, "requests for retraining")
-		return
-	}
-	rows := [][]string{}
-	for i := range list {
-		e := &list[i]
-		for _, d := range e.Deliveries {
-			rows = append(rows, []string{timeText(e.At), e.Model, e.Alarm.Kind, e.Alarm.Cohort, e.State, d.Target, count(d.Attempts), d.Error})
-		}
-		if len(e.Deliveries) == 0 {
-			rows = append(rows, []string{timeText(e.At), e.Model, e.Alarm.Kind, e.Alarm.Cohort, e.State, "", "", ""})
-		}
-	}
-	grid(w, []string{"time", "model", "cause", "cohort", "state", "target", "tries", "error"}, rows)
 }
