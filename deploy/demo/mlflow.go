@@ -3,6 +3,7 @@ package demo
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -58,7 +61,7 @@ func (s *scientist) register(ctx context.Context, t training, name string, tags 
 	if err != nil {
 		return r, err
 	}
-	if r.Run, err = s.begin(ctx, experiment, t.run); err != nil {
+	if r.Run, err = s.begin(ctx, experiment, t); err != nil {
 		return r, err
 	}
 	if err := s.upload(ctx, t.folder, experiment+"/"+r.Run+"/artifacts"); err != nil {
@@ -108,8 +111,12 @@ func (s *scientist) experiment(ctx context.Context, name string) (string, error)
 }
 
 // begin makes a run with its parameters and metrics.
-func (s *scientist) begin(ctx context.Context, experiment string, t trainedRun) (id string, err error) {
+func (s *scientist) begin(ctx context.Context, experiment string, t training) (id string, err error) {
 	now := time.Now().UnixMilli()
+	data, err := os.ReadFile(filepath.Join(t.folder, "model", "vedette", "training.csv"))
+	if err != nil {
+		return "", err
+	}
 	var made struct {
 		Run struct {
 			Info struct {
@@ -119,11 +126,24 @@ func (s *scientist) begin(ctx context.Context, experiment string, t trainedRun) 
 	}
 	if err := s.post(ctx, "runs/create", map[string]any{"experiment_id": experiment, "start_time": now, "tags": []tag{
 		{"mlflow.user", "demo"}, {"mlflow.source.name", "deploy/demo/train/retrain.py"}, {"mlflow.source.type", "LOCAL"},
+		{"mlflow.source.git.commit", commit()}, {"data_version", fmt.Sprintf("sha256:%x", sha256.Sum256(data))},
 	}}, &made); err != nil {
 		return "", err
 	}
-	batch := map[string]any{"run_id": made.Run.Info.ID, "params": params(t), "metrics": metrics(t, now)}
+	batch := map[string]any{"run_id": made.Run.Info.ID, "params": params(t.run), "metrics": metrics(t.run, now)}
 	return made.Run.Info.ID, s.post(ctx, "runs/log-batch", batch, nil)
+}
+
+// commit is that of the code, as the build knows it.
+func commit() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value
+			}
+		}
+	}
+	return "not known to this build"
 }
 
 func params(t trainedRun) (out []tag) {
