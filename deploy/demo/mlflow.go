@@ -117,6 +117,13 @@ func (s *scientist) begin(ctx context.Context, experiment string, t training) (i
 	if err != nil {
 		return "", err
 	}
+	tags := []tag{
+		{"mlflow.user", "demo"}, {"mlflow.source.name", "deploy/demo/train/retrain.py"}, {"mlflow.source.type", "LOCAL"},
+		{"data_version", fmt.Sprintf("sha256:%x", sha256.Sum256(data))},
+	}
+	if c := commit(); c != "" {
+		tags = append(tags, tag{"mlflow.source.git.commit", c})
+	}
 	var made struct {
 		Run struct {
 			Info struct {
@@ -124,17 +131,14 @@ func (s *scientist) begin(ctx context.Context, experiment string, t training) (i
 			} `json:"info"`
 		} `json:"run"`
 	}
-	if err := s.post(ctx, "runs/create", map[string]any{"experiment_id": experiment, "start_time": now, "tags": []tag{
-		{"mlflow.user", "demo"}, {"mlflow.source.name", "deploy/demo/train/retrain.py"}, {"mlflow.source.type", "LOCAL"},
-		{"mlflow.source.git.commit", commit()}, {"data_version", fmt.Sprintf("sha256:%x", sha256.Sum256(data))},
-	}}, &made); err != nil {
+	if err := s.post(ctx, "runs/create", map[string]any{"experiment_id": experiment, "start_time": now, "tags": tags}, &made); err != nil {
 		return "", err
 	}
 	batch := map[string]any{"run_id": made.Run.Info.ID, "params": params(t.run), "metrics": metrics(t.run, now)}
 	return made.Run.Info.ID, s.post(ctx, "runs/log-batch", batch, nil)
 }
 
-// commit is that of the code, as the build knows it.
+// commit is that of the code, empty where the build does not know it.
 func commit() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
@@ -143,7 +147,7 @@ func commit() string {
 			}
 		}
 	}
-	return "not known to this build"
+	return ""
 }
 
 func params(t trainedRun) (out []tag) {
