@@ -25,6 +25,7 @@ func (s *Server) experimentRoutes() []route {
 		writes("POST", "/mlflow/experiments/delete", call(s.deleteExperiment)),
 		writes("POST", "/mlflow/experiments/restore", call(s.restoreExperiment)),
 		writes("POST", "/mlflow/experiments/set-experiment-tag", call(s.setExperimentTag)),
+		writes("POST", "/mlflow/experiments/delete-experiment-tag", call(s.deleteExperimentTag)),
 	}
 }
 
@@ -134,7 +135,14 @@ func (s *Server) setExperimentTag(ctx context.Context, q experimentRequest) (any
 	if err := required("experiment_id", q.ID, "key", q.Key); err != nil {
 		return nil, err
 	}
-	return object{}, s.cfg.Store.SetExperimentTag(ctx, q.ID, q.Key, q.Value)
+	return object{}, s.cfg.Store.SetExperimentTag(ctx, q.ID, q.Key, &q.Value)
+}
+
+func (s *Server) deleteExperimentTag(ctx context.Context, q experimentRequest) (any, error) {
+	if err := required("experiment_id", q.ID, "key", q.Key); err != nil {
+		return nil, err
+	}
+	return object{}, s.cfg.Store.SetExperimentTag(ctx, q.ID, q.Key, nil)
 }
 
 // Kinds of records that the journal gets.

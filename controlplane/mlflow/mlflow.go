@@ -29,8 +29,8 @@ type Experiments interface {
 	Experiment(id string) (tracking.Experiment, error)
 	ExperimentByName(name string) (tracking.Experiment, error)
 	RenameExperiment(ctx context.Context, id, name string) error
-	DeleteExperiment(ctx context.Context, id string, deleted bool) error // false restores
-	SetExperimentTag(ctx context.Context, id, key, value string) error
+	DeleteExperiment(ctx context.Context, id string, deleted bool) error       // false restores
+	SetExperimentTag(ctx context.Context, id, key string, value *string) error // nil deletes
 	SearchExperiments(s tracking.Search) (found []tracking.Experiment, next string, err error)
 }
 

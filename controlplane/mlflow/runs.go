@@ -194,9 +194,12 @@ func (s *Server) log(ctx context.Context, r runID, b tracking.Batch) (any, error
 	return object{}, s.cfg.Store.Log(ctx, id, b)
 }
 
+// given are the tags that the server alone gives.
+var given = []string{tagPrincipal, tagDeployable, tagReason}
+
 // reserved refuses tags that the server alone gives.
 func reserved(tags map[string]string) error {
-	for _, key := range []string{tagPrincipal, tagDeployable, tagReason} {
+	for _, key := range given {
 		if _, ok := tags[key]; ok {
 			return refuse(tracking.Invalid, "The tag '%s' is given by the server: choose another key", key)
 		}

@@ -58,6 +58,9 @@ func (s *Server) createVersion(ctx context.Context, q versionRequest) (any, erro
 	if err != nil {
 		return nil, err
 	}
+	if q.copies() {
+		dropGiven(tags)
+	}
 	if err := s.mayTag(ctx, tags); err != nil {
 		return nil, err
 	}
@@ -80,6 +83,20 @@ func (s *Server) createVersion(ctx context.Context, q versionRequest) (any, erro
 		User: who(ctx), Description: q.Description, Tags: tags,
 	})
 	return s.versionReply(ctx, v, err)
+}
+
+// copies says whether the version is one of another registered model, which
+// copy_model_version sends with all its tags.
+func (q *versionRequest) copies() bool {
+	return strings.HasPrefix(q.Source, "models:/") && q.modelID() == ""
+}
+
+// dropGiven drops what a copy is told anew by the server, or by its own publisher.
+func dropGiven(tags map[string]string) {
+	for _, key := range given {
+		delete(tags, key)
+	}
+	delete(tags, tracking.TagRelease)
 }
 
 // modelID is the logged model that is registered: 2.x clients name it in the source alone.

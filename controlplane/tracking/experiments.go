@@ -137,16 +137,22 @@ func (s *Store) DeleteExperiment(ctx context.Context, id string, deleted bool) e
 	})
 }
 
-// SetExperimentTag sets a tag.
-func (s *Store) SetExperimentTag(ctx context.Context, id, key, value string) error {
-	if err := checkTag(key, value); err != nil {
-		return err
+// SetExperimentTag sets a tag; nil deletes it.
+func (s *Store) SetExperimentTag(ctx context.Context, id, key string, value *string) error {
+	if value != nil {
+		if err := checkTag(key, *value); err != nil {
+			return err
+		}
 	}
 	return s.changeExperiment(ctx, id, func(e *Experiment) error {
 		if e.Deleted {
 			return refuse(InvalidState, "experiment %s is deleted: restore it first", id)
 		}
-		e.Tags = with(e.Tags, key, value)
+		if value == nil {
+			delete(e.Tags, key)
+			return nil
+		}
+		e.Tags = with(e.Tags, key, *value)
 		return checkTags(e.Tags)
 	})
 }

@@ -100,7 +100,7 @@ func (h *history) createExperiment(c choice) {
 func (h *history) changeExperiment(c choice) {
 	h.all("change experiment", func(n int, s *tracking.Store) (string, error) {
 		if c.yes {
-			return "", s.SetExperimentTag(h.t.Context(), h.id(n, c.group), "t", c.text)
+			return "", s.SetExperimentTag(h.t.Context(), h.id(n, c.group), "t", &c.text)
 		}
 		return "", s.RenameExperiment(h.t.Context(), h.id(n, c.group), "e"+c.text)
 	})
