@@ -11,12 +11,7 @@ import (
 
 	"github.com/vedette-edge/vedette/controlplane/incident"
 	"github.com/vedette-edge/vedette/controlplane/tracking"
-)
-
-// Tags that whoever publishes registered versions leaves on them.
-const (
-	problemTag = "vedette.problem" // why a version could not be published
-	releaseTag = "vedette.release" // digest of the release made of it
+	"github.com/vedette-edge/vedette/protocol/operator"
 )
 
 const publishPrefix = "publish/"
@@ -28,7 +23,7 @@ const maxFailures = 200
 // they are, or their problem is gone.
 func (s *Server) publishFailures(ctx context.Context, now time.Time) error {
 	found, _, err := s.tracking.SearchVersions(tracking.Search{
-		Filter: "tags.`" + problemTag + "` LIKE '%'", OrderBy: []string{"last_updated_timestamp DESC"}, Max: maxFailures,
+		Filter: "tags.`" + operator.TagProblem + "` LIKE '%'", OrderBy: []string{"last_updated_timestamp DESC"}, Max: maxFailures,
 	})
 	if err != nil {
 		return fmt.Errorf("look for versions that could not be published: %w", err)
@@ -37,7 +32,7 @@ func (s *Server) publishFailures(ctx context.Context, now time.Time) error {
 	var errs []error
 	for i := range found {
 		v := &found[i]
-		if v.Tags[problemTag] == "" || v.Tags[releaseTag] != "" {
+		if v.Tags[operator.TagProblem] == "" || v.Tags[operator.TagRelease] != "" {
 			continue
 		}
 		c := publishCause(v)
@@ -60,7 +55,7 @@ func publishCause(v *tracking.ModelVersion) incident.Cause {
 	version := strconv.Itoa(v.Version)
 	c := incident.Cause{
 		Key: publishPrefix + v.Name + "/" + version, Kind: incident.PublishFailed, Severity: incident.Warning, Model: v.Name, Version: version,
-		Summary: fmt.Sprintf("registered version %s of %s could not be published", version, v.Name), Detail: v.Tags[problemTag],
+		Summary: fmt.Sprintf("registered version %s of %s could not be published", version, v.Name), Detail: v.Tags[operator.TagProblem],
 	}
 	if v.Run != "" { // a model without a release has no page of its own
 		c.Link = "/runs/" + url.PathEscape(v.Run)

@@ -125,14 +125,14 @@ const maxAnswers = 1000
 // several the one that was registered last.
 func newestTagged(store versions) (map[string]tracking.ModelVersion, error) {
 	found, _, err := store.SearchVersions(tracking.Search{
-		Filter: "tags.`" + retrain.TagKey + "` LIKE '%'", OrderBy: []string{"creation_timestamp DESC", "version_number DESC"}, Max: maxAnswers,
+		Filter: "tags.`" + operator.TagRetrain + "` LIKE '%'", OrderBy: []string{"creation_timestamp DESC", "version_number DESC"}, Max: maxAnswers,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look for versions that answer requests: %w", err)
 	}
 	out := map[string]tracking.ModelVersion{}
 	for _, v := range found {
-		id := v.Tags[retrain.TagKey]
+		id := v.Tags[operator.TagRetrain]
 		if _, newer := out[id]; !newer {
 			out[id] = v
 		}
@@ -144,7 +144,7 @@ func newestTagged(store versions) (map[string]tracking.ModelVersion, error) {
 func (s *Server) released(v *tracking.ModelVersion) (registry.Version, bool) {
 	source := "models:/" + v.Name + "/" + strconv.Itoa(v.Version)
 	for _, one := range s.registry.Versions() {
-		if one.Manifest != nil && one.Manifest.Lineage.Source == source || v.Tags[releaseTag] == one.Digest.String() {
+		if one.Manifest != nil && one.Manifest.Lineage.Source == source || v.Tags[operator.TagRelease] == one.Digest.String() {
 			return one, true
 		}
 	}

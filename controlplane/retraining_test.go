@@ -7,8 +7,8 @@ import (
 
 	"github.com/vedette-edge/vedette/controlplane/incident"
 	"github.com/vedette-edge/vedette/controlplane/kvstore"
-	"github.com/vedette-edge/vedette/controlplane/retrain"
 	"github.com/vedette-edge/vedette/controlplane/tracking"
+	"github.com/vedette-edge/vedette/protocol/operator"
 )
 
 // trackedRuns is a store that ends with the test.
@@ -29,7 +29,7 @@ func TestNewestTagged(t *testing.T) {
 	if _, err := store.CreateRegisteredModel(t.Context(), "digits", "", nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, tags := range []map[string]string{nil, {retrain.TagKey: "retrain-1"}, {retrain.TagKey: "retrain-2"}, {retrain.TagKey: "retrain-1"}, {"other": "retrain-1"}} {
+	for _, tags := range []map[string]string{nil, {operator.TagRetrain: "retrain-1"}, {operator.TagRetrain: "retrain-2"}, {operator.TagRetrain: "retrain-1"}, {"other": "retrain-1"}} {
 		if _, err := store.CreateVersion(t.Context(), tracking.ModelVersion{Name: "digits", Source: "mlflow-artifacts:/1/a/artifacts/model", Tags: tags}); err != nil {
 			t.Fatal(err)
 		}
@@ -69,17 +69,17 @@ func TestPublishFailuresAreIncidents(t *testing.T) {
 		}
 	}
 	look(0)
-	tag(problemTag, "the graph disagrees with what the framework computed")
+	tag(operator.TagProblem, "the graph disagrees with what the framework computed")
 	look(1)
 	look(1)
 	i, _ := s.incidents.Newest("publish/digits/1")
 	if i.Count != 1 || i.Cause.Kind != incident.PublishFailed || i.Cause.Detail != "the graph disagrees with what the framework computed" {
 		t.Errorf("got %+v", i)
 	}
-	tag(problemTag, "")
+	tag(operator.TagProblem, "")
 	look(0)
-	tag(problemTag, "again")
+	tag(operator.TagProblem, "again")
 	look(1)
-	tag(releaseTag, "abc") // published all the same
+	tag(operator.TagRelease, "abc") // published all the same
 	look(0)
 }

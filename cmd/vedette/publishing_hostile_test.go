@@ -9,6 +9,7 @@ import (
 
 	"github.com/vedette-edge/vedette/controlplane/client"
 	"github.com/vedette-edge/vedette/protocol/mlmodel"
+	"github.com/vedette-edge/vedette/protocol/operator"
 )
 
 // What a server says becomes no path outside of the folder of downloads.
@@ -16,7 +17,7 @@ func TestHostileServerNamesNoPaths(t *testing.T) {
 	work := filepath.Join(t.TempDir(), "a", "b")
 	r := &releaser{publisher: &publisher{}, work: work}
 	for _, version := range []string{"../../x", "..", "", "0", "-1", "/etc"} {
-		_, err := r.release(t.Context(), &client.Registered{Name: "digits", Version: version, Tags: map[string]string{tagName: "1"}})
+		_, err := r.release(t.Context(), &client.Registered{Name: "digits", Version: version, Tags: map[string]string{operator.TagVersion: "1"}})
 		if err == nil || !strings.Contains(err.Error(), "versions are numbers") {
 			t.Errorf("version %q: got %v", version, err)
 		}

@@ -28,22 +28,14 @@ import (
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
-// Tags of registered versions that the publisher reads and sets.
-const (
-	tagPublish    = "vedette.publish"
-	tagRetrain    = "vedette.retrain"
-	tagRelease    = "vedette.release"
-	tagProblem    = "vedette.problem"
-	tagProblemOf  = "vedette.problem.of" // fingerprint of the version when it failed
-	tagName       = "vedette.version"
-	tagDeployable = "vedette.deployable"
-)
+// tagProblemOf holds the fingerprint of the version when it failed.
+const tagProblemOf = operator.TagProblem + ".of"
 
 // Limits of what is downloaded, bytes.
 const (
 	maxGraph = 2 << 30 // what a protobuf may have
 	maxRows  = 4 << 30
-	maxTag   = 2000 // of vedette.problem
+	maxTag   = 2000 // of a problem
 )
 
 // problemError is a fault of the version itself: whoever trained it has to do
@@ -55,14 +47,14 @@ func (e *problemError) Unwrap() error { return e.error }
 func problemf(format string, args ...any) error { return &problemError{fmt.Errorf(format, args...)} }
 
 func newOutcome(v *client.Registered, what string) outcome {
-	return outcome{Time: time.Now().UTC().Truncate(time.Second), Model: v.Name, Version: v.Version, Outcome: what, Retrain: v.Tags[tagRetrain]}
+	return outcome{Time: time.Now().UTC().Truncate(time.Second), Model: v.Name, Version: v.Version, Outcome: what, Retrain: v.Tags[operator.TagRetrain]}
 }
 
 // waiting lists the versions that are tagged for publication and are no release
 // yet, or lack the evidence for their gates, by model and version.
 func (r *releaser) waiting(ctx context.Context) ([]client.Registered, error) {
 	var list []client.Registered
-	for _, filter := range []string{"tags.`" + tagPublish + "` = 'true'", "tags.`" + tagRetrain + "` LIKE '%'"} {
+	for _, filter := range []string{"tags.`" + operator.TagPublish + "` = 'true'", "tags.`" + operator.TagRetrain + "` LIKE '%'"} {
 		found, err := r.api.SearchRegistered(ctx, filter)
 		if err != nil {
 			return nil, err
@@ -70,7 +62,7 @@ func (r *releaser) waiting(ctx context.Context) ([]client.Registered, error) {
 		list = append(list, found...)
 	}
 	list = slices.DeleteFunc(list, func(v client.Registered) bool {
-		return v.Tags[tagRelease] != "" && v.Tags[tagEvidence] != evidenceWanted || v.Tags[tagRetrain] == "" && v.Tags[tagPublish] != "true" ||
+		return v.Tags[operator.TagRelease] != "" && v.Tags[tagEvidence] != evidenceWanted || v.Tags[operator.TagRetrain] == "" && v.Tags[operator.TagPublish] != "true" ||
 			len(r.models) > 0 && !slices.Contains(r.models, v.Name)
 	})
 	slices.SortFunc(list, func(a, b client.Registered) int {
@@ -90,7 +82,7 @@ func numberOf(text string) int {
 // attempt is release for a watcher: a version that failed and did not change
 // since is left alone, and gives no outcome.
 func (r *releaser) attempt(ctx context.Context, v *client.Registered) (outcome, error) {
-	if v.Tags[tagProblem]+v.Tags[tagEvidenceProblem] == "" {
+	if v.Tags[operator.TagProblem]+v.Tags[tagEvidenceProblem] == "" {
 		return r.release(ctx, v)
 	}
 	mark, err := r.fingerprint(ctx, v)
@@ -105,7 +97,7 @@ func (r *releaser) attempt(ctx context.Context, v *client.Registered) (outcome, 
 func (r *releaser) fingerprint(ctx context.Context, v *client.Registered) (string, error) {
 	h := sha256.New()
 	tags := maps.Clone(v.Tags)
-	for _, key := range []string{tagRelease, tagProblem, tagProblemOf, tagEvidence, tagEvidenceProblem} {
+	for _, key := range []string{operator.TagRelease, operator.TagProblem, tagProblemOf, tagEvidence, tagEvidenceProblem} {
 		delete(tags, key)
 	}
 	fmt.Fprintln(h, v.Source, v.Run, v.ModelID)
@@ -163,7 +155,7 @@ func (r *releaser) release(ctx context.Context, v *client.Registered) (outcome, 
 		return o, err
 	}
 	return o, errors.Join(
-		r.api.TagRegistered(ctx, v.Name, v.Version, tagProblem, o.Problem),
+		r.api.TagRegistered(ctx, v.Name, v.Version, operator.TagProblem, o.Problem),
 		r.api.TagRegistered(ctx, v.Name, v.Version, tagProblemOf, mark),
 	)
 }
@@ -210,13 +202,13 @@ func (r *releaser) attach(ctx context.Context, v *client.Registered, d string, e
 			return err
 		}
 	}
-	if v.Tags[tagRelease] == d {
+	if v.Tags[operator.TagRelease] == d {
 		return nil
 	}
-	if err := r.api.TagRegistered(ctx, v.Name, v.Version, tagRelease, d); err != nil {
+	if err := r.api.TagRegistered(ctx, v.Name, v.Version, operator.TagRelease, d); err != nil {
 		return err
 	}
-	for _, key := range []string{tagProblem, tagProblemOf} {
+	for _, key := range []string{operator.TagProblem, tagProblemOf} {
 		if v.Tags[key] == "" {
 			continue
 		}
@@ -234,20 +226,21 @@ func sourceOf(v *client.Registered) string { return "models:/" + v.Name + "/" + 
 // name was made from this very version, done is its digest: a run before this one
 // was stopped between publishing and tagging.
 func (r *releaser) nameFor(ctx context.Context, v *client.Registered) (name string, done *release.Digest, err error) {
-	if v.Tags[tagEvidence] == evidenceWanted && v.Tags[tagRelease] != "" {
-		has, err := r.api.Version(ctx, v.Name, v.Tags[tagRelease])
+	if v.Tags[tagEvidence] == evidenceWanted && v.Tags[operator.TagRelease] != "" {
+		has, err := r.api.Version(ctx, v.Name, v.Tags[operator.TagRelease])
 		if err != nil {
 			return "", nil, err
 		}
 		return has.Version.Version, &has.Release, nil
 	}
 	names := []string{v.Version, "mlflow-" + v.Version}
-	if tag := v.Tags[tagName]; tag != "" {
+	if tag := v.Tags[operator.TagVersion]; tag != "" {
 		if err := protocol.CheckName(tag); err != nil {
-			return "", nil, problemf("tag %s: %w", tagName, err)
+			return "", nil, problemf("tag %s: %w", operator.TagVersion, err)
 		}
 		names = []string{tag}
 	}
+	withdrawn := false
 	for _, name := range names {
 		has, err := r.api.Version(ctx, v.Name, name)
 		if operator.CodeOf(err) == operator.NotFound {
@@ -256,11 +249,17 @@ func (r *releaser) nameFor(ctx context.Context, v *client.Registered) (name stri
 		if err != nil {
 			return "", nil, err
 		}
-		if has.Manifest != nil && has.Manifest.Lineage.Source == sourceOf(v) && !has.Withdrawn {
-			return name, &has.Release, nil
+		if has.Manifest != nil && has.Manifest.Lineage.Source == sourceOf(v) {
+			if !has.Withdrawn {
+				return name, &has.Release, nil
+			}
+			withdrawn = true
 		}
 	}
-	return "", nil, problemf("release %s of %s exists already and was made of something else: set the tag %s to another name", names[len(names)-1], v.Name, tagName)
+	if withdrawn {
+		return "", nil, problemf("release %s of %s was made of this version and withdrawn since: set the tag %s to another name to publish it again", names[len(names)-1], v.Name, operator.TagVersion)
+	}
+	return "", nil, problemf("release %s of %s exists already and was made of something else: set the tag %s to another name", names[len(names)-1], v.Name, operator.TagVersion)
 }
 
 // build downloads, profiles, packs, signs and publishes.

@@ -166,7 +166,7 @@ func (s *Service) candidate(l *operator.Provenance, source, run string) (*operat
 		l.Gaps = append(l.Gaps, source+": "+err.Error())
 		return c, run
 	}
-	c.User, c.Registered, c.Retrain = v.User, time.UnixMilli(v.CreatedMS).UTC(), v.Tags[tracking.TagRetrain]
+	c.User, c.Registered, c.Retrain = v.User, time.UnixMilli(v.CreatedMS).UTC(), v.Tags[operator.TagRetrain]
 	return c, cmp.Or(run, v.Run)
 }
 

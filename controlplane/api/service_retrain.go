@@ -92,7 +92,7 @@ func retrainEvent(r *retrain.Request) operator.RetrainEvent {
 	out := operator.RetrainEvent{
 		ID: r.ID, Model: r.Model, Version: cmp.Or(r.Version, r.Alarm.Version), At: fromMS(r.AtMS), State: r.State(),
 		Cause: cmp.Or(r.Cause, string(r.Alarm.Kind)), Condition: r.Condition, Text: cmp.Or(r.Message, r.Alarm.Message), Cohorts: r.Cohorts,
-		Alarm: alarm(&r.Alarm), Tag: retrain.TagKey + "=" + r.ID, Deliveries: []operator.Delivery{},
+		Alarm: alarm(&r.Alarm), Tag: operator.TagRetrain + "=" + r.ID, Deliveries: []operator.Delivery{},
 	}
 	if out.Cohorts == nil && r.Alarm.Cohort != "" {
 		out.Cohorts = []string{r.Alarm.Cohort}

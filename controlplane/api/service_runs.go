@@ -126,7 +126,7 @@ func (s *Service) experimentsOf(idOrName string) ([]tracking.Experiment, error) 
 func runView(r *tracking.Run, experiment string) operator.Run {
 	out := operator.Run{
 		ID: r.ID, Name: r.Name, Experiment: r.Experiment, ExperimentName: experiment,
-		User: cmp.Or(r.User, r.Tags["mlflow.user"]), Principal: r.Tags["vedette.principal"], Status: string(r.Status),
+		User: cmp.Or(r.User, r.Tags["mlflow.user"]), Principal: r.Tags[operator.TagPrincipal], Status: string(r.Status),
 		Started: fromMS(r.StartedMS), Ended: fromMS(r.EndedMS),
 		Commit: r.Tags["mlflow.source.git.commit"], Source: r.Tags["mlflow.source.name"],
 		Params: r.Params, Tags: r.Tags, Metrics: map[string]operator.RunMetric{},
@@ -176,8 +176,8 @@ func (s *Service) Run(_ context.Context, id string) (*operator.RunDetail, error)
 
 func (s *Service) runModel(v *tracking.ModelVersion) operator.RunModel {
 	out := operator.RunModel{
-		Name: v.Name, Version: v.Version, Stage: string(v.Stage), Release: v.Tags[tracking.TagRelease],
-		Deployable: v.Tags["vedette.deployable"], Reason: v.Tags["vedette.deployable.reason"],
+		Name: v.Name, Version: v.Version, Stage: string(v.Stage), Release: v.Tags[operator.TagRelease],
+		Deployable: v.Tags[operator.TagDeployable], Reason: v.Tags[operator.TagNotDeployable],
 	}
 	if d, err := release.ParseDigest(out.Release); err == nil {
 		if stage, err := s.ReleaseStage(d); err == nil {

@@ -48,7 +48,7 @@ func tracked(t *testing.T) (s *Service, w *world, run tracking.Run) {
 		t.Fatal(err)
 	}
 	if _, err := store.CreateVersion(t.Context(), tracking.ModelVersion{
-		Name: "digits", Source: run.ArtifactURI, ArtifactURI: run.ArtifactURI, Run: run.ID, Tags: map[string]string{tracking.TagRelease: first.String()},
+		Name: "digits", Source: run.ArtifactURI, ArtifactURI: run.ArtifactURI, Run: run.ID, Tags: map[string]string{operator.TagRelease: first.String()},
 	}); err != nil {
 		t.Fatal(err)
 	}

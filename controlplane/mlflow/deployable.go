@@ -13,12 +13,14 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/vedette-edge/vedette/controlplane/tracking"
+
+	"github.com/vedette-edge/vedette/protocol/operator"
 )
 
 // Tags that say whether devices can run a version.
 const (
-	tagDeployable = "vedette.deployable"
-	tagReason     = "vedette.deployable.reason"
+	tagDeployable = operator.TagDeployable
+	tagReason     = operator.TagNotDeployable
 )
 
 // maxMLmodel bounds the description of a model, bytes.

@@ -414,7 +414,7 @@ func (k *Keeper) takeOn(ctx context.Context) error {
 			continue
 		}
 		errs = append(errs, k.begin(ctx, &v, Proposal{
-			Model: v.Model, Digest: v.Digest, Why: "published by " + v.PublishedBy, Retrain: tags[TagRetrain],
+			Model: v.Model, Digest: v.Digest, Why: "published by " + v.PublishedBy, Retrain: tags[operator.TagRetrain],
 		}))
 	}
 	return errors.Join(errs...)

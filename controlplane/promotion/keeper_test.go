@@ -168,7 +168,7 @@ func TestByItself(t *testing.T) {
 	w.policy(automatic)
 	w.blocked = errors.New("gate accuracy is missing")
 	other := w.publish("1", 1, nil)
-	d := w.publish("2", 2, map[string]string{TagRetrain: "q-7"})
+	d := w.publish("2", 2, map[string]string{operator.TagRetrain: "q-7"})
 	w.look(0)
 	if _, err := w.Get(other); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a version that answers nothing was taken on (%v)", err)

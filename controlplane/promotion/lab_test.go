@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/vedette-edge/vedette/protocol/release"
+
+	"github.com/vedette-edge/vedette/protocol/operator"
 )
 
 // lab notes what it is asked for, and is broken at first.
@@ -40,7 +42,7 @@ func TestLabWorksWhileGatesAreMissing(t *testing.T) {
 	w.Keeper = k
 	w.policy(automatic)
 	w.blocked = errors.New("gate latency lacks evidence")
-	d := w.publish("2", 2, map[string]string{TagRetrain: "q-7"})
+	d := w.publish("2", 2, map[string]string{operator.TagRetrain: "q-7"})
 	w.look(0)
 	l.err = nil
 	w.look(time.Minute)
@@ -58,7 +60,7 @@ func TestNoLabWithoutGates(t *testing.T) {
 	l := &lab{}
 	w.cfg.Lab = l
 	w.policy(strings.Replace(automatic, "on: retrain", "on: retrain\ngates: none", 1))
-	w.publish("2", 2, map[string]string{TagRetrain: "q-7"})
+	w.publish("2", 2, map[string]string{operator.TagRetrain: "q-7"})
 	w.look(0)
 	if len(l.asked) != 0 {
 		t.Errorf("the lab was asked for %q", l.asked)

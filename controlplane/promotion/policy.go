@@ -160,7 +160,7 @@ func (p *Policy) Approver() operator.Role {
 func (p *Policy) Takes(tags map[string]string) bool {
 	switch p.On {
 	case OnRetrain:
-		return tags[TagRetrain] != ""
+		return tags[operator.TagRetrain] != ""
 	case OnTagged:
 		for key, value := range p.Tags {
 			if got, ok := tags[key]; !ok || got != value {
@@ -170,9 +170,6 @@ func (p *Policy) Takes(tags map[string]string) bool {
 	}
 	return true
 }
-
-// TagRetrain is the tag of a registered version that answers a request for retraining.
-const TagRetrain = "vedette.retrain"
 
 // brief keeps texts that people read within what a page shows.
 func brief(text string) string { return protocol.Brief(text, 600) }

@@ -11,6 +11,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/vedette-edge/vedette/controlplane/drift"
+	"github.com/vedette-edge/vedette/protocol/operator"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
 
@@ -25,10 +26,6 @@ const EventType = "io.vedette.retrain.requested.v1"
 //
 //go:embed event.schema.json
 var Schema []byte
-
-// TagKey is the tag of a registered version that answers a request; its value is
-// the request's id.
-const TagKey = "vedette.retrain"
 
 // Origins tell where a release came from, ok when that is known.
 type Origins interface {
@@ -182,7 +179,7 @@ func (t *Trigger) evidence(r *Request) evidence {
 	out := evidence{
 		Model: r.Model, Version: a.Version, Release: a.Release.String(), Cause: r.Cause, Condition: r.Condition, Cohort: a.Cohort,
 		Alarm: a.ID, RaisedMS: a.RaisedMS, Message: r.Message, Features: a.Features, Accuracy: a.Accuracy,
-		Tracking: t.cfg.Source, Tag: tag{TagKey, r.ID},
+		Tracking: t.cfg.Source, Tag: tag{operator.TagRetrain, r.ID},
 	}
 	for i := range r.groups[:min(len(r.groups), maxCohorts)] {
 		out.Cohorts = append(out.Cohorts, t.cohort(&r.groups[i]))

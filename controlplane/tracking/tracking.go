@@ -22,18 +22,16 @@
 // publishers signed and devices run. The tag TagRelease joins the two.
 package tracking
 
-import "fmt"
+import (
+	"fmt"
 
-// Tags that the control plane and its tools give and read.
+	"github.com/vedette-edge/vedette/protocol/operator"
+)
+
+// Tags of versions; package operator says what they mean.
 const (
-	// TagRelease holds the digest of the release that a version was packed into.
-	TagRelease = "vedette.release"
-	// TagRetrain holds the id of the retrain request that a version answers.
-	TagRetrain = "vedette.retrain"
-	// TagPublish set to "true" asks `vedette publish --watch` to pack and sign a version.
-	TagPublish = "vedette.publish"
-	// TagProblem says why a version could not be packed, for people.
-	TagProblem = "vedette.problem"
+	TagRelease = operator.TagRelease
+	TagPublish = operator.TagPublish
 )
 
 // Code says what kind of error a client made. It is also the error_code of MLflow.
