@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 	"time"
 	_ "time/tzdata" // windows of rollouts name zones, and a server may have no zoneinfo
@@ -28,20 +27,13 @@ var version = "dev" // set by the build
 // off; nothing stored depends on it.
 const stopWithin = 20 * time.Second
 
-// gcPercent is by how much the heap may grow between two collections. Most of it
-// are connections and what is known of devices: it stays as long as the devices
-// do, and so has to be gone through again whatever the percentage. Go's default
-// of 100 would double the memory of a large fleet to save a few percent of a
-// processor core. GOGC in the environment goes before.
-const gcPercent = 25
-
 func main() { os.Exit(run()) }
 
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+	if os.Getenv("GOGC") == "" { // which goes before
+		go paceCollections(ctx, time.Second)
 	}
 	if err := command().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "vedette-control:", err)
