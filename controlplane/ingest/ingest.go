@@ -107,7 +107,8 @@ func Start(ctx context.Context, nc *nats.Conn, cfg Config) (*Ingest, error) {
 	i.stream, err = js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name: streamName, Subjects: []string{streamSubject + "*"}, Storage: jetstream.FileStorage,
 		MaxAge: cfg.MaxAge, MaxBytes: cfg.MaxBytes, AllowDirect: true,
-		Discard: jetstream.DiscardNew, // a full stream takes nothing, so devices keep what they have
+		Compression: jetstream.S2Compression, // of blocks that are full: messages of one fleet share names and digests
+		Discard:     jetstream.DiscardNew,    // a full stream takes nothing, so devices keep what they have
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", streamName, err)
