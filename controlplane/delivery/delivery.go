@@ -188,11 +188,27 @@ func NewDialer() *net.Dialer {
 		if err != nil {
 			return fmt.Errorf("read address: %w", err)
 		}
-		if ip := to.Addr().Unmap(); ip.IsLinkLocalUnicast() || ip.IsMulticast() {
+		if refused(to.Addr()) {
 			return ErrLinkLocal
 		}
 		return nil
 	}}
+}
+
+var (
+	nat64 = netip.MustParsePrefix("64:ff9b::/96") // IPv4 behind a translator [RFC 6052]
+	// clouds answer there for credentials too, though it is not link-local.
+	clouds = netip.MustParseAddr("fd00:ec2::254")
+)
+
+// refused says whether an address is not dialled, in whichever form it is written.
+func refused(ip netip.Addr) bool {
+	ip = ip.Unmap().WithZone("")
+	if nat64.Contains(ip) {
+		b := ip.As16()
+		ip = netip.AddrFrom4([4]byte(b[12:]))
+	}
+	return ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip == clouds
 }
 
 // NewClient makes the client that webhooks are called with: bounded in time,

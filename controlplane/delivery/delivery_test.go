@@ -69,7 +69,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 func TestLinkLocalIsNotDialled(t *testing.T) {
 	client := NewClient()
 	client.Transport.(*http.Transport).Proxy = nil
-	for _, to := range []string{"http://169.254.169.254/latest", "http://[fe80::1]/", "http://[::ffff:169.254.169.254]/"} {
+	for _, to := range []string{"http://169.254.169.254/latest", "http://[fe80::1]/", "http://[::ffff:169.254.169.254]/", "http://[64:ff9b::a9fe:a9fe]/", "http://[fd00:ec2::254]/"} {
 		if err := Post(t.Context(), client, now, &Message{URL: to}); !errors.Is(err, ErrLinkLocal) {
 			t.Errorf("%s: got %v, want ErrLinkLocal", to, err)
 		}
