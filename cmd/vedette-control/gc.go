@@ -22,7 +22,7 @@ const (
 
 // gcPercent is the percentage for so many live bytes.
 func gcPercent(live uint64) int {
-	return int(min(mostPercent, max(leastPercent, 100*room/max(live, 1)))) //nolint:gosec // at most 100
+	return int(min(mostPercent, max(leastPercent, 100*room/max(live, 1))))
 }
 
 // paceCollections keeps the percentage right until the context ends. It begins
