@@ -113,7 +113,11 @@ func (a *app) publishing(ctx context.Context, f publishFlags, given []string) er
 		if err != nil {
 			return err
 		}
-		return a.told(r.release(ctx, v))
+		o, err := r.release(ctx, v)
+		if err == nil && o.Problem != "" {
+			err = operator.Errorf(operator.Invalid, "%s of %s: %s", v.Version, v.Name, notDone(&o))
+		}
+		return a.told(o, err)
 	}
 	return a.watchVersions(ctx, r, f)
 }
@@ -221,6 +225,14 @@ func (a *app) told(o outcome, err error) error {
 	}
 	_, bad := io.WriteString(plain{a.out}, text+"\n")
 	return errors.Join(err, bad)
+}
+
+// notDone says what a problem left undone.
+func notDone(o *outcome) string {
+	if o.Release != "" {
+		return "it is published, without the evidence for its gates"
+	}
+	return "it could not be published"
 }
 
 // watchVersions makes rounds until ctx ends, or one.
