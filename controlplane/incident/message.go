@@ -154,7 +154,7 @@ var nextStep = map[string]string{
 	Prediction:     "see what the model says now (vedette drift show MODEL); get labels, for inputs look as before.",
 	Missing:        "look at what feeds the devices: values are missing, or no longer are.",
 	NewValues:      "look at what feeds the devices: there are values that training did not know.",
-	GateFailed:     "see the gate's evidence (vedette model gates MODEL VERSION); fix the version, or override the gate with a reason.",
+	GateFailed:     "see the gate's evidence (vedette model validate MODEL VERSION); fix the version, or override the gate with a reason.",
 	RolloutStopped: "see why (vedette rollout explain ID); then resume, revert or abort it.",
 	DeliveryDead:   "put the receiver right, then deliver again (vedette retrain dead, vedette retrain redeliver ID).",
 	PublishFailed:  "see the log of vedette publish; the version is registered and not yet a release.",
