@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/vedette-edge/vedette/controlplane/tracking"
+	"github.com/vedette-edge/vedette/protocol/operator"
 )
 
 const maxLogged = 5000
@@ -51,7 +52,7 @@ func (s *Server) createLogged(ctx context.Context, q loggedRequest) (any, error)
 	if q.Name == "" {
 		q.Name = randomName()
 	}
-	tags[tagPrincipal] = who(ctx)
+	tags[operator.TagPrincipal] = who(ctx)
 	m, err := s.cfg.Store.CreateLoggedModel(ctx, tracking.LoggedModel{
 		Experiment: q.Experiment, Name: q.Name, Type: q.Type, SourceRun: q.SourceRun, Params: params, Tags: tags,
 	})

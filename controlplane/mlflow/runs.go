@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vedette-edge/vedette/controlplane/tracking"
+	"github.com/vedette-edge/vedette/protocol/operator"
 )
 
 // Limits of one batch, as MLflow states them.
@@ -20,11 +21,8 @@ const (
 
 // Tags of runs that are not the client's alone.
 const (
-	// tagPrincipal is who was authenticated when a run or a version was made.
-	// mlflow.user is what the client says.
-	tagPrincipal = "vedette.principal"
-	tagRunName   = "mlflow.runName"
-	tagModels    = "mlflow.log-model.history"
+	tagRunName = "mlflow.runName"
+	tagModels  = "mlflow.log-model.history"
 )
 
 func (s *Server) runRoutes() []route {
@@ -74,7 +72,7 @@ func (s *Server) createRun(ctx context.Context, q createRun) (any, error) {
 		return nil, err
 	}
 	name := cmp.Or(q.Name, tags[tagRunName], randomName())
-	tags[tagRunName], tags[tagPrincipal] = name, who(ctx)
+	tags[tagRunName], tags[operator.TagPrincipal] = name, who(ctx)
 	r, err := s.cfg.Store.CreateRun(ctx, tracking.Run{
 		Experiment: cmp.Or(q.Experiment, "0"), Name: name, User: q.User,
 		StartedMS: cmp.Or(int64(q.Start), time.Now().UnixMilli()), Tags: tags,
@@ -195,7 +193,7 @@ func (s *Server) log(ctx context.Context, r runID, b tracking.Batch) (any, error
 }
 
 // given are the tags that the server alone gives.
-var given = []string{tagPrincipal, tagDeployable, tagReason}
+var given = []string{operator.TagPrincipal, tagDeployable, tagReason}
 
 // reserved refuses tags that the server alone gives.
 func reserved(tags map[string]string) error {

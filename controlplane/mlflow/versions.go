@@ -72,7 +72,7 @@ func (s *Server) createVersion(ctx context.Context, q versionRequest) (any, erro
 	if err != nil {
 		return nil, err
 	}
-	tags[tagPrincipal] = who(ctx)
+	tags[operator.TagPrincipal] = who(ctx)
 	verdict, err := s.examine(ctx, uri)
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func dropGiven(tags map[string]string) {
 	for _, key := range given {
 		delete(tags, key)
 	}
-	delete(tags, tracking.TagRelease)
+	delete(tags, operator.TagRelease)
 }
 
 // modelID is the logged model that is registered: 2.x clients name it in the source alone.
@@ -211,7 +211,7 @@ func (s *Server) deleteVersionTag(ctx context.Context, q versionRequest) (any, e
 	if err == nil {
 		err = required("key", q.Key)
 	}
-	if err == nil && q.Key == tracking.TagRelease {
+	if err == nil && q.Key == operator.TagRelease {
 		err = s.mayAttach(ctx)
 	}
 	if err == nil {
@@ -228,12 +228,12 @@ func (s *Server) mayTag(ctx context.Context, tags map[string]string) error {
 	if err := reserved(tags); err != nil {
 		return err
 	}
-	text, ok := tags[tracking.TagRelease]
+	text, ok := tags[operator.TagRelease]
 	if !ok {
 		return nil
 	}
 	if _, err := release.ParseDigest(text); err != nil {
-		return refuse(tracking.Invalid, "The tag '%s' must be the digest of a release, got '%.80s'", tracking.TagRelease, text)
+		return refuse(tracking.Invalid, "The tag '%s' must be the digest of a release, got '%.80s'", operator.TagRelease, text)
 	}
 	return s.mayAttach(ctx)
 }
@@ -245,12 +245,12 @@ func (s *Server) mayAttach(ctx context.Context) error {
 	if p.Role.Allows(operator.Publisher) {
 		return nil
 	}
-	return operator.Errorf(operator.Forbidden, "the tag %s needs role %s, and %s is %s", tracking.TagRelease, operator.Publisher, p.Name, p.Role)
+	return operator.Errorf(operator.Forbidden, "the tag %s needs role %s, and %s is %s", operator.TagRelease, operator.Publisher, p.Name, p.Role)
 }
 
 // releaseOf is the release that a version became, if it has.
 func releaseOf(v *tracking.ModelVersion) (release.Digest, bool) {
-	d, err := release.ParseDigest(v.Tags[tracking.TagRelease])
+	d, err := release.ParseDigest(v.Tags[operator.TagRelease])
 	return d, err == nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/kvstore"
 	"github.com/vedette-edge/vedette/controlplane/mlflow"
 	"github.com/vedette-edge/vedette/controlplane/tracking"
+	"github.com/vedette-edge/vedette/protocol/operator"
 )
 
 var _ mlflow.Store = (*tracking.Store)(nil)
@@ -477,7 +478,7 @@ func testRegistered(t *testing.T, w *world) {
 		t.Errorf("aliases: got %v", got.Aliases)
 	}
 	text := "yes"
-	ok(t, w.SetVersionTag(ctx, "digits", 2, tracking.TagPublish, &text))
+	ok(t, w.SetVersionTag(ctx, "digits", 2, operator.TagPublish, &text))
 	ok(t, w.SetRegisteredModelTag(ctx, "digits", "a", nil))
 	must[tracking.ModelVersion](t)(w.DescribeVersion(ctx, "digits", 2, "second"))
 	must[tracking.RegisteredModel](t)(w.DescribeRegisteredModel(ctx, "digits", "better"))

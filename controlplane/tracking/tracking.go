@@ -19,20 +19,10 @@
 //
 // Times are Unix milliseconds, as MLflow's are. A registered version is a
 // candidate that somebody trained; a release of package registry is what
-// publishers signed and devices run. The tag TagRelease joins the two.
+// publishers signed and devices run. The tag operator.TagRelease joins the two.
 package tracking
 
-import (
-	"fmt"
-
-	"github.com/vedette-edge/vedette/protocol/operator"
-)
-
-// Tags of versions; package operator says what they mean.
-const (
-	TagRelease = operator.TagRelease
-	TagPublish = operator.TagPublish
-)
+import "fmt"
 
 // Code says what kind of error a client made. It is also the error_code of MLflow.
 type Code string

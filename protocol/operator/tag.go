@@ -18,6 +18,7 @@ const (
 	TagDeployable = "vedette.deployable"
 	// TagNotDeployable says why devices cannot run a version, for people.
 	TagNotDeployable = "vedette.deployable.reason"
-	// TagPrincipal is who was authenticated when a run or a version was made.
+	// TagPrincipal is who was authenticated when a run or a version was made;
+	// mlflow.user is what the client says.
 	TagPrincipal = "vedette.principal"
 )
