@@ -37,8 +37,6 @@ const (
 	MaxWaiting = 20_000
 	// maxQueue bounds them in bytes, so that a queue is one value of the bucket.
 	maxQueue = kvstore.MaxValue * 3 / 4
-	// MaxRows bounds the rows of one chunk.
-	MaxRows = 5_000
 	// maxPrefixes is how many starts of one device are remembered.
 	maxPrefixes = 32
 	// maxChunks bounds what a queue remembers against being given a chunk twice.

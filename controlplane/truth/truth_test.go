@@ -193,21 +193,21 @@ func TestBoundsAndExpiry(t *testing.T) {
 	w := newWorld(t)
 	queued, rejected := 0, 0
 	for chunk := range 6 {
-		rows := make([]operator.TruthRow, MaxRows)
+		rows := make([]operator.TruthRow, operator.MaxTruthRows)
 		for i := range rows {
-			rows[i] = row(int64(chunk*MaxRows+i), fmt.Sprintf("aaaaaaaaaaaaaaaa-%d", chunk*MaxRows+i), "7", "")
+			rows[i] = row(int64(chunk*operator.MaxTruthRows+i), fmt.Sprintf("aaaaaaaaaaaaaaaa-%d", chunk*operator.MaxTruthRows+i), "7", "")
 		}
 		out := w.push(fmt.Sprintf("%x", chunk), rows...)
 		queued, rejected = queued+out.Queued, rejected+out.Rejected
 	}
-	if queued != MaxWaiting || rejected != 6*MaxRows-MaxWaiting {
-		t.Errorf("%d queued and %d rejected, want %d in all of which %d wait", queued, rejected, 6*MaxRows, MaxWaiting)
+	if queued != MaxWaiting || rejected != 6*operator.MaxTruthRows-MaxWaiting {
+		t.Errorf("%d queued and %d rejected, want %d in all of which %d wait", queued, rejected, 6*operator.MaxTruthRows, MaxWaiting)
 	}
-	full := make([]operator.TruthRow, MaxRows)
+	full := make([]operator.TruthRow, operator.MaxTruthRows)
 	for i := range full {
-		full[i] = row(int64(5*MaxRows+i), fmt.Sprintf("aaaaaaaaaaaaaaaa-%d", 5*MaxRows+i), "7", "")
+		full[i] = row(int64(5*operator.MaxTruthRows+i), fmt.Sprintf("aaaaaaaaaaaaaaaa-%d", 5*operator.MaxTruthRows+i), "7", "")
 	}
-	if out := w.push("5", full...); out.Rejected != MaxRows || len(w.upload().Chunks) != 4 {
+	if out := w.push("5", full...); out.Rejected != operator.MaxTruthRows || len(w.upload().Chunks) != 4 {
 		t.Errorf("again %d are rejected, chunks %v are taken", out.Rejected, w.upload().Chunks)
 	}
 	if r := w.upload().Rejects; len(r) != maxRejects || !strings.Contains(r[0].Reason, "too many truths wait") {
@@ -216,12 +216,12 @@ func TestBoundsAndExpiry(t *testing.T) {
 	if b := w.next("cam-1", &protocol.TruthTaken{}); len(b.GetTruths()) > protocol.MaxTruths {
 		t.Errorf("a batch has %d truths, at most %d", len(b.GetTruths()), protocol.MaxTruths)
 	}
-	for taken := (&protocol.TruthTaken{}); w.waits() > MaxWaiting-MaxRows; { // there is room for the chunk again
+	for taken := (&protocol.TruthTaken{}); w.waits() > MaxWaiting-operator.MaxTruthRows; { // there is room for the chunk again
 		b := w.next("cam-1", taken)
 		taken = &protocol.TruthTaken{Seq: b.GetSeq(), Matched: uint64(len(b.GetTruths()))}
 		w.next("cam-1", taken)
 	}
-	if out := w.push("5", full...); out.Queued != MaxRows || out.Rejected != 0 || w.upload().Rejected != MaxRows {
+	if out := w.push("5", full...); out.Queued != operator.MaxTruthRows || out.Rejected != 0 || w.upload().Rejected != operator.MaxTruthRows {
 		t.Errorf("when there is room again %d are queued, %d rejected, of the upload %d", out.Queued, out.Rejected, w.upload().Rejected)
 	}
 	waiting := w.waits()
@@ -295,7 +295,7 @@ func TestMalformedUploads(t *testing.T) {
 			return err
 		},
 		"too many rows": func() error {
-			_, err := w.Push(t.Context(), "digits", "0123456789abcdef", strings.Repeat("1", 16), make([]operator.TruthRow, MaxRows+1))
+			_, err := w.Push(t.Context(), "digits", "0123456789abcdef", strings.Repeat("1", 16), make([]operator.TruthRow, operator.MaxTruthRows+1))
 			return err
 		},
 		"upload without an id": func() error { _, _, err := w.Begin(t.Context(), "ann", "digits", operator.TruthBegin{}); return err },

@@ -98,8 +98,8 @@ func (s *Service) save(ctx context.Context, id string, r *record) error {
 // rejected is tried again, and queued for those devices only that did not take
 // theirs. Rows of no device are rejected one by one.
 func (s *Service) Push(ctx context.Context, model, upload, chunk string, rows []operator.TruthRow) (out operator.TruthChunkResult, err error) {
-	if !isHex(chunk, 16) || len(rows) == 0 || len(rows) > MaxRows {
-		return out, fmt.Errorf("%w: it needs a name of 16 to 64 hex digits and 1 to %d rows", ErrChunk, MaxRows)
+	if !isHex(chunk, 16) || len(rows) == 0 || len(rows) > operator.MaxTruthRows {
+		return out, fmt.Errorf("%w: it needs a name of 16 to 64 hex digits and 1 to %d rows", ErrChunk, operator.MaxTruthRows)
 	}
 	s.pushing.Lock()
 	defer s.pushing.Unlock()
