@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Drives a Vedette control plane with the stock MLflow client, 2.x or 3.x.
 
-    pip install "mlflow>=2.22" scikit-learn onnx skl2onnx
+    pip install "mlflow>=2.12" scikit-learn onnx onnxruntime skl2onnx
     MLFLOW_TRACKING_URI=http://127.0.0.1:8480 MLFLOW_TRACKING_TOKEN=vop1_... deploy/mlflow-e2e.py
 
 The token needs role scientist ("vedette token create NAME --role scientist").
@@ -31,7 +31,7 @@ try:
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 except ImportError as missing:
-    skip(f'{missing}: pip install "mlflow>=2.22" scikit-learn onnx skl2onnx')
+    skip(f'{missing}: pip install "mlflow>=2.12" scikit-learn onnx onnxruntime skl2onnx')
 
 THREE = int(mlflow.__version__.split(".")[0]) >= 3
 TAG = uuid.uuid4().hex[:8]
@@ -143,7 +143,8 @@ def models(client):
     pickle, net = client.get_model_version(name, "1"), client.get_model_version(name, "2")
     check("a pickle is registered, is not deployable, and says so",
           pickle.status == "READY" and pickle.tags["vedette.deployable"] == "false" and "pickle" in pickle.status_message)
-    check("an ONNX model is deployable", net.tags["vedette.deployable"] == "true" and net.run_id == run.info.run_id)
+    check("an ONNX model is deployable", net.tags["vedette.deployable"] == "true")
+    check("both versions know their run", [pickle.run_id, net.run_id] == [run.info.run_id] * 2)
     loaded = mlflow.onnx.load_model(f"models:/{name}/2")
     check("the registered graph is the logged one", loaded.SerializeToString() == graph.SerializeToString())
     if THREE:
@@ -185,6 +186,8 @@ def registry(client, run):
     check("get_model_version_download_uri", client.get_model_version_download_uri(name, "3") == source)
     found = client.search_registered_models(filter_string=f"name = '{name}'")
     check("search_registered_models", [m.name for m in found] == [name] and found[0].tags["k"] == "v")
+    copied = client.copy_model_version(f"models:/{name}/3", name + "-copied")
+    check("copy_model_version", client.get_model_version(copied.name, copied.version).run_id == run)
     client.rename_registered_model(name, name + "-renamed")
     client.delete_model_version(name + "-renamed", "1")
     client.delete_registered_model(name + "-renamed")
