@@ -136,6 +136,12 @@ func cohortText(c *drift.CohortScore) string {
 	case drift.Drift:
 		return fmt.Sprintf("left its training data: %d of %d features apart, largest PSI %.3g; the world has changed", c.Training.Apart, len(c.Training.Features), c.Training.MaxPSI)
 	default:
+		if c.Cohort == "" {
+			return "devices without the label have no cohort: each is judged by itself"
+		}
+		if c.Training.Enough {
+			return "one device cannot tell a faulty sensor from a changed world: two with enough rows can"
+		}
 		return fmt.Sprintf("%d rows are too few to say", c.Rows)
 	}
 }

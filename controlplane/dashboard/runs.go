@@ -290,8 +290,14 @@ func (v *compareView) all(of func(*operator.RunDetail) map[string]string) []diff
 	return out
 }
 
+// dataText is what a run says about its data: its own words and its datasets.
 func dataText(r *operator.RunDetail) string {
 	var parts []string
+	for _, key := range []string{"data_version", "data.version", "data_hash"} {
+		if text := cmp.Or(r.Tags[key], r.Params[key]); text != "" {
+			parts = append(parts, text)
+		}
+	}
 	for _, d := range r.Datasets {
 		parts = append(parts, d.Name+" "+d.Digest)
 	}
