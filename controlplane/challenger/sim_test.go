@@ -115,6 +115,17 @@ func TestBothErrorsStayBelowTheirRates(t *testing.T) {
 	}
 }
 
+// Few devices on which keys do a little to each version look alike for long:
+// whoever looks after every few rows must not promote the worse one then.
+func TestFewDevicesLookedAtOften(t *testing.T) {
+	n := times(120)
+	most := DefaultBeta + 2.5*math.Sqrt(DefaultBeta*(1-DefaultBeta)/float64(n))
+	w := world{devices: 3, base: 0.05, between: 1, within: 0.2, share: 0.1, rows: 800, looks: 150, ratio: 1 + DefaultMargin}
+	if wrong, _, _ := w.verdicts(n); wrong > most {
+		t.Errorf("wrongly promoted %.3f, want at most %.3f", wrong, most)
+	}
+}
+
 // A challenger that is as good is promoted, one that is twice as bad aborted.
 func TestPower(t *testing.T) {
 	w := world{devices: 12, base: 0.05, between: 1, share: 0.1, rows: 20_000, looks: 40, ratio: 1}
