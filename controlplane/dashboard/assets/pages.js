@@ -33,6 +33,20 @@ function tellTimes(root) {
   }
 }
 
+// Links that the MLflow client prints when a run ends: its addresses lie behind
+// a #, which never reaches the server. Whoever has to sign in first goes there after. ---
+
+function followClientLink() {
+  const found = location.hash.match(/^#\/experiments\/(\d+)(?:\/runs\/(\w[\w-]*))?/);
+  if (!found) return;
+  const to = found[2] ? `/runs/${found[2]}` : `/experiments/${found[1]}`;
+  const next = document.querySelector('input[name="next"]');
+  if (next) next.value = to;
+  else location.replace(to);
+}
+
+followClientLink();
+
 // Parts that follow changes: a part whose HTML is the same as before is left
 // alone, so that focus, selection and scrolling stay where they are. Open
 // <details> stay open. ------------------------------------------------------
