@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 
@@ -15,9 +17,9 @@ func modelPull(a *app) *cobra.Command {
 	var to string
 	cmd := &cobra.Command{
 		Use: "pull MODEL [VERSION]", Short: "Download a version as the folder it was packed from",
-		Long: `Downloads the graphs, baseline, golden vectors and manifest of a version, by
-default the newest, to a folder like the one that was pushed: "vedette-agent
-evaluate" and "vedette-agent score" take it. Needs role scientist.
+		Long: `Downloads the graphs, schema, baseline, golden vectors and manifest of a version,
+by default the newest, to a folder like the one that was pushed: "vedette-agent
+evaluate" and "vedette model push" take it. Needs role scientist.
 
 Nothing is taken on the server's word: the manifest must be one that publishers
 have signed, by the root.json of this machine, and every file what the manifest
@@ -71,7 +73,12 @@ func (p *publisher) pull(ctx context.Context, model, name, dir string) (*release
 			return nil, err
 		}
 	}
-	return m, writeFile(filepath.Join(dir, manifestFile), raw, 0o644)
+	schema, err := json.MarshalIndent(m.Schema, "", "  ") // a part of the manifest, and a file of a folder that is to be packed
+	if err != nil {
+		return nil, operator.Errorf(operator.Invalid, "encode schema: %w", err)
+	}
+	return m, errors.Join(
+		writeFile(filepath.Join(dir, schemaFile), append(schema, '\n'), 0o644), writeFile(filepath.Join(dir, manifestFile), raw, 0o644))
 }
 
 // signedManifest is the manifest of a version that publishers have signed.
@@ -106,10 +113,10 @@ func (p *publisher) signedManifest(ctx context.Context, model, name string) (*re
 // together would be neither.
 func onlyOf(dir string, d release.Digest) error {
 	path := filepath.Join(dir, manifestFile)
-	if _, err := os.Lstat(path); err != nil {
+	have, _, err := hashFile(path)
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	have, _, err := hashFile(path)
 	if err == nil && have.Digest != d {
 		err = usagef("%s holds another version already; name another folder with --to", dir)
 	}

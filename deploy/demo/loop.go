@@ -156,8 +156,12 @@ func writeCSV(path string, rows [][]string) error {
 	return errors.Join(csv.NewWriter(f).WriteAll(rows), f.Close())
 }
 
-// fieldRows writes the images that no model was trained on, clean and faded.
-func (p *plant) fieldRows() (string, error) {
+// profileYAML says how the rows of the handover are to be read.
+const profileYAML = "truth: digit\nprotect: [condition]\n"
+
+// handOver puts the images that no model was trained on, clean and faded, beside a
+// trained model: what the gates are judged on.
+func (p *plant) handOver(t training) error {
 	var header []string
 	for at := range side * side {
 		header = append(header, fmt.Sprintf("p%d%d", at/side, at%side))
@@ -172,24 +176,12 @@ func (p *plant) fieldRows() (string, error) {
 			rows = append(rows, append(row, strconv.Itoa(img.digit), condition))
 		}
 	}
-	path := p.path("field.csv")
-	return path, writeCSV(path, rows)
-}
-
-// evaluated runs a packed version over labelled rows and uploads what it showed.
-func (p *plant) evaluated(ctx context.Context, version, folder, rows string) error {
-	to := p.path("evaluation-" + version + ".csv")
-	if _, err := call(ctx, nil, p.program("vedette-agent"), "evaluate", folder, "--rows", rows,
-		"--truth", "digit", "--protect", "condition", "--force", "--to", to); err != nil {
-		return err
-	}
-	return p.persist(ctx, "the evaluation of version "+version, func() error {
-		return p.vedette(ctx, nil, "model", "evaluate", model, version, to)
-	})
+	folder := filepath.Join(t.folder, "model", "vedette")
+	return errors.Join(write(filepath.Join(folder, "profile.yaml"), []byte(profileYAML)), writeCSV(filepath.Join(folder, "evaluation.csv"), rows))
 }
 
 // pipeline is what a training pipeline does with a retrain request: train,
-// register with MLflow, have the CI publish, show what the gates ask for.
+// register with MLflow, have the CI publish and show what the gates ask for.
 func (p *plant) pipeline(ctx context.Context, event cloudEvent) (numbers, error) {
 	sample, rows, err := p.labelled(ctx)
 	if err != nil {
@@ -197,6 +189,9 @@ func (p *plant) pipeline(ctx context.Context, event cloudEvent) (numbers, error)
 	}
 	t, by, err := p.train(ctx, event, sample)
 	if err != nil {
+		return nil, err
+	}
+	if err := p.handOver(t); err != nil {
 		return nil, err
 	}
 	out := numbers{"trained_by": by, "labelled_rows": rows}
@@ -213,13 +208,10 @@ func (p *plant) pipeline(ctx context.Context, event cloudEvent) (numbers, error)
 		return out, err
 	}
 	out["run"], out["mlflow_version"] = r.Run, r.Version
-	if err := p.publish(ctx); err != nil {
-		return out, err
-	}
-	return out, p.evidence(ctx, t)
+	return out, p.publish(ctx)
 }
 
-// publish has the CI publish what is registered for it.
+// publish has the CI publish what is registered for it, with the evidence.
 func (p *plant) publish(ctx context.Context) error {
 	root, err := os.ReadFile(p.path("publisher", "root.json")) // and none of the keys beside it
 	if err != nil {
@@ -232,29 +224,6 @@ func (p *plant) publish(ctx context.Context) error {
 		return p.vedette(ctx, nil, "publish", "--watch", "--once", "--model", model,
 			"--keys", p.path("ci"), "--key", p.path("ci", "ci.key"), "--work", p.path("work"))
 	})
-}
-
-// evidence evaluates the version in production and the new one on the same rows.
-func (p *plant) evidence(ctx context.Context, t training) error {
-	rows, err := p.fieldRows()
-	if err != nil {
-		return err
-	}
-	if err := p.evaluated(ctx, "1", p.path("digits-1"), rows); err != nil {
-		return err
-	}
-	graph, err := os.ReadFile(filepath.Join(t.folder, "model", "model.onnx"))
-	if err != nil {
-		return err
-	}
-	if err := write(p.path("digits-2", "digits-2.onnx"), graph); err != nil {
-		return err
-	}
-	if _, err := call(ctx, nil, p.program("vedette-agent"), "profile",
-		"--mlmodel", filepath.Join(t.folder, "model"), "--to", p.path("digits-2")); err != nil {
-		return err
-	}
-	return p.evaluated(ctx, "2", p.path("digits-2"), rows)
 }
 
 // promoted waits for the rollout that the promotion policy starts.

@@ -187,6 +187,11 @@ func gateResults(ro *operator.Rollout) map[string]map[string]string {
 
 // damagedVersion is step 8.
 func (p *plant) damagedVersion(ctx context.Context) (numbers, error) {
+	if err := p.persist(ctx, "version 2 to be pulled", func() error {
+		return p.vedette(ctx, nil, "model", "pull", model, "2", "--to", p.path("digits-2"))
+	}); err != nil {
+		return nil, err
+	}
 	folder, err := p.damage("digits-2", "digits-3")
 	if err != nil {
 		return nil, err
