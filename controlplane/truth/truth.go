@@ -339,14 +339,24 @@ func settle(q *protocol.TruthQueue, taken *protocol.TruthTaken, now time.Time) (
 		q.Waiting, changed = q.GetWaiting()[1:], true
 		d := doneOf(q, b, now)
 		if b.GetSeq() == taken.GetSeq() {
-			t := d.GetTaken()
-			t.Matched += taken.GetMatched()
-			t.Unmatched += taken.GetUnmatched()
-			t.Repeated += taken.GetRepeated()
-			t.Refused += taken.GetRefused()
+			addTaken(d.GetTaken(), taken, uint64(len(b.GetTruths())))
 		}
 	}
 	return changed
+}
+
+// addTaken adds what a device says became of a batch, as far as the batch goes:
+// one that lies must not make the sums of an upload wrong for all.
+func addTaken(sum, taken *protocol.TruthTaken, truths uint64) {
+	some := func(n uint64) uint64 {
+		n = min(n, truths)
+		truths -= n
+		return n
+	}
+	sum.Matched += some(taken.GetMatched())
+	sum.Unmatched += some(taken.GetUnmatched())
+	sum.Repeated += some(taken.GetRepeated())
+	sum.Refused += some(taken.GetRefused())
 }
 
 // expire moves what has waited too long from waiting to done.

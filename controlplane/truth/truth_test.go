@@ -3,6 +3,7 @@ package truth
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -160,6 +161,18 @@ func TestRepetitionsChangeNothing(t *testing.T) {
 	w.push("1", rows...)
 	if b := w.next("cam-1", taken); b != nil {
 		t.Errorf("queued twice: %v", b)
+	}
+}
+
+// What a device says counts as far as the truths go that it was given.
+func TestLyingDeviceCountsNoMoreThanItGot(t *testing.T) {
+	w := newWorld(t)
+	w.push("1", row(2, "aaaaaaaaaaaaaaaa-1", "7", ""), row(3, "aaaaaaaaaaaaaaaa-2", "7", ""))
+	b := w.next("cam-1", &protocol.TruthTaken{})
+	w.next("cam-1", &protocol.TruthTaken{Seq: b.GetSeq(), Matched: 1, Unmatched: math.MaxUint64, Refused: 5})
+	want := operator.TruthCounts{Queued: 2, Matched: 1, Unmatched: 1}
+	if got := w.upload(); got.TruthCounts != want {
+		t.Errorf("got %+v, want %+v", got.TruthCounts, want)
 	}
 }
 
