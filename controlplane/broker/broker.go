@@ -42,6 +42,12 @@ const (
 	// maxMessage bounds one message inside the control plane: a bucket's value
 	// with its headers. Devices have protocol.MaxPayload.
 	maxMessage = 2 << 20
+	// maxStore is more than any disk holds. Streams have bounds of their own, and the
+	// server watches how much is free. By default the bounds of all streams together
+	// must fit into three quarters of what is free at the start (nats-server,
+	// diskAvailable), so that a server would not start again once it had filled its
+	// disk a little.
+	maxStore = 1 << 50
 	// maxDeviceSubs bounds the subscriptions of one device; the protocol needs one.
 	maxDeviceSubs = 8
 	// maxConnections is above what one machine is meant to serve.
@@ -280,6 +286,7 @@ func options(cfg Config, host string, port int) (*server.Options, error) {
 	opts.NoSigs = true
 	opts.JetStream = true
 	opts.StoreDir = cfg.Dir
+	opts.JetStreamMaxStore = maxStore
 	opts.SyncAlways = true
 	opts.MaxPayload = maxMessage
 	opts.MaxConn = maxConnections

@@ -130,6 +130,18 @@ func (s *site) tap() *nats.Subscription {
 	return sub
 }
 
+// A stream's bound may be larger than the disk: how much is free when the server
+// starts must not decide whether it does.
+func TestBoundsAreNoReservations(t *testing.T) {
+	js, err := jetstream.New(newSite(t).broker.Conn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "LARGE", Subjects: []string{"large"}, MaxBytes: 1 << 49}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDeviceSpeaksAndIsSpokenTo(t *testing.T) {
 	s := newSite(t)
 	up, err := s.broker.Conn().SubscribeSync(protocol.Subject("vedette/v1/+/up"))
