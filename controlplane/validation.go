@@ -21,6 +21,7 @@ func (s *Server) openValidation(ctx context.Context) (err error) {
 		Changed: func(model string) {
 			if s.service != nil {
 				s.tell(operator.EventModel, model)
+				s.promotion.Nudge()
 			}
 		},
 		Deployed: s.deployed,
