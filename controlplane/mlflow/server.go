@@ -67,7 +67,7 @@ type Journal interface {
 
 // Config is what a Server needs. All but Log, Timeout and Idle are required.
 type Config struct {
-	Store    Store
+	Store    *tracking.Store
 	Files    *Files
 	Auth     Authenticator
 	Releases Releases

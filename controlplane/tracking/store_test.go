@@ -15,12 +15,9 @@ import (
 
 	"github.com/vedette-edge/vedette/controlplane/brokertest"
 	"github.com/vedette-edge/vedette/controlplane/kvstore"
-	"github.com/vedette-edge/vedette/controlplane/mlflow"
 	"github.com/vedette-edge/vedette/controlplane/tracking"
 	"github.com/vedette-edge/vedette/protocol/operator"
 )
-
-var _ mlflow.Store = (*tracking.Store)(nil)
 
 // world is a store that can be closed and opened again, with a clock that moves
 // by a millisecond a look.
