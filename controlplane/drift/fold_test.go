@@ -101,7 +101,7 @@ func snapshot(m *Monitor) string {
 // Whatever was written down when the process died, folding the stream again
 // from anywhere before it ends in the same state.
 func TestCrashesChangeNothing(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range uint64(trialsOf(15, 300)) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		log := history(rng, 300)
 		whole := fresh(t)

@@ -304,29 +304,49 @@ func (f *fleet) score() Score {
 	return Score{}
 }
 
+// trained is a version and the baseline of what it was trained on.
+type trained struct {
+	reader *centroids
+	base   *sketch.Baseline
+}
+
+// versions are those of the demonstration, made once for all tests.
+var versions = map[string]trained{}
+
+func versionOf(tb testing.TB, v string) trained {
+	tb.Helper()
+	if have, ok := versions[v]; ok {
+		return have
+	}
+	train, conditions := readCSV(tb, "digits-"+v+".train.csv")
+	labels, _ := readCSV(tb, "digits-"+v+".expected.csv")
+	out := trained{reader: trainCentroids(train, labels)}
+	var parts []*sketch.Batch
+	for i, from := 1, 0; i <= len(train); i++ {
+		if i == len(train) || conditions[i] != conditions[from] {
+			parts = append(parts, digitsBatch(out.reader, train[from:i], conditions[from]))
+			from = i
+		}
+	}
+	out.base = baselineOf(tb, digitsSchema(), parts...)
+	versions[v] = out
+	return out
+}
+
 // demo is the fleet of the demonstration: eight cameras on three sites.
 func demo(tb testing.TB, version int) *fleet {
 	tb.Helper()
 	f := newFleet(tb, Config{MaxAge: time.Minute, Bucket: 5 * time.Second, Block: time.Minute})
 	v := strconv.Itoa(version)
-	train, conditions := readCSV(tb, "digits-"+v+".train.csv")
-	labels, _ := readCSV(tb, "digits-"+v+".expected.csv")
+	made := versionOf(tb, v)
 	f.images, _ = readCSV(tb, "heldout.csv")
-	f.reader = trainCentroids(train, labels)
+	f.reader = made.reader
 	f.release = release.Digest{byte(version)}
-	var parts []*sketch.Batch
-	for i, from := 1, 0; i <= len(train); i++ {
-		if i == len(train) || conditions[i] != conditions[from] {
-			parts = append(parts, digitsBatch(f.reader, train[from:i], conditions[from]))
-			from = i
-		}
-	}
-	base := baselineOf(tb, digitsSchema(), parts...)
-	if err := f.m.SetRelease(Release{Digest: f.release, Model: "digits", Version: v, Sequence: uint64(version)}, base); err != nil {
+	if err := f.m.SetRelease(Release{Digest: f.release, Model: "digits", Version: v, Sequence: uint64(version)}, made.base); err != nil {
 		tb.Fatal(err)
 	}
 	for i, site := range []string{"a", "a", "a", "b", "b", "b", "c", "c"} {
-		f.add("cam-"+site+strconv.Itoa(i), site, base)
+		f.add("cam-"+site+strconv.Itoa(i), site, made.base)
 	}
 	return f
 }
