@@ -118,7 +118,9 @@ func (s *scientist) begin(ctx context.Context, experiment string, t training) (i
 		return "", err
 	}
 	tags := []tag{
-		{"mlflow.user", "demo"}, {"mlflow.source.name", "deploy/demo/train/retrain.py"}, {"mlflow.source.type", "LOCAL"},
+		{"mlflow.user", "demo"},
+		{"mlflow.source.name", "deploy/demo/train/retrain.py"},
+		{"mlflow.source.type", "LOCAL"},
 		{"data_version", fmt.Sprintf("sha256:%x", sha256.Sum256(data))},
 	}
 	if c := commit(); c != "" {
