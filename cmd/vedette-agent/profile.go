@@ -96,6 +96,12 @@ Without outputs of the framework it refuses: those of the graph prove nothing.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return a.profile(cmd, f, strings.Join(args, "")) },
 	}
+	f.register(cmd)
+	return cmd
+}
+
+// register makes the flags of the command.
+func (f *profileFlags) register(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.mlmodel, "mlmodel", "", "folder of a model logged with MLflow, in place of GRAPH")
 	fl.StringVar(&f.rows, "rows", "", "training rows (CSV with a header, or Parquet)")
@@ -116,7 +122,6 @@ Without outputs of the framework it refuses: those of the graph prove nothing.`,
 	}
 	_ = cmd.MarkFlagDirname("to")      // the flag exists
 	_ = cmd.MarkFlagDirname("mlmodel") // the flag exists
-	return cmd
 }
 
 func (a *app) profile(cmd *cobra.Command, f *profileFlags, graphPath string) error {
