@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"filippo.io/age"
 	"github.com/spf13/pflag"
 
 	"github.com/vedette-edge/vedette/protocol/operator"
@@ -44,6 +45,19 @@ func (f *samplingFlags) plan(s *release.Schema) (*release.Sampling, error) {
 	return &release.Sampling{
 		Recipient: f.to, Rows: f.rows, Rate: f.rate, Strata: cmp.Or(f.strata, usualStrata(s)), Expires: release.Duration(f.expires),
 	}, nil
+}
+
+// check finds what is wrong with the flags whatever the version, so that no version
+// is blamed for it.
+func (f *samplingFlags) check() error {
+	p, err := f.plan(&release.Schema{})
+	if err != nil || p == nil {
+		return err
+	}
+	if _, err := age.ParseX25519Recipient(p.Recipient); err != nil {
+		return operator.Errorf(operator.Invalid, "sampling: recipient is no age X25519 public key: %w", err).WithHint(`"vedette key sample-init" makes one`)
+	}
+	return nil
 }
 
 // usualStrata tells rows apart by class where the model has classes.

@@ -69,7 +69,7 @@ the version's number). Of the run: mlflow.source.git.commit, mlflow.user,
 data_version (tag or parameter), its datasets and metrics.`,
 		Example: `  vedette publish digits 7 --key ci.key --keys ci/
   vedette publish --watch --once --key ci.key --keys ci/ -o json
-  vedette publish --watch --model digits --key /run/secrets/ci.key`,
+  vedette publish --watch --model digits --key /run/secrets/ci.key --sample-to age1…`,
 		Args: args(cobra.MaximumNArgs(2)), ValidArgsFunction: a.complete(0, modelNames),
 		RunE: func(cmd *cobra.Command, given []string) error { return a.publishing(cmd.Context(), f, given) },
 	}
@@ -83,6 +83,7 @@ data_version (tag or parameter), its datasets and metrics.`,
 	fl.DurationVar(&f.every, "every", 30*time.Second, "with --watch: time between rounds, ± a fifth")
 	fl.DurationVar(&f.limits.p95, "max-p95", 0, "devices refuse it when the warm 95th percentile of its latency is above this")
 	fl.StringVar(&f.limits.memory, "max-memory", "", "devices refuse it when it needs more memory than this, e.g. 64MiB")
+	f.limits.sampling.register(fl)
 	return cmd
 }
 
@@ -97,7 +98,7 @@ func (f publishFlags) check(given []string) error {
 	case f.every < time.Second:
 		return usagef("--every %v: at least a second", f.every)
 	}
-	return nil
+	return f.limits.sampling.check()
 }
 
 func (a *app) publishing(ctx context.Context, f publishFlags, given []string) error {
