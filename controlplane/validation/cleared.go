@@ -1,6 +1,7 @@
 package validation
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -99,7 +100,7 @@ func (s *Store) Judge(ctx context.Context, v *registry.Version) (*operator.Valid
 	}
 	if !has || len(p.policy.Gates) == 0 {
 		out.Cleared, out.Why = true, v.Model+" has no gates: every version may be rolled out"
-		return out, nil
+		return out, s.tell(ctx, v, &rec, rec.Outcome, Stop{Model: v.Model, Version: v.Version, Release: v.Digest, Text: v.Model + " has no gates any more"})
 	}
 	j, err := s.verdicts(ctx, v, &p, &rec, out.Trials)
 	if err != nil {
@@ -161,9 +162,12 @@ func (s *Store) verdicts(ctx context.Context, v *registry.Version, p *policyReco
 	defer s.judging.Unlock()
 	champion, _ := s.champion(v.Model)
 	rival := s.record(champion.Digest)
-	own, other := rec.pair(&rival)
+	var pairs []pairing
+	for _, rows := range p.policy.pins() {
+		pairs = append(pairs, rec.pair(&rival, rows))
+	}
 	profiles := s.profiles(v.Model)
-	on, err := fingerprint(p.Digest, v.Digest, champion.Digest, own, other, profiles, trials, rec.Training, rec.Checked)
+	on, err := fingerprint(p.Digest, v.Digest, champion.Digest, pairs, profiles, trials, rec.Training, rec.Checked)
 	if err != nil {
 		return judgement{}, err
 	}
@@ -174,20 +178,39 @@ func (s *Store) verdicts(ctx context.Context, v *registry.Version, p *policyReco
 		return known, nil
 	}
 	ev := Evidence{Champion: Rival{Version: champion.Version, Release: champion.Digest}, Profiles: profiles, Trials: trials}
-	if ev.Candidate, err = s.evaluated(ctx, own); err != nil {
-		return judgement{}, err
-	}
-	if champion.Digest != v.Digest {
-		if ev.Champion.Evaluated, err = s.evaluated(ctx, other); err != nil {
+	j := judgement{on: on, at: s.cfg.Now().UTC(), verdicts: make([]operator.GateVerdict, len(p.policy.Gates))}
+	for _, pair := range pairs {
+		if err := s.judgeOn(ctx, v, &p.policy, rec, pair, ev, j.verdicts); err != nil {
 			return judgement{}, err
 		}
 	}
-	ev.Training, ev.Checked = rec.reports(own)
-	j := judgement{on: on, at: s.cfg.Now().UTC(), verdicts: Judge(p.policy, Subject{Model: v.Model, Version: v.Version, Release: v.Digest}, ev)}
 	s.mu.Lock()
 	s.judged[v.Digest] = j
 	s.mu.Unlock()
 	return j, nil
+}
+
+// judgeOn judges the gates that go by a pair of evaluations, the only ones in
+// memory meanwhile.
+func (s *Store) judgeOn(
+	ctx context.Context, v *registry.Version, p *Policy, rec *versionRecord, pair pairing, ev Evidence, verdicts []operator.GateVerdict,
+) (err error) {
+	if ev.Candidate, err = s.evaluated(ctx, pair.Own); err != nil {
+		return err
+	}
+	if ev.Champion.Release != v.Digest {
+		if ev.Champion.Evaluated, err = s.evaluated(ctx, pair.Other); err != nil {
+			return err
+		}
+	}
+	ev.Training, ev.Checked = rec.reports(pair.Own)
+	for i := range p.Gates {
+		if p.Gates[i].pin() == pair.Rows {
+			one := Policy{Gates: p.Gates[i : i+1]}
+			verdicts[i] = Judge(one, Subject{Model: v.Model, Version: v.Version, Release: v.Digest}, ev)[0]
+		}
+	}
+	return nil
 }
 
 // fingerprint is a digest of everything that a verdict depends on.
@@ -199,21 +222,31 @@ func fingerprint(parts ...any) (string, error) {
 	return release.DigestOf(b).String(), nil
 }
 
-// pair finds the newest evaluation and the rival's newest on the same rows.
-// Where the newest has no counterpart, the newest that has one is taken: a
-// comparison on older rows is worth more than none.
-func (r *versionRecord) pair(rival *versionRecord) (own, other *evaluationRecord) {
+// pairing are evaluations on the same rows; nil for none.
+type pairing struct {
+	Rows       release.Digest // that a gate names; zero for any
+	Own, Other *evaluationRecord
+}
+
+// pair finds the newest evaluation on some rows, any if zero, and the rival's
+// newest on the same. Where the newest has no counterpart, the newest that has one
+// is taken: a comparison on older rows is worth more than none.
+func (r *versionRecord) pair(rival *versionRecord, rows release.Digest) pairing {
+	out := pairing{Rows: rows}
 	for i := range r.Evaluations {
+		own := &r.Evaluations[i]
+		if !rows.IsZero() && own.Header.Rows != rows {
+			continue
+		}
 		for k := range rival.Evaluations {
-			if r.Evaluations[i].Header.Rows == rival.Evaluations[k].Header.Rows {
-				return &r.Evaluations[i], &rival.Evaluations[k]
+			if own.Header.Rows == rival.Evaluations[k].Header.Rows {
+				out.Own, out.Other = own, &rival.Evaluations[k]
+				return out
 			}
 		}
+		out.Own = cmp.Or(out.Own, own)
 	}
-	if len(r.Evaluations) > 0 {
-		own = &r.Evaluations[0]
-	}
-	return own, nil
+	return out
 }
 
 // reports are the newest on training rows, and on the rows that were evaluated.
@@ -244,12 +277,12 @@ func (s *Store) evaluated(ctx context.Context, r *evaluationRecord) (*Evaluated,
 // stops the version. Gates that lack evidence are news to nobody.
 func (s *Store) report(ctx context.Context, v *registry.Version, rec *versionRecord, out *operator.Validation) error {
 	outcome := statuses(out)
-	stop := Stop{Model: v.Model, Version: v.Version, Release: v.Digest}
-	if g := out.Gates[max(0, slices.IndexFunc(out.Gates, func(g operator.GateVerdict) bool { return g.Name == out.First }))]; out.First != "" && g.Status == operator.GateFailed {
-		stop.Gate, stop.Text = g.Name, g.Evidence
-	}
-	if outcome == rec.Outcome && stop.Gate == rec.Stopped {
-		return nil
+	stop := Stop{Model: v.Model, Version: v.Version, Release: v.Digest, Text: "no gate fails any more"}
+	at := slices.IndexFunc(out.Gates, func(g operator.GateVerdict) bool { return g.Name == out.First && g.Status == operator.GateFailed })
+	if why := s.past(v); why != "" {
+		stop.Text = why
+	} else if at >= 0 {
+		stop.Gate, stop.Text = out.Gates[at].Name, out.Gates[at].Evidence
 	}
 	if outcome != rec.Outcome {
 		if _, err := s.cfg.Ledger.Append(ctx, Chain, ledger.Any, KindJudged, engine, map[string]any{
@@ -257,6 +290,15 @@ func (s *Store) report(ctx context.Context, v *registry.Version, rec *versionRec
 		}); err != nil {
 			return fmt.Errorf("record verdicts: %w", err)
 		}
+	}
+	return s.tell(ctx, v, rec, outcome, stop)
+}
+
+// tell keeps an outcome, and tells people when another gate stops the version, or
+// none any more.
+func (s *Store) tell(ctx context.Context, v *registry.Version, rec *versionRecord, outcome string, stop Stop) error {
+	if outcome == rec.Outcome && stop.Gate == rec.Stopped {
+		return nil
 	}
 	if stop.Gate != rec.Stopped && s.cfg.Notifier != nil {
 		if err := s.cfg.Notifier.Notify(ctx, s.cfg.Now(), stop); err != nil {
@@ -268,6 +310,47 @@ func (s *Store) report(ctx context.Context, v *registry.Version, rec *versionRec
 	}
 	s.cfg.Changed(v.Model)
 	return nil
+}
+
+// past says why nobody waits for a version any more; empty while somebody may.
+func (s *Store) past(v *registry.Version) string {
+	champion, ok := s.champion(v.Model)
+	switch {
+	case v.Stage == operator.StageArchived:
+		return v.Version + " was archived"
+	case s.proven(v):
+		return v.Version + " is or was in production"
+	case ok && champion.Sequence > v.Sequence:
+		return champion.Version + ", which is newer, is in production"
+	}
+	return ""
+}
+
+// Settle looks again at the versions of a model that people were told a gate
+// stops: its gates may be others now, or nobody waits for the version any more.
+// What cannot be judged is logged, and judged when somebody asks for it.
+func (s *Store) Settle(ctx context.Context, model string) {
+	for _, d := range s.stopped(model) {
+		v, err := s.cfg.Registry.Release(d)
+		if err == nil {
+			_, err = s.Judge(ctx, &v)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.cfg.Log.Error("a version that a gate stopped was not judged again", "model", model, "release", d, "error", err)
+		}
+	}
+}
+
+// stopped are the versions of a model that people were told a gate stops.
+func (s *Store) stopped(model string) (out []release.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for d, v := range s.versions {
+		if v.Model == model && v.Stopped != "" {
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 // statuses is the outcome in one line, to see whether it changed.

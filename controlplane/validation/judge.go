@@ -74,11 +74,24 @@ func evaluate(model, version, rows, more string) string {
 
 // evaluated is the candidate's evaluation, or nil after saying that it lacks.
 func (j *judge) evaluated(more string) *Evaluated {
-	if j.ev.Candidate == nil {
-		j.missing(evaluate(j.subject.Model, j.subject.Version, "FILE", more), "no evaluation of %s %s has been uploaded", j.subject.Model, j.subject.Version)
+	e, on := j.candidate(), ""
+	if e == nil {
+		if rows := j.gate.pin(); !rows.IsZero() {
+			on = " on the rows that the gate names (SHA-256 " + rows.String() + ")"
+		}
+		j.missing(evaluate(j.subject.Model, j.subject.Version, "FILE", more), "no evaluation of %s %s%s has been uploaded", j.subject.Model, j.subject.Version, on)
+	}
+	return e
+}
+
+// candidate is the candidate's evaluation, or nil when it is not on the rows that
+// the gate names.
+func (j *judge) candidate() *Evaluated {
+	e, rows := j.ev.Candidate, j.gate.pin()
+	if e != nil && !rows.IsZero() && e.Table.Header.Rows != rows {
 		return nil
 	}
-	return j.ev.Candidate
+	return e
 }
 
 // rowsText names the rows of an evaluation.
@@ -298,13 +311,16 @@ const maxParts = 20
 // evaluation rows that it got through.
 func (j *judge) smoke() {
 	wrong, rows, from := j.golden()
+	if wrong == 0 && j.gate.Evaluation != nil && j.evaluated("") == nil {
+		return
+	}
 	if rows == 0 {
 		j.missing(evaluate(j.subject.Model, j.subject.Version, "FILE", ""), "nobody has computed the golden vectors: no evaluation of the packed folder, no trial in the lab")
 		return
 	}
 	computed := 0
-	if j.ev.Candidate != nil {
-		computed = j.ev.Candidate.Table.Len()
+	if e := j.candidate(); e != nil {
+		computed = e.Table.Len()
 	}
 	j.verdict.Value, j.verdict.Threshold, j.verdict.AtMost, j.verdict.N = new(float64(wrong)), new(0.0), true, uint64(rows) //nolint:gosec // of golden vectors
 	if wrong == 0 && computed < j.gate.MinRows {
@@ -316,7 +332,7 @@ func (j *judge) smoke() {
 
 // golden is the worst golden result, and where it is from.
 func (j *judge) golden() (wrong, rows int, from string) {
-	if e := j.ev.Candidate; e != nil && e.Table.Header.Golden != nil {
+	if e := j.candidate(); e != nil && e.Table.Header.Golden != nil {
 		g := e.Table.Header.Golden
 		wrong, rows, from = g.Wrong, g.Rows, "evaluation, "+e.Table.Header.Runtime
 	}

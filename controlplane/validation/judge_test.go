@@ -256,6 +256,36 @@ func TestChampionEdges(t *testing.T) {
 	}
 }
 
+// Gates that name their rows go by no evaluation on others.
+func TestGatesNameTheirRows(t *testing.T) {
+	ev := Evidence{Candidate: &Evaluated{Table: tableOf(cases{"f", 1, 1, 100})}, Champion: Rival{Version: "1"}}
+	other := release.DigestOf([]byte("easy.csv")).String()
+	for _, gate := range []string{
+		"kind: metric, metric: accuracy, at_least: 0.9", "kind: champion", "kind: smoke",
+		`kind: fairness, column: sex, positive: "yes", selection_rate_gap: 0.2`,
+	} {
+		v := judgeOne(t, "{"+gate+", evaluation: "+other+"}", ev)
+		if v.Status != operator.GateMissing || !strings.Contains(v.Evidence, other) || !strings.Contains(v.Next, "vedette-agent evaluate") {
+			t.Errorf("%s on other rows: %+v", gate, v)
+		}
+		if v = judgeOne(t, "{"+gate+", evaluation: "+rowsDigest.String()+"}", ev); strings.Contains(v.Evidence, "the gate names") {
+			t.Errorf("%s on its rows: %+v", gate, v)
+		}
+	}
+	ev.Trials = []operator.LabResult{{Device: "bench", GoldenRows: 4}}
+	if v := judgeOne(t, "{kind: smoke, evaluation: "+other+"}", ev); v.Status != operator.GateMissing {
+		t.Errorf("golden vectors in the lab alone: %+v", v)
+	}
+	for _, wrong := range []string{"heldout.csv", strings.Repeat("0", 64), "[]"} {
+		if _, err := ParsePolicy([]byte("gates: [{kind: smoke, evaluation: " + wrong + "}]")); err == nil {
+			t.Errorf("evaluation: %s is taken", wrong)
+		}
+	}
+	if _, err := ParsePolicy([]byte("gates: [{kind: data, rows: training, evaluation: " + other + "}]")); err == nil {
+		t.Error("a data gate takes it")
+	}
+}
+
 // A data gate believes reports of the right rows and constraints only.
 func TestDataGate(t *testing.T) {
 	report := &constraints.Report{Rows: rowsDigest, Constraints: release.DigestOf([]byte("c")), Count: 100, Violations: []constraints.Violation{

@@ -97,6 +97,8 @@ type Gate struct {
 	Rows        string          `json:"rows,omitempty"`        // data: training or evaluation
 	Violations  int             `json:"violations,omitempty"`  // data: allowed
 	Constraints *release.Digest `json:"constraints,omitempty"` // data: the report must be of these
+
+	Evaluation *release.Digest `json:"evaluation,omitempty"` // metric, champion, fairness, smoke: only evaluations on these rows count
 }
 
 // Bytes is a size, written as a number or like 64MiB.
@@ -149,6 +151,25 @@ func ParsePolicy(data []byte) (Policy, error) {
 		names[g.Name] = true
 	}
 	return p, nil
+}
+
+// pins are the rows that gates name for their evaluations, each once; zero, which
+// comes first, stands for any.
+func (p *Policy) pins() []release.Digest {
+	out := []release.Digest{{}}
+	for i := range p.Gates {
+		if rows := p.Gates[i].pin(); !slices.Contains(out, rows) {
+			out = append(out, rows)
+		}
+	}
+	return out
+}
+
+func (g *Gate) pin() release.Digest {
+	if g.Evaluation == nil {
+		return release.Digest{}
+	}
+	return *g.Evaluation
 }
 
 // Names are the names of the gates, in order.
@@ -214,6 +235,7 @@ func (g *Gate) foreign() error {
 		{"rows", g.Rows != "", []string{Data}},
 		{"violations", g.Violations != 0, []string{Data}},
 		{"constraints", g.Constraints != nil, []string{Data}},
+		{"evaluation", g.Evaluation != nil, []string{Metric, Champion, Fairness, Smoke}},
 	} {
 		if f.set && !slices.Contains(f.of, g.Kind) {
 			return fmt.Errorf("%s: a gate of kind %s has no field %q; %s gates have", g.Name, g.Kind, f.name, strings.Join(f.of, " and "))
@@ -221,6 +243,9 @@ func (g *Gate) foreign() error {
 	}
 	if g.Confidence != 0 && !(g.Confidence >= 0.5 && g.Confidence < 1) {
 		return fmt.Errorf("%s: confidence %g must be 0.5 or more and below 1, such as 0.95", g.Name, g.Confidence)
+	}
+	if g.Evaluation != nil && g.Evaluation.IsZero() {
+		return fmt.Errorf("%s: evaluation must be the SHA-256 of a file of rows", g.Name)
 	}
 	if g.MinRows < 0 || g.Violations < 0 {
 		return fmt.Errorf("%s: counts must not be negative", g.Name)

@@ -109,9 +109,14 @@ func (p *plant) Notify(_ context.Context, _ time.Time, s Stop) error {
 // evaluate uploads an evaluation of 400 rows with so many wrong.
 func (p *plant) evaluate(s *Store, version string, wrong int) {
 	p.t.Helper()
+	p.evaluateOn(s, version, wrong, rowsDigest)
+}
+
+func (p *plant) evaluateOn(s *Store, version string, wrong int, rows release.Digest) {
+	p.t.Helper()
 	var b bytes.Buffer
 	if err := evaluation.WriteHeader(&b, evaluation.Header{
-		Format: evaluation.Format, Task: evaluation.Classification, Graph: graphOf(version), Rows: rowsDigest, Truth: "repaid",
+		Format: evaluation.Format, Task: evaluation.Classification, Graph: graphOf(version), Rows: rows, Truth: "repaid",
 		Classes: []string{"no", "yes"}, Golden: &evaluation.Golden{Rows: 4},
 	}, []string{evaluation.PredictionColumn}); err != nil {
 		p.t.Fatal(err)
@@ -194,6 +199,48 @@ func TestStopIsToldOnce(t *testing.T) {
 	}
 	if !slices.Equal(p.told, []string{"2 champion", "2"}) {
 		t.Errorf("told %q", p.told)
+	}
+}
+
+// What people were told of a gate ends with the gate, and when nobody waits for
+// the version any more.
+func TestStopEndsWithItsCause(t *testing.T) {
+	for name, end := range map[string]func(p *plant, s *Store){
+		"gates removed": func(p *plant, s *Store) { p.set(s, "") },
+		"other gates":   func(p *plant, s *Store) { p.set(s, "gates: [{kind: latency, p95: 100ms}]") },
+		"archived": func(p *plant, s *Store) {
+			p.versions[1].Stage = operator.StageArchived
+		},
+		"in production": func(p *plant, s *Store) {
+			p.versions[0].Stage, p.versions[1].Stage = operator.StageNone, operator.StageProduction
+		},
+		"a newer one in production": func(p *plant, s *Store) {
+			p.versions[0].Stage = operator.StageNone
+			p.versions = append(p.versions, registry.Version{
+				Target: trust.Target{Model: "credit", Version: "3", Sequence: 3, Digest: release.DigestOf([]byte("credit 3"))}, Stage: operator.StageProduction,
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlant(t)
+			s := p.open()
+			p.set(s, policyText)
+			p.evaluate(s, "1", 40)
+			p.evaluate(s, "2", 60)
+			p.stands(s, "2")
+			if s.Settle(t.Context(), "credit"); !slices.Equal(p.told, []string{"2 champion"}) {
+				t.Fatalf("before: told %q", p.told)
+			}
+			end(p, s)
+			for range 2 {
+				if s.Settle(t.Context(), "credit"); !slices.Equal(p.told, []string{"2 champion", "2"}) {
+					t.Errorf("told %q", p.told)
+				}
+			}
+			if s = p.open(); len(s.stopped("credit")) > 0 {
+				t.Error("it stands again after a restart")
+			}
+		})
 	}
 }
 
@@ -296,6 +343,29 @@ func TestDeployedIsInProduction(t *testing.T) {
 	}
 	if err := s.Cleared(t.Context(), "credit", p.versions[0].Digest); err != nil {
 		t.Errorf("going back to version 1: %v", err)
+	}
+}
+
+// An evaluation on easy rows, brought last, hides the one that a gate asks for from
+// the other gates alone.
+func TestEachGateHasItsRows(t *testing.T) {
+	p := newPlant(t)
+	s := p.open()
+	easy := release.DigestOf([]byte("easy.csv"))
+	p.set(s, `gates:
+  - {kind: metric, metric: accuracy, at_least: 0.9, evaluation: `+rowsDigest.String()+`}
+  - {name: any, kind: metric, metric: accuracy, at_least: 0.9}
+  - {kind: champion, evaluation: `+rowsDigest.String()+"}\n")
+	p.evaluateOn(s, "2", 0, easy)
+	if got, want := p.stands(s, "2"), "metric-accuracy=missing any=passed champion=missing"; got != want {
+		t.Errorf("on easy rows: got %s, want %s", got, want)
+	}
+	p.evaluate(s, "1", 100)
+	p.evaluate(s, "2", 80)
+	p.evaluateOn(s, "1", 0, easy)
+	p.evaluateOn(s, "2", 0, easy)
+	if got, want := p.stands(s, "2"), "metric-accuracy=failed any=passed champion=passed"; got != want {
+		t.Errorf("on both: got %s, want %s", got, want)
 	}
 }
 
