@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -124,6 +126,9 @@ func TestPythonReceiver(t *testing.T) {
 			t.Errorf("%s: got %d, want %d", name, status, c.want)
 		}
 	}
+	if got := superscript(t, address); !strings.Contains(got, " 413 ") {
+		t.Errorf("a length that is no ASCII digit: got %q", got)
+	}
 	for range 2 { // the second is the same event
 		if status := post("s3cret", time.Now(), event); status != http.StatusAccepted {
 			t.Errorf("signed: got %d", status)
@@ -142,6 +147,22 @@ func TestPythonReceiver(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	t.Error("the program was not started for both events")
+}
+
+// superscript is the first line of the answer to a request whose length is a digit
+// to Python's isdigit alone.
+func superscript(t *testing.T, address string) string {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", address, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: \xb2\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	line, _ := bufio.NewReader(c).ReadString('\n') // none when it has broken off
+	return line
 }
 
 // What is not run here is at least read as what it is.

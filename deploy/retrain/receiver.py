@@ -84,7 +84,7 @@ def make_handler(options, secret: str):
 
         def do_POST(self) -> None:
             length = self.headers.get("Content-Length", "")
-            if not length.isdigit() or int(length) > LIMIT:
+            if not length.isascii() or not length.isdigit() or len(length) > 12 or int(length) > LIMIT:
                 return self.answer(413)
             body = self.rfile.read(int(length))
             if not verify(secret, self.headers.get("X-Vedette-Signature", ""), body, time.time()):
