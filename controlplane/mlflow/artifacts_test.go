@@ -317,6 +317,25 @@ func TestDeployable(t *testing.T) {
 	}
 }
 
+// A copy of a version answers no request, and nobody asked to publish it.
+func TestCopyLeavesPublishingBehind(t *testing.T) {
+	w := newWorld(t)
+	w.ok("POST", "registered-models/create", `{"name":"m"}`)
+	w.ok("POST", "registered-models/create", `{"name":"copy"}`)
+	w.ok("POST", "model-versions/create", `{"name":"m","source":"mlflow-artifacts:/1/a/artifacts/model"}`)
+	v := w.ok("POST", "model-versions/create", `{"name":"copy","source":"models:/m/1","tags":[
+		{"key":"vedette.publish","value":"true"},{"key":"vedette.retrain","value":"r-1"},{"key":"vedette.release","value":"x"},
+		{"key":"vedette.problem","value":"x"},{"key":"vedette.problem.of","value":"x"},{"key":"vedette.evidence","value":"wanted"},
+		{"key":"vedette.evidence.problem","value":"x"},{"key":"team","value":"line 3"}]}`)
+	got := ""
+	for _, x := range at(t, v, "model_version.tags").([]any) {
+		got += " " + w.text(x, "key")
+	}
+	if want := " team vedette.principal"; got != want {
+		t.Errorf("got%s, want%s", got, want)
+	}
+}
+
 // tag is a tag of the version in an answer.
 func tag(t *testing.T, answer map[string]any, key string) string {
 	t.Helper()

@@ -3,6 +3,7 @@ package mlflow
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -96,8 +97,16 @@ func dropGiven(tags map[string]string) {
 	for _, key := range given {
 		delete(tags, key)
 	}
-	delete(tags, operator.TagRelease)
+	maps.DeleteFunc(tags, func(key, _ string) bool {
+		return slices.Contains(ofPublishing, key) || strings.HasPrefix(key, tagEvidence) || strings.HasPrefix(key, operator.TagProblem)
+	})
 }
+
+// Tags of the version that was copied: what it answers, that it is to be
+// published, what became of that. With what begins with the last two.
+var ofPublishing = []string{operator.TagRelease, operator.TagPublish, operator.TagRetrain}
+
+const tagEvidence = "vedette.evidence"
 
 // modelID is the logged model that is registered: 2.x clients name it in the source alone.
 func (q *versionRequest) modelID() string {
