@@ -40,6 +40,9 @@ type Config struct {
 	Drift drift.Config
 	// EvaluateEvery is how often drift is scored, DefaultEvaluate if 0.
 	EvaluateEvery time.Duration
+	// TrackingBytes bounds what is kept of runs and models, without their artifacts;
+	// tracking.DefaultMaxBytes if 0.
+	TrackingBytes uint64
 	// Version of the build, for people.
 	Version string
 	// Logger takes what happens; nil discards.

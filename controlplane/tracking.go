@@ -27,7 +27,7 @@ func (s *Server) openTracking(ctx context.Context) (err error) {
 		return err
 	}
 	s.onStop(func(context.Context) error { conn.Close(); return nil })
-	s.tracking, err = tracking.Open(ctx, tracking.Config{Conn: conn, Bucket: checkpoints, Logger: s.cfg.Logger})
+	s.tracking, err = tracking.Open(ctx, tracking.Config{Conn: conn, Bucket: checkpoints, Logger: s.cfg.Logger, MaxBytes: s.cfg.TrackingBytes})
 	if err != nil {
 		return err
 	}

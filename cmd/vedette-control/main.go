@@ -19,6 +19,7 @@ import (
 
 	"github.com/vedette-edge/vedette/controlplane"
 	"github.com/vedette-edge/vedette/controlplane/access"
+	"github.com/vedette-edge/vedette/controlplane/tracking"
 )
 
 var version = "dev" // set by the build
@@ -59,6 +60,7 @@ knows is in its data directory.`,
 func serve() *cobra.Command {
 	var cfg controlplane.Config
 	var level string
+	var trackingGiB uint32
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the control plane until it is told to stop",
@@ -75,7 +77,7 @@ an operator token, of which a viewer's is enough (authorization.credentials_file
 			if err != nil {
 				return err
 			}
-			cfg.Version, cfg.Logger = version, log
+			cfg.Version, cfg.Logger, cfg.TrackingBytes = version, log, uint64(trackingGiB)<<30
 			return runServer(cmd.Context(), cfg, cmd.OutOrStdout())
 		},
 	}
@@ -92,6 +94,7 @@ an operator token, of which a viewer's is enough (authorization.credentials_file
 	f.DurationVar(&cfg.Drift.Block, "drift-block", 0, "length of one confidence sequence of accuracy (default 1h)")
 	f.DurationVar(&cfg.Drift.Bucket, "drift-bucket", 0, "resolution of the charts (default 1m)")
 	f.DurationVar(&cfg.EvaluateEvery, "drift-every", controlplane.DefaultEvaluate, "how often drift is scored")
+	f.Uint32Var(&trackingGiB, "tracking-max-gib", tracking.DefaultMaxBytes>>30, "most that is kept of runs and models, artifacts not counted; beyond it nothing more is logged")
 	f.StringVar(&level, "log", "info", "log level: debug, info, warn, error")
 	cmd.MarkFlagsRequiredTogether("tls-cert", "tls-key")
 	return cmd

@@ -2,6 +2,7 @@ package mlflow_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"github.com/vedette-edge/vedette/controlplane/artifact"
 	"github.com/vedette-edge/vedette/controlplane/kvstore"
 	"github.com/vedette-edge/vedette/controlplane/mlflow"
+	"github.com/vedette-edge/vedette/controlplane/tracking"
 	"github.com/vedette-edge/vedette/protocol/operator"
 	"github.com/vedette-edge/vedette/protocol/release"
 )
@@ -137,6 +139,19 @@ func TestSourcesOnDisks(t *testing.T) {
 			t.Errorf("%s: got %d %s", source, status, body)
 		}
 	}
+}
+
+// A full journal is told at once too: clients repeat 429, which is MLflow's for it.
+func TestFullJournal(t *testing.T) {
+	store, err := tracking.Open(t.Context(), tracking.Config{MaxBytes: 4 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close(context.Background()) })
+	w := newWorldOn(t, artifact.Config{}, store)
+	w.ok("POST", "registered-models/create", `{"name":"m"}`)
+	w.refused(http.StatusInsufficientStorage, "RESOURCE_EXHAUSTED", "POST", "registered-models/create", `{"name":"n","description":"`+strings.Repeat("x", 4<<10)+`"}`)
+	w.ok("GET", "registered-models/get?name=m", "")
 }
 
 func TestFullStorage(t *testing.T) {

@@ -88,6 +88,8 @@ func trackingProblem(e *tracking.Error) problem {
 		return problem{string(e.Code), e.Message, http.StatusNotFound}
 	case tracking.Invalid, tracking.InvalidState:
 		return problem{string(tracking.Invalid), e.Message, http.StatusBadRequest}
+	case tracking.Exhausted: // 429, which is MLflow's for it, is repeated
+		return problem{string(e.Code), e.Message, http.StatusInsufficientStorage}
 	case tracking.AlreadyExists:
 		return problem{string(e.Code), e.Message, http.StatusBadRequest}
 	}

@@ -39,7 +39,12 @@ func newWorld(t *testing.T) *world {
 
 func newWorldWith(t *testing.T, cfg artifact.Config) *world {
 	t.Helper()
-	w := &world{T: t, store: tracking.NewMemory(), role: operator.Scientist, fleet: &fleet{stages: map[release.Digest]operator.Stage{}}}
+	return newWorldOn(t, cfg, tracking.NewMemory())
+}
+
+func newWorldOn(t *testing.T, cfg artifact.Config, store *tracking.Store) *world {
+	t.Helper()
+	w := &world{T: t, store: store, role: operator.Scientist, fleet: &fleet{stages: map[release.Digest]operator.Stage{}}}
 	cfg.Dir = t.TempDir()
 	var err error
 	if w.blobs, err = artifact.OpenLocal(cfg); err != nil {

@@ -14,8 +14,8 @@ const (
 	MaxParams    = 100
 	MaxTags      = 100
 	MaxKey       = 250       // bytes of a key
-	MaxParam     = 6000      // bytes of a parameter
-	MaxTag       = 8000      // bytes of a tag
+	MaxParam     = 6000      // characters of a parameter
+	MaxTag       = 8000      // characters of a tag
 	MaxName      = 256       // bytes of a name
 	MaxText      = 64 << 10  // bytes of a description or a place
 	MaxRunState  = 640 << 10 // bytes of all that a run is now, without histories: a checkpoint keeps it in one value
@@ -54,11 +54,20 @@ func checkText(what, text string, most int) error {
 	return nil
 }
 
+// checkValue is checkText for what MLflow counts in characters. Bytes are bounded
+// by what a run and a record may have.
+func checkValue(what, value string, most int) error {
+	if n := utf8.RuneCountInString(value); n > most {
+		return refuse(Invalid, "%s has %d characters, at most %d are allowed", what, n, most)
+	}
+	return checkText(what, value, len(value))
+}
+
 func checkTag(key, value string) error {
 	if err := checkKey("tag", key); err != nil {
 		return err
 	}
-	return checkText("tag "+key, value, MaxTag)
+	return checkValue("tag "+key, value, MaxTag)
 }
 
 func checkTags(tags map[string]string) error {
@@ -130,7 +139,7 @@ func (b *Batch) check() error {
 		if err := checkKey("param", k); err != nil {
 			return err
 		}
-		if err := checkText("param "+k, v, MaxParam); err != nil {
+		if err := checkValue("param "+k, v, MaxParam); err != nil {
 			return err
 		}
 	}

@@ -27,6 +27,9 @@ func (s *Store) store(ctx context.Context, r *record) error {
 	if err != nil {
 		return err
 	}
+	if err := s.room.admit(len(raw)); err != nil {
+		return err
+	}
 	c := &commit{record: r, raw: raw, done: make(chan error, 1)}
 	select {
 	case s.commits <- c:
@@ -81,6 +84,7 @@ func (s *Store) commitGroup(group []*commit) {
 		}
 	}
 	if err == nil {
+		s.room.add(len(message))
 		s.takeIn(group)
 	} else {
 		err = s.settle(ctx, message, err)
@@ -144,5 +148,6 @@ func (s *Store) replay(seq uint64, message []byte) error {
 		return fmt.Errorf("message %d: %w", seq, err)
 	}
 	s.x.seq = seq
+	s.room.add(len(message))
 	return nil
 }

@@ -17,6 +17,8 @@ type journal interface {
 	// read calls fn for each message of a range of sequences, to included.
 	// ErrDamaged when one cannot be read.
 	read(ctx context.Context, from, to uint64, fn func(seq uint64, message []byte) error) error
+	// bytes is how much the messages take.
+	bytes(ctx context.Context) (uint64, error)
 	// incarnation names the journal: one that was made anew has another.
 	incarnation(ctx context.Context) (string, error)
 }
@@ -53,6 +55,15 @@ func (m *memory) last(context.Context) (uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return uint64(len(m.messages)), nil
+}
+
+func (m *memory) bytes(context.Context) (n uint64, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, message := range m.messages {
+		n += uint64(len(message))
+	}
+	return n, nil
 }
 
 func (m *memory) read(ctx context.Context, from, to uint64, fn func(uint64, []byte) error) error {

@@ -34,7 +34,7 @@ func (s *Store) CreateLoggedModel(ctx context.Context, m LoggedModel) (LoggedMod
 // checkParams checks all parameters of a model.
 func checkParams(params map[string]string) error {
 	for k, v := range params {
-		if err := cmp.Or(checkKey("param", k), checkText("param "+k, v, MaxParam)); err != nil {
+		if err := cmp.Or(checkKey("param", k), checkValue("param "+k, v, MaxParam)); err != nil {
 			return err
 		}
 	}

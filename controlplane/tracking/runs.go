@@ -21,7 +21,7 @@ const (
 // CreateRun makes a run of what is set in it; id, status and artifact place are
 // given.
 func (s *Store) CreateRun(ctx context.Context, r Run) (Run, error) {
-	if err := cmp.Or(checkTags(r.Tags), checkText("run name", r.Name, MaxTag), checkText("user", r.User, MaxName)); err != nil {
+	if err := cmp.Or(checkTags(r.Tags), checkValue("run name", r.Name, MaxTag), checkText("user", r.User, MaxName)); err != nil {
 		return Run{}, err
 	}
 	r.Experiment = cmp.Or(r.Experiment, DefaultID)
@@ -127,7 +127,7 @@ func (s *Store) UpdateRun(ctx context.Context, id string, status RunStatus, ende
 	default:
 		return Run{}, refuse(Invalid, "run status %q is none of RUNNING, SCHEDULED, FINISHED, FAILED, KILLED", status)
 	}
-	if err := checkText("run name", name, MaxTag); err != nil {
+	if err := checkValue("run name", name, MaxTag); err != nil {
 		return Run{}, err
 	}
 	ch := &change{ID: id, Status: status, EndedMS: endedMS, Name: name}

@@ -38,6 +38,7 @@ type Store struct {
 
 	commits chan *commit
 	workers sync.WaitGroup
+	room    quota
 	quit    chan struct{} // closed by Close
 	closing sync.Once
 	point   *checkpoints // nil without a bucket
@@ -55,6 +56,9 @@ type Config struct {
 	// KeepDeleted is for how long deleted runs can be restored, DefaultKeepDeleted
 	// if 0.
 	KeepDeleted time.Duration
+	// MaxBytes bounds the journal, DefaultMaxBytes if 0. Beyond it nothing is
+	// written any more and everything can be read.
+	MaxBytes uint64
 }
 
 // Open returns the store of the broker behind cfg.Conn. ErrDamaged when the
@@ -84,7 +88,7 @@ func NewMemory() *Store {
 func start(ctx context.Context, j journal, cfg Config) (*Store, error) {
 	s := &Store{
 		journal: j, now: cfg.Now, log: cfg.Logger, seed: maphash.MakeSeed(), x: newIndex(),
-		commits: make(chan *commit), quit: make(chan struct{}),
+		commits: make(chan *commit), quit: make(chan struct{}), room: quota{most: cmp.Or(cfg.MaxBytes, DefaultMaxBytes)},
 	}
 	if s.now == nil {
 		s.now = time.Now
@@ -92,7 +96,11 @@ func start(ctx context.Context, j journal, cfg Config) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if err := s.load(ctx, cfg); err != nil {
+	err := s.load(ctx, cfg)
+	if err == nil {
+		err = s.room.count(ctx, j)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("open tracked runs: %w", err)
 	}
 	s.workers.Go(s.commitAll)

@@ -300,6 +300,7 @@ func testLimits(t *testing.T, w *world) {
 	} {
 		wantCode(t, name, w.Log(ctx, id, b), tracking.Invalid)
 	}
+	ok(t, w.Log(ctx, id, tracking.Batch{Params: map[string]string{"umlauts": strings.Repeat("ü", 6000)}, Tags: map[string]string{"umlauts": strings.Repeat("ü", 8000)}}))
 	ok(t, w.Log(ctx, id, tracking.Batch{Metrics: metrics(1000)}))
 	ok(t, w.Log(ctx, id, tracking.Batch{Params: many(100), Tags: many(100)}))
 	long := strings.Repeat("x", 6000)
@@ -308,7 +309,7 @@ func testLimits(t *testing.T, w *world) {
 		err = w.Log(ctx, id, tracking.Batch{Params: map[string]string{"long" + strconv.Itoa(n): long}})
 	}
 	wantCode(t, "more than a run can keep", err, tracking.Invalid)
-	if n := len(must[tracking.Run](t)(w.Run(id)).Params); n < 150 || n > 210 {
+	if n := len(must[tracking.Run](t)(w.Run(id)).Params); n < 145 || n > 210 {
 		t.Errorf("got %d params, want about 195", n)
 	}
 	wantCode(t, "no such run", w.Log(ctx, "0123", tracking.Batch{}), tracking.NotFound)

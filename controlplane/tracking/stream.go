@@ -95,6 +95,15 @@ func (s *stream) last(ctx context.Context) (uint64, error) {
 	return info.State.LastSeq, nil
 }
 
+// bytes is what the broker counts: messages before they are compressed.
+func (s *stream) bytes(ctx context.Context) (uint64, error) {
+	info, err := s.stream.Info(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return info.State.Bytes, nil
+}
+
 func (s *stream) incarnation(ctx context.Context) (string, error) {
 	info, err := s.stream.Info(ctx)
 	if err != nil {

@@ -33,6 +33,7 @@ const (
 	NotFound      Code = "RESOURCE_DOES_NOT_EXIST"
 	AlreadyExists Code = "RESOURCE_ALREADY_EXISTS"
 	InvalidState  Code = "INVALID_STATE"
+	Exhausted     Code = "RESOURCE_EXHAUSTED" // the journal has all that it may
 )
 
 // Error is what the caller did wrong, with what to do about it.
