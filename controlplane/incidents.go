@@ -93,6 +93,9 @@ func (s *Server) followStopped(ctx context.Context) error {
 				s.cfg.Logger.Error("a rollout's incident was not stored, it is tried again", "rollout", id, "error", err)
 				time.AfterFunc(retryIncident, func() { s.changedRollouts.add(id) })
 			}
+			if v.State.Header.Status == rollout.StatusCompleted {
+				s.validation.Settle(ctx, v.State.Spec.Model) // it may have replaced a version that a gate stops
+			}
 		}
 	}
 }

@@ -37,7 +37,7 @@ type stopped struct{ *Server }
 func (s stopped) Notify(ctx context.Context, now time.Time, stop validation.Stop) error {
 	key := "gate/" + stop.Model + "/" + stop.Release.String()
 	if stop.Gate == "" {
-		return s.incidents.Clear(ctx, now, key, "no gate fails any more")
+		return s.incidents.Clear(ctx, now, key, stop.Text)
 	}
 	return s.incidents.Raise(ctx, now, incident.Cause{
 		Key: key, Kind: incident.GateFailed, Severity: incident.Warning, Model: stop.Model, Version: stop.Version,

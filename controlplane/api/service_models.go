@@ -194,6 +194,7 @@ func (s *Service) SetStage(ctx context.Context, model, name string, c operator.S
 	}
 	out := versionView(&v, s.running())
 	s.Changed(operator.EventModel, model)
+	s.d.Validation.Settle(ctx, model)
 	return &out, s.note(ctx, p.Name, "model.stage", map[string]any{
 		"model": model, "version": out.Version, "release": out.Release, "stage": c.Stage, "reason": c.Reason,
 	})

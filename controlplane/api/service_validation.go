@@ -28,6 +28,7 @@ type Gatekeeper interface {
 	SetPolicy(ctx context.Context, actor, model string, c operator.GatePolicyChange) (operator.GatePolicy, error)
 	AddEvidence(ctx context.Context, actor string, v *registry.Version, c operator.EvidenceAdded) error
 	Override(ctx context.Context, actor string, v *registry.Version, gate, reason string) error
+	Settle(ctx context.Context, model string)
 }
 
 // Lab has lab devices try releases.

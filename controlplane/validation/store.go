@@ -81,7 +81,7 @@ type Stop struct {
 	Version string
 	Release release.Digest
 	Gate    string // the first that failed; empty: no gate fails any more
-	Text    string // what the gate found
+	Text    string // what the gate found; of no gate, why none stops it
 }
 
 // Config of a Store. All but Notifier, Changed, Deployed, Now and Log are required.
@@ -233,8 +233,9 @@ func (s *Store) put(ctx context.Context, value any, parts ...string) error {
 	return nil
 }
 
-// SetPolicy sets the gates of a model; an empty text removes them. What was
-// judged before is judged again when somebody asks.
+// SetPolicy sets the gates of a model; an empty text removes them. Versions that
+// people were told a gate stops are judged again at once, the others when somebody
+// asks.
 func (s *Store) SetPolicy(ctx context.Context, actor, model string, c operator.GatePolicyChange) (operator.GatePolicy, error) {
 	p, err := ParsePolicy([]byte(c.Text))
 	if err != nil {
@@ -252,6 +253,7 @@ func (s *Store) SetPolicy(ctx context.Context, actor, model string, c operator.G
 	s.mu.Lock()
 	s.policies[model] = rec
 	s.mu.Unlock()
+	s.Settle(ctx, model)
 	s.cfg.Changed(model)
 	return s.Policy(model), nil
 }
