@@ -110,14 +110,14 @@ func releaseFile(dir string, f release.File) (string, error) {
 func unpackedFolder(dir string) (*scored, error) {
 	schema, err := readSchema(filepath.Join(dir, schemaFile))
 	if err != nil {
-		return nil, fmt.Errorf("--release %s is no folder of a version: %w", dir, err)
+		return nil, fmt.Errorf("%s is no folder of a version: %w", dir, err)
 	}
 	graphs, err := filepath.Glob(filepath.Join(dir, "*.onnx"))
 	if err != nil {
 		return nil, fmt.Errorf("read folder: %w", err)
 	}
 	if len(graphs) != 1 {
-		return nil, fmt.Errorf("%s has %d graphs (*.onnx) and no manifest: name one with --graph and --schema", dir, len(graphs))
+		return nil, fmt.Errorf("%s has %d graphs (*.onnx) and no manifest: give a folder that `vedette-agent profile` or `vedette model pack` wrote, or the graph itself with --schema", dir, len(graphs))
 	}
 	m := &scored{graph: graphs[0], schema: schema, baseline: filepath.Join(dir, baselineFile)}
 	golden := filepath.Join(dir, goldenFile)

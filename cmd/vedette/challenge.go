@@ -58,6 +58,9 @@ enrol later, or are given labels that match, take part from then on.`,
 			}
 			return a.print(done, func(w io.Writer) {
 				showChallenge(w, done)
+				if done.Devices < done.Needs {
+					fmt.Fprintf(w, "%d devices are to run it, and the test needs %d: with fewer it proposes nothing. Choose more, or name one with --device\n", done.Devices, done.Needs)
+				}
 				fmt.Fprintf(w, "watch it with: vedette model challenge show %s\n", done.Model)
 			})
 		},

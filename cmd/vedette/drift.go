@@ -88,6 +88,11 @@ func showDrift(w io.Writer, d *operator.Drift) {
 			}
 		}
 		grid(w, []string{d.CohortBy, "device", "verdict", "rows", "max psi", "furthest apart", "accuracy"}, rows)
+		for j := range r.Cohorts {
+			if c := &r.Cohorts[j]; c.Verdict == operator.VerdictInsufficient && c.Text != "" {
+				fmt.Fprintf(w, "%s: %s\n", firstOf(c.Cohort, "(none)"), c.Text)
+			}
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/vedette-edge/vedette/controlplane/client"
@@ -47,7 +48,14 @@ func showLevel(w io.Writer, l *operator.DriftLevel) {
 			count(g.Rows), number(g.MaxPSI), worst(g.Cells), accuracyText(&g.Accuracy), calibrationText(&g.Calibration),
 		})
 	}
-	grid(w, []string{l.By, "version", "verdict", "predictions", "drifted", "rows", "max psi", "furthest apart", "accuracy", "calibration"}, rows)
+	header := []string{l.By, "version", "verdict", "predictions", "drifted", "rows", "max psi", "furthest apart", "accuracy", "calibration"}
+	if l.By == operator.LevelVersion { // the group says it
+		header = slices.Delete(header, 1, 2)
+		for i := range rows {
+			rows[i] = slices.Delete(rows[i], 1, 2)
+		}
+	}
+	grid(w, header, rows)
 }
 
 func versionText(r operator.ReleaseRef) string {

@@ -15,6 +15,10 @@ func lineageTree(w io.Writer, l *operator.Provenance) {
 	t := &tree{w: w}
 	if l.Window != nil {
 		t.down("predictions of %s, %s to %s: %d rows", l.Window.Device, timeText(l.Window.Start), timeText(l.Window.End), l.Window.Rows)
+		for i := range l.Window.Others {
+			o := &l.Window.Others[i]
+			t.note("in this hour also %d rows with %s: see vedette model lineage %s %s", o.Rows, firstOf(o.Version, o.Release.Short()), o.Model, firstOf(o.Version, o.Release.String()))
+		}
 	}
 	t.down("release %s %s, sequence %d, stage %s, %s", l.Release.Model, l.Release.Version, l.Sequence, l.Stage, l.Release.Release.Short())
 	t.note("signed by role %s, %d of %d needed: %s", l.Signature.Role, len(l.Signature.KeyIDs), l.Signature.Threshold, shortIDs(l.Signature.KeyIDs))

@@ -188,11 +188,26 @@ func promotionDecide(a *app, verb string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(p, func(w io.Writer) { fmt.Fprintf(w, "%s %s is %s: %s\n", p.Model, p.Version, p.State, p.Text) })
+			return a.print(p, func(w io.Writer) {
+				fmt.Fprintf(w, "%s %s %s: %s\n", p.Model, p.Version, promotionText(p.State), p.Text)
+			})
 		},
 	}
 	reasonFlag(cmd, &reason)
 	return cmd
+}
+
+// promotionText is a state as the end of a sentence that a version begins.
+func promotionText(s operator.PromotionState) string {
+	switch s { //nolint:exhaustive // the others are words
+	case operator.PromotionGates:
+		return "waits for its gates"
+	case operator.PromotionAwaiting:
+		return "waits for approval"
+	case operator.PromotionRollingOut:
+		return "is rolling out"
+	}
+	return "is " + string(s)
 }
 
 // lineageFlags select what is walked back from.

@@ -239,7 +239,10 @@ func notDone(o *outcome) string {
 // watchVersions makes rounds until ctx ends, or one.
 func (a *app) watchVersions(ctx context.Context, r *releaser, f publishFlags) error {
 	for {
-		failed, err := a.round(ctx, r)
+		done, failed, err := a.round(ctx, r)
+		if f.once && err == nil && done == 0 {
+			a.remark("nothing to publish")
+		}
 		if f.once && err == nil && failed > 0 {
 			err = operator.Errorf(operator.Invalid, "versions that could not be published: %d", failed)
 		}
@@ -275,20 +278,22 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // round publishes what waits for it now, oldest first. Trouble with one version
-// keeps no other waiting.
-func (a *app) round(ctx context.Context, r *releaser) (failed int, err error) {
+// keeps no other waiting. It says how many versions it looked into, and how many of
+// them failed.
+func (a *app) round(ctx context.Context, r *releaser) (done, failed int, err error) {
 	list, err := r.waiting(ctx)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	for i := range list {
 		o, err := r.attempt(ctx, &list[i])
 		if ctx.Err() != nil {
-			return failed, ctx.Err()
+			return done, failed, ctx.Err()
 		}
 		if o.Outcome == "" && err == nil {
 			continue // it did not change since it failed
 		}
+		done++
 		if err != nil {
 			failed++
 			o = newOutcome(&list[i], outcomeFailed)
@@ -297,8 +302,8 @@ func (a *app) round(ctx context.Context, r *releaser) (failed int, err error) {
 			failed++
 		}
 		if err := a.told(o, nil); err != nil {
-			return failed, err
+			return done, failed, err
 		}
 	}
-	return failed, nil
+	return done, failed, nil
 }

@@ -51,7 +51,7 @@ hours, which is longer than a device keeps a prediction.
 
 An upload that breaks off continues where it stopped when it is run again, and the
 same file again changes nothing. Rows that are not taken are listed with their line and
-the reason; the others are.`,
+the reason; the others are. When none is taken it exits with 1.`,
 		Example: `  vedette truth push labels.csv --model digits --reason "night shift, read by hand"
   vedette truth push labels.parquet --model digits --id-column prediction --label-column digit --device-column camera --reason audit --wait 1m`,
 		Args: args(cobra.ExactArgs(1)),
@@ -122,7 +122,16 @@ func (a *app) pushTruths(ctx context.Context, c *client.Client, path string, f *
 	if result.Upload, err = awaitTruths(ctx, c, f.model, id, f.wait); err != nil {
 		return err
 	}
-	return a.print(result, func(w io.Writer) { showPushed(w, result) })
+	return errors.Join(a.print(result, func(w io.Writer) { showPushed(w, result) }), result.refused())
+}
+
+// refused is an error where rows had labels and not one was taken.
+func (p *pushed) refused() error {
+	if p.Upload.Queued > 0 || p.Upload.Rejected == 0 {
+		return nil
+	}
+	return operator.Errorf(operator.Invalid, "no row of %s was taken", p.Upload.Name).
+		WithHint("look at the reasons above: ids are those of the answers, and a prediction that its caller named needs --device-column")
 }
 
 // uploadID follows from everything that decides what is uploaded, so that the
@@ -235,7 +244,6 @@ func showPushed(w io.Writer, p *pushed) {
 		fmt.Fprintf(w, "%d truths wait for %d devices; see what comes of it with: vedette truth show %s\n", p.Upload.Waiting, n, p.Upload.Model)
 	}
 }
-
 
 func showCounts(w io.Writer, c *operator.TruthCounts) {
 	facts(w, "queued", count(c.Queued), "matched", count(c.Matched), "unmatched", count(c.Unmatched), "had a label", countOr(c.Repeated, ""),

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vedette-edge/vedette/controlplane/challenger"
 	"github.com/vedette-edge/vedette/controlplane/desired"
 	"github.com/vedette-edge/vedette/controlplane/drift"
 	"github.com/vedette-edge/vedette/controlplane/fleet"
@@ -204,7 +205,7 @@ func (s *Service) challenge(c *desired.Challenge) *operator.ChallengeDetail {
 	out := &operator.ChallengeDetail{List: []operator.ChallengeDevice{}, Challenge: operator.Challenge{
 		Model: c.Model, Version: c.Version, Release: c.Release, Role: c.Role, Share: c.Share, Selector: c.Match, Device: c.Device,
 		Reason: c.Reason, Actor: c.Actor, Since: c.Since, Decision: c.Seq,
-		Test: s.challengeTest(c),
+		Test: s.challengeTest(c), Needs: challenger.RulesOf(c).Devices,
 	}}
 	if e := c.Ended; e != nil {
 		out.Ended = &operator.ChallengeEnd{At: e.At, Actor: e.Actor, Reason: e.Reason}

@@ -94,16 +94,33 @@ func (s *Service) windowOf(ctx context.Context, device, model string, at time.Ti
 	if err != nil {
 		return nil, none, err
 	}
-	var found *operator.LineageWindow
+	shares := s.sharesOf(model, series)
+	if len(shares) == 0 {
+		return nil, none, nil
+	}
+	return &operator.LineageWindow{
+		Device: device, Start: hour, End: hour.Add(time.Hour), Rows: shares[0].Rows, Others: shares[1:],
+	}, shares[0].Release, nil
+}
+
+// sharesOf is how much each release of a model predicted, the most first.
+func (s *Service) sharesOf(model string, series []history.Series) []operator.LineageShare {
+	rows := map[release.Digest]uint64{}
 	for _, one := range series {
 		for _, p := range one.Points {
-			if rows := p.Window.GetRows(); rows > 0 && (found == nil || rows > found.Rows) {
-				found = &operator.LineageWindow{Device: device, Start: hour, End: hour.Add(time.Hour), Rows: rows}
-				none = one.Release
-			}
+			rows[one.Release] += p.Window.GetRows()
 		}
 	}
-	return found, none, nil
+	out := []operator.LineageShare{}
+	for d, n := range rows {
+		if n > 0 {
+			out = append(out, operator.LineageShare{ReleaseRef: s.ref(model, d), Rows: n})
+		}
+	}
+	slices.SortFunc(out, func(a, b operator.LineageShare) int {
+		return cmp.Or(cmp.Compare(b.Rows, a.Rows), strings.Compare(a.Release.String(), b.Release.String()))
+	})
+	return out
 }
 
 // lineage gathers what is known about a version, for one device or for all.

@@ -27,6 +27,9 @@ func (s *Service) challengeTest(c *desired.Challenge) *operator.ChallengeTest {
 		Verdict: string(f.Verdict), Why: f.Why, Margin: rules.Margin, Until: c.Since.Add(rules.Duration).UTC().Truncate(time.Second),
 		Devices: f.Devices, Rows: f.Rows, Fine: f.Fine, FineAt: f.FineAt, Harm: f.Harm, HarmAt: f.HarmAt, Questions: []operator.ChallengeCompare{},
 	}
+	if c.Ended != nil && f.Verdict == challenger.Going {
+		out.Verdict = operator.ChallengeEnded
+	}
 	for _, q := range f.Questions {
 		out.Questions = append(out.Questions, operator.ChallengeCompare{
 			Name: q.Name, Bad: q.Bad, Of: q.Of, Rate: q.Rate, ServingBad: q.ServingBad, ServingOf: q.ServingOf, ServingRate: q.ServingRate,

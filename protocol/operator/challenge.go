@@ -47,6 +47,7 @@ type Challenge struct {
 	Running  int            `json:"running"` // that do
 	Evidence Versus         `json:"evidence"`
 	Test     *ChallengeTest `json:"test,omitempty"` // absent before the first look
+	Needs    int            `json:"needs_devices"`  // that must take part before the test proposes it
 }
 
 // ChallengeEnd is how a challenge ended.

@@ -43,6 +43,16 @@ type LineageWindow struct {
 	Start  time.Time `json:"start"`
 	End    time.Time `json:"end"`
 	Rows   uint64    `json:"rows"`
+	// Others are the releases that it also predicted with in that hour, by rows: it
+	// switched between them.
+	Others []LineageShare `json:"others,omitempty"`
+}
+
+// LineageShare is how much of an hour a release predicted.
+type LineageShare struct {
+	ReleaseRef
+
+	Rows uint64 `json:"rows"`
 }
 
 // LineageRollout brought a version to devices.

@@ -5,6 +5,7 @@ import "time"
 // Verdicts on a challenger.
 const (
 	ChallengeGoing     = "going"     // not enough evidence yet
+	ChallengeEnded     = "ended"     // it was taken away before the evidence was enough
 	ChallengePromote   = "promote"   // no worse than the margin allows
 	ChallengeAbort     = "abort"     // worse than what serves
 	ChallengeUndecided = "undecided" // the time is over: a human decides
