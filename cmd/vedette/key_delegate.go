@@ -19,6 +19,7 @@ type delegateFlags struct {
 	keys      []string
 	threshold int
 	reason    string
+	yes       bool // releases that come back are meant to
 }
 
 func keyDelegate(a *app) *cobra.Command {
@@ -36,7 +37,10 @@ its public half here; the private half never comes to the server. CI then runs
 Given again for the same model, the new keys take the place of the old ones: a
 file that they have not signed counts no longer, so let CI publish at once.
 Agents older than the first version that knows delegations refuse targets that
-contain one: update them before the first delegation.`,
+contain one: update them before the first delegation.
+
+The file that the keys signed last counts again with them: releases that a
+revocation withdrew come back. They are named, and --yes says that it is meant.`,
 		Example: `  vedette key delegate digits --key ci.pub --reason 'retraining publishes by itself'
   vedette key delegate list
   vedette key delegate revoke digits --keep 4,5 --reason 'the runner was taken over'`,
@@ -45,6 +49,7 @@ contain one: update them before the first delegation.`,
 	}
 	cmd.Flags().StringArrayVar(&f.keys, "key", nil, "public key, or a file that holds it (repeat)")
 	cmd.Flags().IntVar(&f.threshold, "threshold", 1, "how many of the keys must sign")
+	cmd.Flags().BoolVar(&f.yes, "yes", false, "let releases that were withdrawn come back")
 	reasonFlag(cmd, &f.reason)
 	cmd.AddCommand(delegateList(a), delegateRevoke(a))
 	return cmd
@@ -74,11 +79,60 @@ func (a *app) delegate(ctx context.Context, model string, f delegateFlags) error
 		return err
 	}
 	if _, err := p.edit(ctx, reason, func(targets []byte, expires time.Time) ([]byte, error) {
-		return trust.Delegate(targets, model, h, expires)
+		next, err := trust.Delegate(targets, model, h, expires)
+		if err != nil {
+			return nil, err
+		}
+		return next, p.mayRevive(ctx, targets, next, model, f.yes)
 	}); err != nil {
 		return err
 	}
 	return a.showDelegations(ctx, p)
+}
+
+// mayRevive refuses a delegation with which releases come back that are not
+// accepted now, unless that is meant.
+func (p *publisher) mayRevive(ctx context.Context, targets, next []byte, model string, meant bool) error {
+	names, err := p.revived(ctx, targets, next, model)
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	list := strings.Join(names, ", ")
+	if meant {
+		p.app.remark("%s: these versions come back, which were withdrawn: %s", model, list)
+		return nil
+	}
+	return operator.Errorf(operator.Conflict, "with this key versions of %s come back that were withdrawn: %s", model, list).
+		WithHint(`delegate to a new key ("vedette key new ci"), or give --yes if they are meant to come back`)
+}
+
+// revived are the releases that the newest file of the model's role lists and that
+// count again with the next targets.
+func (p *publisher) revived(ctx context.Context, targets, next []byte, model string) (names []string, err error) {
+	doc, err := p.api.TrustMetadata(ctx, trust.RoleOf(model)+".newest")
+	if operator.CodeOf(err) == operator.NotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := trust.VerifyDelegated(targets, doc); err == nil {
+		return nil, nil // it counts already
+	}
+	role, err := trust.VerifyDelegated(next, doc)
+	if err != nil {
+		return nil, nil //nolint:nilerr // the new keys have not signed it: it goes on counting for nothing
+	}
+	top, err := trust.ReadTargets(targets)
+	if err != nil {
+		return nil, operator.Errorf(operator.TrustRefused, "read targets: %w", err)
+	}
+	for _, t := range role.Releases {
+		if !slices.ContainsFunc(top.Releases, func(o trust.Target) bool { return o.Model == t.Model && o.Digest == t.Digest }) {
+			names = append(names, t.Version)
+		}
+	}
+	return names, nil
 }
 
 // publicKey reads a public key from a text or a file.
