@@ -227,6 +227,8 @@ and writes them as CSV or JSON Lines, by the name of the file: prediction id,
 device, time, version, stratum, weight, prediction, confidence, an empty label, and the
 inputs. Rows of rare strata stand for fewer rows than others: weight says for how many.
 
+In CSV, text that a spreadsheet would take for a formula has a ' before it.
+
 Fill in the label and give the same file to "vedette truth push". The file holds
 what devices saw in the clear: it is made readable for you alone.`,
 		Example: "  vedette sample pull digits --since 24h --to rows.csv",

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/vedette-edge/vedette/protocol"
@@ -118,7 +119,7 @@ func (r *sampledRow) input(m *release.Manifest, in *protocol.Array) error {
 		texts := make([]string, len(in.GetStrings()))
 		for i, s := range in.GetStrings() {
 			texts[i] = string(s)
-			r.column(m, in, i, texts[i])
+			r.column(m, in, i, noFormula(texts[i]))
 		}
 		r.Inputs[in.GetName()] = texts
 		return nil
@@ -226,12 +227,24 @@ func (f *rowsFile) write(r *sampledRow) error {
 		confidence = strconv.FormatFloat(*r.Confidence, 'g', 6, 64)
 	}
 	fields := slices.Concat([]string{
-		r.ID, "", r.Device, r.At.Format(time.RFC3339Nano), r.Version, r.Stratum, strconv.FormatFloat(r.Weight, 'g', 6, 64), r.Prediction, confidence,
+		noFormula(r.ID), "", r.Device, r.At.Format(time.RFC3339Nano), r.Version, noFormula(r.Stratum), strconv.FormatFloat(r.Weight, 'g', 6, 64), noFormula(r.Prediction), confidence,
 	}, r.values)
 	if len(fields) != len(f.header) {
 		return operator.Errorf(operator.Invalid, "rows have different numbers of inputs").WithHint("write them to a .jsonl file, or choose one --version")
 	}
 	return f.csv.Write(fields)
+}
+
+// noFormula puts a ' before text of a device that a spreadsheet, in which rows are
+// labelled, would take for a formula. Numbers stay.
+func noFormula(text string) string {
+	if text == "" || !strings.ContainsRune("=+-@\t\r", rune(text[0])) {
+		return text
+	}
+	if _, err := strconv.ParseFloat(text, 64); err == nil {
+		return text
+	}
+	return "'" + text
 }
 
 // keep gives the file its name.

@@ -4,7 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vedette-edge/vedette/protocol"
@@ -51,5 +54,43 @@ func TestRowsOfDevicesAreHeldAgainstTheirRelease(t *testing.T) {
 		case name != "" && !errors.Is(err, sampling.ErrSample):
 			t.Errorf("%s: got %v, want %v", name, err, sampling.ErrSample)
 		}
+	}
+}
+
+// Labellers open the rows in a spreadsheet: what a device wrote must not run there.
+func TestTextIsNoFormula(t *testing.T) {
+	m := &release.Manifest{Schema: release.Schema{Inputs: []release.Tensor{
+		{Name: "note", Datatype: "BYTES", Shape: []int64{-1, 3}}, {Name: "x", Datatype: "FP32", Shape: []int64{-1, 1}},
+	}, Label: "said"}}
+	texts := func(name string, list ...string) *protocol.Array {
+		a := &protocol.Array{Name: name, Datatype: "BYTES"}
+		for _, s := range list {
+			a.Strings = append(a.Strings, []byte(s))
+		}
+		return a
+	}
+	rows, err := rowsOf(&operator.SealedSample{Device: "cam-1"}, m, &protocol.SampleRows{Rows: []*protocol.SampleRow{{
+		Id: "a-1", Stratum: "-", Inputs: []*protocol.Array{texts("note", `=cmd|'/c calc'!A1`, "-2.5", "a=b"), floatArray(t, "x", -1)},
+		Outputs: []*protocol.Array{texts("said", "@SUM(A1)")},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "rows.csv")
+	out, err := createRows(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.discard()
+	if err := errors.Join(out.write(rows[0]), out.keep()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "a-1,,cam-1,1970-01-01T00:00:00Z,,'-,1,'@SUM(A1),,'=cmd|'/c calc'!A1,-2.5,a=b,-1\n"
+	if _, line, _ := strings.Cut(string(got), "\n"); line != want {
+		t.Errorf("got %swant %s", line, want)
 	}
 }
