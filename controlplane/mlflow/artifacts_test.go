@@ -342,12 +342,12 @@ func TestCopyLeavesPublishingBehind(t *testing.T) {
 		{"key":"vedette.publish","value":"true"},{"key":"vedette.retrain","value":"r-1"},{"key":"vedette.release","value":"x"},
 		{"key":"vedette.problem","value":"x"},{"key":"vedette.problem.of","value":"x"},{"key":"vedette.evidence","value":"wanted"},
 		{"key":"vedette.evidence.problem","value":"x"},{"key":"team","value":"line 3"}]}`)
-	got := ""
+	var keys []string
 	for _, x := range at(t, v, "model_version.tags").([]any) {
-		got += " " + w.text(x, "key")
+		keys = append(keys, w.text(x, "key"))
 	}
-	if want := " team vedette.principal"; got != want {
-		t.Errorf("got%s, want%s", got, want)
+	if got, want := strings.Join(keys, " "), "team vedette.principal"; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
