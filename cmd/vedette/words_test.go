@@ -313,3 +313,32 @@ func TestShares(t *testing.T) {
 		}
 	}
 }
+
+func TestLineageNamesAllReleasesOfAnHour(t *testing.T) {
+	var b bytes.Buffer
+	lineageTree(&b, &operator.Provenance{
+		Release: operator.ReleaseRef{Model: "digits", Version: "2"},
+		Window: &operator.LineageWindow{Device: "cam-1", Rows: 40, Others: []operator.LineageShare{
+			{ReleaseRef: operator.ReleaseRef{Model: "digits", Version: "1"}, Rows: 7},
+		}},
+	})
+	if want := "also 7 rows with 1: see vedette model lineage digits 1"; !strings.Contains(b.String(), want) {
+		t.Errorf("no %q in\n%s", want, b.String())
+	}
+}
+
+func TestDriftSaysWhyNothingIsSaid(t *testing.T) {
+	var b bytes.Buffer
+	showDrift(&b, &operator.Drift{Model: "digits", CohortBy: "site", Releases: []operator.DriftRelease{{Cohorts: []operator.CohortDrift{
+		{Cohort: "a", Verdict: operator.VerdictInsufficient, Text: "a cohort needs two devices"},
+		{Cohort: "b", Verdict: operator.VerdictOK, Text: "as in training"},
+	}}}})
+	if got := b.String(); !strings.Contains(got, "a: a cohort needs two devices\n") || strings.Contains(got, "as in training") {
+		t.Errorf("got\n%s", got)
+	}
+	b.Reset()
+	showLevel(&b, &operator.DriftLevel{Model: "digits", By: operator.LevelVersion, Groups: []operator.DriftGroup{{Name: "1"}}})
+	if strings.Count(b.String(), "VERSION") != 1 {
+		t.Errorf("the version is said twice in\n%s", b.String())
+	}
+}
