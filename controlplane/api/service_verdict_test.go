@@ -42,6 +42,15 @@ func TestChallengeShowsItsTest(t *testing.T) {
 	if got, err = s.Challenge(t.Context(), "digits"); err != nil || got.Test != nil {
 		t.Errorf("the verdict on a former challenge: got %+v, %v", got.Test, err)
 	}
+	for verdict, want := range map[challenger.Verdict]string{challenger.Going: operator.ChallengeEnded, challenger.Abort: operator.ChallengeAbort} {
+		s.d.Verdicts = oneVerdict{9, challenger.Finding{Verdict: verdict}}
+		c := w.challenges["digits"]
+		c.Ended = &desired.End{At: now}
+		w.challenges["digits"] = c
+		if got, err = s.Challenge(t.Context(), "digits"); err != nil || got.Test.Verdict != want || got.Needs != challenger.DefaultDevices {
+			t.Errorf("ended when it was %s: got %+v, %v", verdict, got, err)
+		}
+	}
 }
 
 func TestChallengeTakesItsRules(t *testing.T) {
