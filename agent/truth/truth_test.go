@@ -311,12 +311,12 @@ func TestRunAsksWhenTold(t *testing.T) {
 		}
 		taker.Tell(5)
 		taker.Tell(5)
-		time.Sleep(10 * time.Minute)
+		time.Sleep(10 * time.Minute) // of the bubble: past every retry
 		if len(source.asked) != 4 {
 			t.Errorf("asked %d times, want once and after each of 3 failures", len(source.asked))
 		}
 		taker.Tell(4)
-		time.Sleep(10 * time.Minute)
+		time.Sleep(10 * time.Minute) // of the bubble: time enough to ask, if it would
 		if len(source.asked) != 4 {
 			t.Error("asked for an old number")
 		}

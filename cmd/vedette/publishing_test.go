@@ -132,6 +132,7 @@ func awaitPromotion(ts *testscript.TestScript, neg bool, given []string) {
 	c, err := client.New(ts.Getenv("SERVER"), strings.TrimSpace(string(token)), client.Options{})
 	ts.Check(err)
 	var seen string
+	// The server looks at promotions when it finds the time; a script can only ask.
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		list, err := c.Promotions(context.Background(), given[0])
 		ts.Check(err)

@@ -10,29 +10,34 @@ import (
 	"github.com/vedette-edge/vedette/protocol"
 )
 
-// A few agents go through the story of ten thousand: everything that the
-// benchmark measures comes about. How long it takes is not asked here.
-func TestFleetStory(t *testing.T) {
+// benched runs the benchmark on the built programs and returns what it measured.
+func benched(t *testing.T, args ...string) (all []Figure) {
+	t.Helper()
 	if testing.Short() {
-		t.Skip("starts a control plane")
+		t.Skip("starts a control plane: run it without -short")
 	}
 	t.Chdir(filepath.Join("..", ".."))
 	if _, err := os.Stat(filepath.Join("build", "bin", "vedette-control")); err != nil {
 		t.Fatalf("%v: run 'make build' first", err)
 	}
 	figures := filepath.Join(t.TempDir(), "figures.json")
-	args := []string{"-devices", "20", "-report", "1s", "-jitter", "200ms", "-steady", "1s", "-only", "steady,canary,late,storm", "-json", figures, "fleet"}
-	if code := run(args, t.Output(), t.Output()); code != 0 {
+	if code := run(append([]string{"-json", figures}, args...), t.Output(), t.Output()); code != 0 {
 		t.Fatalf("bench %v: exit code %d", args, code)
 	}
 	raw, err := os.ReadFile(figures)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all []Figure
 	if err := json.Unmarshal(raw, &all); err != nil {
 		t.Fatal(err)
 	}
+	return all
+}
+
+// A few agents go through the story of ten thousand: everything that the
+// benchmark measures comes about. How long it takes is not asked here.
+func TestFleetStory(t *testing.T) {
+	all := benched(t, "-devices", "20", "-report", "1s", "-jitter", "200ms", "-steady", "1s", "-only", "steady,canary,late,storm", "fleet")
 	found := map[string]Figure{}
 	for _, f := range all {
 		found[f.Part+": "+f.What] = f
